@@ -1,0 +1,238 @@
+"""What makes a good counterfactual: the terms of the objective, each a small class ``Point -> (B,)``.
+
+An `Objective` adds weighted terms (PLACE, eq. 1) and collects the conditions under which a row is done. A term may be
+both: a hinge pulls towards its condition, and the condition says when to stop.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from cfexplain.search import Evaluation
+
+__all__ = [
+    "DecisionHinge",
+    "LatentDistance",
+    "LogDensity",
+    "LogOddsHinge",
+    "Objective",
+    "PerceptualDistance",
+    "Point",
+    "SecondOpinion",
+    "Term",
+    "TypicalDensity",
+    "log_odds",
+    "row_norm",
+]
+
+# A hinge aims this far beyond its condition, so that a step lands inside and not on the edge.
+LOG_ODDS_SLACK = 0.02
+LOG_DENSITY_SLACK = 0.5
+
+
+def log_odds(logits: Tensor, target: Tensor) -> Tensor:
+    """log p(target) − log(1 − p(target)), shape (B,), from logits (..., B, K) without passing through p."""
+    index = target[:, None].expand(*logits.shape[:-1], 1)
+    own = logits.gather(-1, index)[..., 0]
+    return own - logits.scatter(-1, index, -torch.inf).logsumexp(-1)
+
+
+def row_norm(difference: Tensor) -> Tensor:
+    """L2 norm of each row, whose gradient at 0 is 0: a search starts there.
+
+    >>> import torch
+    >>> v = torch.zeros(1, 3, requires_grad=True)
+    >>> row_norm(v).sum().backward(); v.grad
+    tensor([[0., 0., 0.]])
+    """
+    square = difference.flatten(1).square().sum(1)
+    positive = square > 0
+    return torch.where(positive, torch.where(positive, square, 1.0).sqrt(), 0.0)
+
+
+class Point:
+    """One tile of points of the search, and what can be asked of them, computed at most once.
+
+    Parameters
+    ----------
+    z : Tensor of shape (B, d)
+    rows : mapping
+        ``x`` (B, ...), ``z0`` (B, d), ``target`` (B,) class indices, and what single terms need.
+    decode : callable ``(z, rows) -> x'``
+    logits : callable ``x' -> (B, K)``
+    log_density : callable ``(z, target) -> (B,)``, optional
+    opinions : callable ``z -> (M, B, K)``, optional
+    """
+
+    def __init__(self, z: Tensor, rows: Mapping[str, Tensor], decode: Callable, logits: Callable,
+                 log_density: Callable | None = None, opinions: Callable | None = None):
+        self.z, self.rows, self.target = z, rows, rows["target"]
+        self._decode, self._logits, self._log_density, self._opinions = decode, logits, log_density, opinions
+
+    @cached_property
+    def x(self) -> Tensor:
+        """x′, the decoded points."""
+        return self._decode(self.z, self.rows)
+
+    @cached_property
+    def logits(self) -> Tensor:
+        return self._logits(self.x)
+
+    @cached_property
+    def log_odds(self) -> Tensor:
+        return log_odds(self.logits, self.target)
+
+    @cached_property
+    def probability(self) -> Tensor:
+        return self.logits.softmax(1).gather(1, self.target[:, None])[:, 0]
+
+    @cached_property
+    def log_density(self) -> Tensor:
+        return self._log_density(self.z, self.target)
+
+    @cached_property
+    def opinion(self) -> Tensor:
+        """Log-odds of the target, of the least convinced member of the second opinion."""
+        return log_odds(self._opinions(self.z), self.target).amin(0)
+
+
+@dataclass(frozen=True)
+class Term:
+    """One weighted part of the objective. ``holds`` is None for a term that sets no condition."""
+
+    weight: float = 1.0
+
+    name = "term"
+
+    def loss(self, point: Point) -> Tensor:
+        raise TypeError(f"{type(self).__name__} must say what its loss is")
+
+    def holds(self, point: Point) -> Tensor | None:
+        return None
+
+
+@dataclass(frozen=True)
+class DecisionHinge(Term):
+    """max(0.5 + ε − p(ỹ|x′), 0) (PLACE, eq. 2), with 0.5 + ε = `confidence`. Flat where p(ỹ|x′) ≈ 0."""
+
+    confidence: float = 0.55
+    name = "decision"
+
+    def loss(self, point: Point) -> Tensor:
+        return torch.relu(self.confidence - point.probability)
+
+    def holds(self, point: Point) -> Tensor:
+        return point.probability >= self.confidence
+
+
+@dataclass(frozen=True)
+class LogOddsHinge(Term):
+    """The hinge of eq. 2 on log-odds: the same boundary, and a gradient however sure the classifier is of another class."""
+
+    confidence: float = 0.99
+    name = "decision"
+
+    @property
+    def needed(self) -> float:
+        return math.log(self.confidence / (1 - self.confidence))
+
+    def loss(self, point: Point) -> Tensor:
+        return torch.relu(self.needed + LOG_ODDS_SLACK - point.log_odds)
+
+    def holds(self, point: Point) -> Tensor:
+        return point.log_odds >= self.needed
+
+
+@dataclass(frozen=True)
+class LatentDistance(Term):
+    """‖z − z′‖₂ (PLACE, eq. 3), not squared."""
+
+    name = "distance"
+
+    def loss(self, point: Point) -> Tensor:
+        return row_norm(point.z - point.rows["z0"])
+
+
+@dataclass(frozen=True)
+class LogDensity(Term):
+    """−log p_F(z′|ỹ) (PLACE, eq. 4). Unbounded: it goes on past the real images towards a prototype."""
+
+    name = "density"
+
+    def loss(self, point: Point) -> Tensor:
+        return -point.log_density
+
+
+@dataclass(frozen=True)
+class TypicalDensity(Term):
+    """A hinge on log p_F(z′|ỹ) at ``rows["typical"]``, a quantile of the target class's own log densities, in nats."""
+
+    name = "density"
+
+    def loss(self, point: Point) -> Tensor:
+        return torch.relu(point.rows["typical"] + LOG_DENSITY_SLACK - point.log_density)
+
+    def holds(self, point: Point) -> Tensor:
+        return point.log_density >= point.rows["typical"]
+
+
+@dataclass(frozen=True)
+class SecondOpinion(Term):
+    """The log-odds hinge on the least convinced of several small classifiers of the latent."""
+
+    confidence: float = 0.99
+    name = "second_opinion"
+
+    @property
+    def needed(self) -> float:
+        return math.log(self.confidence / (1 - self.confidence))
+
+    def loss(self, point: Point) -> Tensor:
+        return torch.relu(self.needed + LOG_ODDS_SLACK - point.opinion)
+
+    def holds(self, point: Point) -> Tensor:
+        return point.opinion >= self.needed
+
+
+@dataclass(frozen=True)
+class PerceptualDistance(Term):
+    """LPIPS(x, x′) (PLACE, eq. 5), or any distance ``(x, x') -> (B,)``."""
+
+    distance: Callable[[Tensor, Tensor], Tensor] | None = None
+    name = "perceptual"
+
+    def loss(self, point: Point) -> Tensor:
+        return self.distance(point.rows["x"], point.x)
+
+
+class Objective:
+    """Σₖ λₖ Lₖ (PLACE, eq. 1) and the conditions of its terms.
+
+    A term of weight 0 is never computed; its condition is not asked for either.
+    """
+
+    def __init__(self, terms: Sequence[Term]):
+        self.terms = [term for term in terms if term.weight]
+        for term in self.terms:
+            if term.weight < 0:
+                raise ValueError(f"The weight of the {term.name} term is {term.weight}; weights are not negative.")
+
+    def evaluate(self, point: Point) -> Evaluation:
+        loss = sum(term.weight * term.loss(point) for term in self.terms)
+        with torch.no_grad():
+            valid = point.logits.argmax(1) == point.target
+            done = valid.clone()
+            for held in self.conditions(point).values():
+                done &= held
+        return Evaluation(loss=loss, done=done, valid=valid, score=point.probability.detach())
+
+    def conditions(self, point: Point) -> dict[str, Tensor]:
+        """Which condition each row meets: name -> bool tensor of shape (B,)."""
+        held = {term.name: term.holds(point) for term in self.terms}
+        return {name: rows for name, rows in held.items() if rows is not None}
