@@ -1,0 +1,8 @@
+"""Counterfactual explanations of neural networks that a person can trust."""
+
+from cfexplain.explainers import CounterfactualExplainer, PLACEExplainer
+from cfexplain.result import Counterfactuals
+
+__version__ = "0.1.0"
+
+__all__ = ["Counterfactuals", "CounterfactualExplainer", "PLACEExplainer", "__version__"]

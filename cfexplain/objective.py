@@ -7,6 +7,7 @@ both: a hinge pulls towards its condition, and the condition says when to stop.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -103,17 +104,19 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Term:
-    """One weighted part of the objective. ``holds`` is None for a term that sets no condition."""
+class Term(ABC):
+    """One weighted part of the objective."""
 
     weight: float = 1.0
 
     name = "term"
 
+    @abstractmethod
     def loss(self, point: Point) -> Tensor:
-        raise TypeError(f"{type(self).__name__} must say what its loss is")
+        """The unweighted loss of each row, shape (B,)."""
 
     def holds(self, point: Point) -> Tensor | None:
+        """Whether each row meets the term's condition, shape (B,); None if it sets none."""
         return None
 
 

@@ -1,0 +1,195 @@
+"""Arrays and JSON in one file, written whole or not at all, and read without executing anything.
+
+The file is a valid ``.safetensors`` file: numbers are tensors; strings are integer codes into a list of values; that
+list, `meta`, the version of this format and a digest of everything are JSON in its header.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+__all__ = ["atomic_write", "read_arrays", "write_arrays"]
+
+FORMAT = "cfexplain"
+VERSION = 1
+_NUMBERS = frozenset(["float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool"])
+
+
+def atomic_write(path: str | os.PathLike, data: bytes) -> None:
+    """Write `data` to `path`; whatever goes wrong, `path` holds either all of it or what it held before.
+
+    Raises
+    ------
+    OSError
+        The folder does not exist or cannot be written, the disk is full, `path` is a folder.
+    """
+    target = Path(os.path.realpath(path))  # a link keeps pointing to the file that is replaced
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"The folder {target.parent} does not exist; create it before writing {target.name}.")
+    if target.is_dir():
+        raise IsADirectoryError(f"{target} is a folder; expected the name of a file to write.")
+    # In the same folder, since only a rename within one file system is atomic.
+    draft = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        with open(draft, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, target)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    _sync_folder(target.parent)
+
+
+def write_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+    """Write `arrays` and `meta` to one file, atomically.
+
+    Parameters
+    ----------
+    path : str or path
+    arrays : mapping of str to ndarray
+        Floats, integers, bools, strings, or objects that are str, int, float, bool or None; any shape and strides.
+    meta : mapping
+        JSON-able. NumPy scalars and arrays are written as numbers and lists; tuples come back as lists.
+
+    Raises
+    ------
+    TypeError
+        An array or a value of `meta` of another type.
+
+    Examples
+    --------
+    >>> import tempfile, os
+    >>> path = os.path.join(tempfile.mkdtemp(), "some.safetensors")
+    >>> write_arrays(path, {"y": np.array(["cat", "dog", "cat"])}, {"kind": "labels"})
+    >>> read_arrays(path)
+    ({'y': array(['cat', 'dog', 'cat'], dtype='<U3')}, {'kind': 'labels'})
+    """
+    tensors, texts = {}, {}
+    for name, array in arrays.items():
+        array = np.asarray(array)
+        if name == "__metadata__":
+            raise ValueError("'__metadata__' is a reserved name; call the array something else.")
+        if array.dtype.kind in "UO":
+            tensors[name], texts[name] = _encode_text(name, array)
+        elif array.dtype.name in _NUMBERS:
+            # safetensors stores the buffer as it lies in memory
+            tensors[name] = np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
+        else:
+            raise TypeError(f"The array {name!r} has the dtype {array.dtype}; only numbers, bools and str can be stored.")
+    content = json.dumps({"meta": dict(meta), "texts": texts}, default=_plain)
+    header = {"format": FORMAT, "version": str(VERSION), "content": content, "digest": _digest(content, tensors)}
+    atomic_write(path, safetensors.numpy.save(tensors, metadata=header))
+
+
+def read_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """What `write_arrays` wrote: arrays with the same dtypes and shapes, and `meta`.
+
+    Raises
+    ------
+    ValueError
+        The file is not one of cfexplain's, is damaged, or was written by a newer version. The digest finds damage and
+        careless edits; it is no signature.
+    OSError
+        There is no such file, or it cannot be read.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no file {os.fspath(path)}.")
+    try:
+        with safetensors.safe_open(os.fspath(path), framework="numpy") as file:
+            header = file.metadata() or {}
+            _check_header(path, header)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        if _digest(header["content"], tensors) != header["digest"]:
+            raise ValueError("its content does not match its digest")
+        content = json.loads(header["content"])
+        arrays = dict(tensors)
+        for name, text in content["texts"].items():
+            arrays[name] = _decode_text(tensors[name], text)
+        return arrays, content["meta"]
+    except _UnreadableError:
+        raise
+    except OSError:
+        raise
+    except Exception as error:  # whatever a strange file makes the parsers raise, the user's problem is the same
+        raise ValueError(
+            f"{os.fspath(path)} is damaged, or is not a file that cfexplain wrote ({error}). Nothing was loaded. "
+            "Write it again with save()."
+        ) from error
+
+
+class _UnreadableError(ValueError):
+    """Says already what is wrong with the file."""
+
+
+def _check_header(path: str | os.PathLike, header: Mapping[str, str]) -> None:
+    if header.get("format") != FORMAT:
+        raise _UnreadableError(f"{os.fspath(path)} is a safetensors file, but not one that cfexplain wrote.")
+    version = int(header["version"])
+    if version > VERSION:
+        raise _UnreadableError(
+            f"{os.fspath(path)} was written by a newer cfexplain (file format {version}; this one reads up to {VERSION}). "
+            "Upgrade: pip install --upgrade cfexplain"
+        )
+
+
+def _encode_text(name: str, array: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+    """Codes, and the values that they stand for. Rows share values, so that a million labels fit a small header."""
+    positions: dict[tuple[type, Any], int] = {}
+    codes = np.empty(array.size, dtype=np.uint32)
+    for i, value in enumerate(array.ravel().tolist()):
+        value = value.item() if isinstance(value, np.generic) else value
+        if value is not None and type(value) not in (str, int, float, bool):
+            raise TypeError(
+                f"The array {name!r} holds a {type(value).__name__}; only str, int, float, bool and None can be stored."
+            )
+        codes[i] = positions.setdefault((type(value), value), len(positions))
+    return codes.reshape(array.shape), {"dtype": array.dtype.newbyteorder("=").str, "values": [v for _, v in positions]}
+
+
+def _decode_text(codes: np.ndarray, text: Mapping[str, Any]) -> np.ndarray:
+    dtype = np.dtype(text["dtype"])
+    if dtype.kind not in "UO":
+        raise ValueError(f"text of dtype {dtype}")
+    values = np.empty(len(text["values"]), dtype=dtype)
+    values[:] = text["values"]
+    return values[codes]
+
+
+def _digest(content: str, tensors: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(content.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\n{name} {tensor.dtype.name} {tensor.shape}\n".encode())
+        digest.update(np.ascontiguousarray(tensor).tobytes())
+    return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    raise TypeError(f"meta holds a {type(value).__name__}, which JSON cannot hold; pass numbers, strings, lists, dicts.")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself survive a power cut, where the system can; the file is whole either way."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,117 @@
+"""Deterministic autoencoder, as PLACE names it, with latents of unit scale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+from cfexplain._training import Rows
+from cfexplain.coordinates._base import TrainedCoordinates
+from cfexplain.nets.autoencoders import AutoencoderNet
+
+__all__ = ["Autoencoder"]
+
+
+class Autoencoder(TrainedCoordinates):
+    """Latents of a deterministic autoencoder (PLACE, section 3), scaled to mean 0 and standard deviation 1.
+
+    Nothing in its training sets the scale of a latent, but step sizes and distances of a search do: after training, each
+    latent is standardised on the training codes, and `decode` undoes it. A latent that does not vary stays at 0.
+
+    Parameters
+    ----------
+    latent_dim : int or "auto", default="auto"
+        "auto": images 32, or 64 where a side exceeds 32 pixels; tables as many as columns, at least 2, at most 16.
+    reconstruction : {"auto", "bce", "mse"}, default="auto"
+        Loss: cross-entropy of pixels scaled to [0, 1], or squared error; "auto" is "bce" for images, "mse" for tables.
+    width : int, default=32
+        Channels of the first convolution (images).
+    hidden : tuple of int, default=(256, 256)
+        Dense layers (tables).
+    augment : {None, "mirror"}
+        "mirror" flips half of the training images from left to right.
+    image_shape : (C, H, W), optional
+        Reads rows of shape (d,) as images.
+    data_range : (low, high), default=(0, 1)
+        Of images. Columns of a table may have any scale: they are standardised inside.
+    batch_size : int, default=200
+    lr : float, default=4e-3
+        Peak of the one-cycle schedule.
+    weight_decay : float, default=0.0
+    training_budget : float, default=1.0
+        Multiplies the gradient updates: 1000 for images, 1500 for tables.
+    random_state : int, RandomState or None
+    verbose : int, default=0
+    device : str, default="cpu"
+
+    Attributes
+    ----------
+    latent_dim_, module_, layout_, dtype_
+        See `Coordinates`.
+    history_ : list of dict
+        Losses of each epoch.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> X, _ = load_iris(return_X_y=True)
+    >>> Z = Autoencoder(training_budget=0.1, random_state=0).fit(X).transform(X)
+    >>> Z.mean(0).round(6) + 0.0, Z.std(0).round(6)
+    (array([0., 0., 0., 0.]), array([1., 1., 1., 1.]))
+    """
+
+    _variational = False
+
+    def __init__(
+        self,
+        latent_dim: int | str = "auto",
+        *,
+        reconstruction: str = "auto",
+        width: int = 32,
+        hidden: tuple[int, ...] = (256, 256),
+        augment: str | None = None,
+        image_shape: tuple[int, ...] | None = None,
+        data_range: tuple[float, float] = (0.0, 1.0),
+        batch_size: int = 200,
+        lr: float = 4e-3,
+        weight_decay: float = 0.0,
+        training_budget: float = 1.0,
+        random_state: Any = None,
+        verbose: int = 0,
+        device: str = "cpu",
+    ):
+        self.latent_dim = latent_dim
+        self.reconstruction = reconstruction
+        self.width = width
+        self.hidden = hidden
+        self.augment = augment
+        self.image_shape = image_shape
+        self.data_range = data_range
+        self.batch_size = batch_size
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.training_budget = training_budget
+        self.random_state = random_state
+        self.verbose = verbose
+        self.device = device
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        self._check_augment()
+        if self.reconstruction not in ("auto", "bce", "mse"):
+            raise ValueError(f"reconstruction={self.reconstruction!r} is not known; choose 'auto', 'bce' or 'mse'.")
+        if self.reconstruction == "bce" and not self.layout_.is_image:
+            raise ValueError("reconstruction='bce' is for images; a table needs 'mse' (or 'auto').")
+
+    def _loss(self, net: AutoencoderNet, rows: Rows, progress: float) -> Tensor:
+        u = self._augmented(net, rows["u"])
+        out = net.outputs(net.moments(u)[0])
+        if net.is_image and self.reconstruction != "mse":
+            return F.binary_cross_entropy_with_logits(out, u, reduction="none").flatten(1).sum(1)
+        return ((out.sigmoid() if net.is_image else out) - u).square().flatten(1).sum(1)
+
+    def _finish(self, X: np.ndarray) -> None:
+        self.module_.set_codes(self.encode_dataset(X)[0])

@@ -1,0 +1,55 @@
+"""Build the parts that a user named, brought, or froze."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+
+from cfexplain.coordinates import VAE, Autoencoder, Coordinates, Identity, PretrainedCoordinates
+from cfexplain.density import ConditionalFlow
+
+__all__ = ["make_coordinates", "make_density"]
+
+NAMED = {"vae": VAE, "autoencoder": Autoencoder, "identity": Identity}
+
+
+def make_coordinates(spec: Any, defaults: dict[str, Any]) -> tuple[Coordinates, bool]:
+    """The coordinates that `spec` means, and whether they still have to be fitted.
+
+    Parameters
+    ----------
+    spec : {"vae", "autoencoder", "identity"}, Coordinates, FrozenEstimator, module, or (encoder, decoder)
+        An estimator is cloned and fitted, as scikit-learn does; inside ``FrozenEstimator`` it is used as it is; networks
+        of your own are used through `PretrainedCoordinates`.
+    defaults : dict
+        ``training_budget``, ``random_state``, … for coordinates made from a name.
+    """
+    if isinstance(spec, FrozenEstimator):
+        return spec.estimator, False
+    if isinstance(spec, Coordinates):
+        made = clone(spec)
+        known = made.get_params(deep=False)
+        # a seed or a range that the user did not choose follows the explainer's
+        return made.set_params(**{k: defaults[k] for k in ("random_state", "data_range")
+                                  if k in known and known[k] in (None, (0.0, 1.0))}), True
+    if isinstance(spec, str):
+        if spec not in NAMED:
+            raise ValueError(f"coordinates={spec!r} is not known; choose one of {sorted(NAMED)}, or pass coordinates.")
+        known = NAMED[spec]().get_params(deep=False)
+        return NAMED[spec](**{k: v for k, v in defaults.items() if k in known}), True
+    encoder, decoder = spec if isinstance(spec, (tuple, list)) else (spec, None)
+    return PretrainedCoordinates(encoder, decoder, data_range=defaults["data_range"]), True
+
+
+def make_density(spec: Any, defaults: dict[str, Any]) -> tuple[ConditionalFlow, bool]:
+    """The density that `spec` means (None: `ConditionalFlow`), and whether it still has to be fitted."""
+    if spec is None:
+        return ConditionalFlow(**defaults), True
+    if isinstance(spec, FrozenEstimator):
+        return spec.estimator, False
+    if not isinstance(spec, ConditionalFlow):
+        raise TypeError(f"density must be None, a ConditionalFlow or FrozenEstimator of one, got {type(spec).__name__}.")
+    made = clone(spec)
+    return (made.set_params(random_state=defaults["random_state"]) if made.random_state is None else made), True

@@ -1,0 +1,187 @@
+"""One call of ``explain``: from rows to found points, block by block, here or in workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from joblib import Parallel, delayed
+from torch import Tensor
+
+from cfexplain._tiles import TILE, in_tiles
+from cfexplain.coordinates.detail import render
+from cfexplain.explainers._running import one_thread, progress_bar, with_smaller_tiles
+from cfexplain.objective import Objective, Point, Term
+from cfexplain.search import Found, SearchOptions, search
+
+if TYPE_CHECKING:
+    from cfexplain.explainers._base import CounterfactualExplainer
+
+__all__ = ["Run"]
+
+# Rows searched together: bounds memory, and is large enough that few tiles run half empty.
+BLOCK = 2048
+
+
+class Run:
+    """A fitted explainer's parts, objective and options, put to work on rows.
+
+    Parameters
+    ----------
+    explainer : CounterfactualExplainer
+        Fitted.
+    record_path : bool
+    """
+
+    def __init__(self, explainer: CounterfactualExplainer, record_path: bool):
+        self.explainer = explainer
+        self.objective = Objective(explainer._terms())
+        self.detail = detail_mode(explainer)
+        self.options = search_options(explainer, record_path)
+
+    def rows(self, X: np.ndarray, source: np.ndarray, target: np.ndarray, n_jobs: int | None) -> dict[str, Any]:
+        """Arrays a row, on the CPU: ``x_cf``, ``z0``, ``z``, ``reconstruction``, ``log_density``, ``held`` (by
+        condition), … of `X` (n, ...), with classes as indices."""
+        if n_jobs is None or n_jobs == 1:
+            return self._blocks(X, source, target)
+        cuts = np.array_split(np.arange(len(X)), max(1, min(len(X) // TILE, 4 * abs(n_jobs))))
+        return _joined(Parallel(n_jobs=n_jobs)(
+            delayed(_in_worker)(self, X[cut], source[cut], target[cut]) for cut in cuts))
+
+    def _blocks(self, X: np.ndarray, source: np.ndarray, target: np.ndarray) -> dict[str, Any]:
+        blocks, options = [], self.options
+        with progress_bar(len(X), bool(self.explainer.verbose)) as bar, self.explainer.classifier_.frozen():
+            for first in range(0, len(X), BLOCK):
+                some = [rows[first : first + BLOCK] for rows in (X, source, target)]
+                report = None if bar is None else (lambda done, step, first=first: bar(first + done, step))
+                block = with_smaller_tiles(
+                    lambda tile, some=some, report=report, options=options:
+                    self._block(*some, replace(options, tile=tile), report), options.tile)
+                if block.pop("interrupted"):  # what is left still gets an honest row: its starting point
+                    options = replace(options, max_steps=0, refine=0)
+                blocks.append(block)
+        return _joined(blocks)
+
+    def _block(self, X: np.ndarray, source: np.ndarray, target: np.ndarray, options: SearchOptions,
+               report: Callable | None) -> dict[str, Any]:
+        ex = self.explainer
+        x = torch.from_numpy(X).to(ex.device_)
+        rows = {"x": x, "source": torch.from_numpy(source).to(ex.device_),
+                "target": torch.from_numpy(target).to(ex.device_)}
+        with torch.no_grad():
+            rows["z0"] = in_tiles(ex.coordinates_.encode, x)
+            rows["reconstruction"] = in_tiles(ex.coordinates_.decode, rows["z0"])
+            typical = torch.as_tensor(ex.density_.quantiles_by_index(ex._typical_quantile()))
+            rows["typical"] = typical.to(rows["z0"])[rows["target"]]
+            start = self._start(rows)
+        moving = np.flatnonzero(source != target)
+        found = search(
+            lambda z, some: self.objective.evaluate(self.point(z, some)), start[moving], rows["z0"][moving],
+            {name: values[moving] for name, values in rows.items()}, options, report)
+        z = rows["z0"].clone()
+        z[moving] = found.z
+        names = list(rows)
+        with torch.no_grad():
+            x_cf, log_density, probability, opinion, *held = in_tiles(
+                lambda z, *values: self._judged(z, dict(zip(names, values, strict=True))), z, *rows.values(),
+                tile=options.tile)
+        still = (rows["source"] == rows["target"]).view(-1, *[1] * (x.ndim - 1))
+        block: dict[str, Any] = {
+            "x_cf": torch.where(still, x, x_cf), "z0": rows["z0"], "z": z, "reconstruction": rows["reconstruction"],
+            "log_density": log_density, "search_probability": probability, "opinion": opinion,
+            **{name: _scattered(getattr(found, name), moving, len(X)) for name in ("n_steps", "finished", "done")}}
+        block = {name: values.cpu().numpy() for name, values in block.items()}
+        block["held"] = {name: h.cpu().numpy() for name, h in zip(self._conditions(), held, strict=True)}
+        block["path"] = _paths(found, moving, block["z0"]) if options.record_path else None
+        block["interrupted"] = found.interrupted
+        return block
+
+    def _judged(self, z: Tensor, rows: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """What a tile of found points is: x′, log density, probability, second opinion, and each condition."""
+        point = self.point(z, rows)
+        opinion = torch.zeros_like(point.probability) if self.explainer.opinions_ is None else point.opinion
+        held = self.objective.conditions(point)
+        return (point.x, point.log_density, point.probability, opinion > 0, *(held[name] for name in self._conditions()))
+
+    def _conditions(self) -> list[str]:
+        return [term.name for term in self.objective.terms if type(term).holds is not Term.holds]
+
+    def _start(self, rows: dict[str, Tensor]) -> Tensor:
+        """z₀, or the row's base code under the other class: z = f⁻¹(f(z₀|y)|ỹ)."""
+        if self.explainer.start == "latent":
+            return rows["z0"]
+        swapped = in_tiles(self.explainer.density_.swap_codes, rows["z0"], rows["source"], rows["target"])
+        # a code far from all data can leave the flow's numeric range: such a row starts where it is
+        return torch.where(torch.isfinite(swapped).all(1, keepdim=True), swapped, rows["z0"])
+
+    def point(self, z: Tensor, rows: dict[str, Tensor]) -> Point:
+        ex = self.explainer
+        return Point(z, rows, self._decode, ex.classifier_.logits, ex.density_.log_prob, ex.opinions_)
+
+    def _decode(self, z: Tensor, rows: dict[str, Tensor]) -> Tensor:
+        """x′: decoded, with the detail that the coordinates lost put back, within the rules for columns."""
+        ex = self.explainer
+        x = ex.coordinates_.decode(z)
+        if self.detail != "decoder":
+            x = render(x, rows["x"], rows["reconstruction"], self.detail, tau=ex.tau,
+                       data_range=ex.data_range if ex.layout_.is_image else None)
+        return x if ex.column_rules_ is None else ex.column_rules_.apply(x, rows["x"])
+
+
+def detail_mode(explainer: CounterfactualExplainer) -> str:
+    """What ``detail=`` means for these coordinates and this kind of data."""
+    mode, is_image = explainer.detail, explainer.layout_.is_image
+    if mode == "auto":
+        return "decoder" if explainer.coordinates_.exact else "blend" if is_image else "residual"
+    if mode not in ("decoder", "residual", "blend"):
+        raise ValueError(f"detail={mode!r} is not known; choose 'auto', 'decoder', 'residual' or 'blend'.")
+    if mode == "blend" and not is_image:
+        raise ValueError("detail='blend' fades the residual across an image; for a table use 'residual'.")
+    return mode
+
+
+def search_options(explainer: CounterfactualExplainer, record_path: bool) -> SearchOptions:
+    """The search's options from the explainer's parameters."""
+    for name, known in (("update", ("adam", "normalized")), ("stop", ("conditions", "converged")),
+                        ("start", ("latent", "swap"))):
+        if getattr(explainer, name) not in known:
+            raise ValueError(f"{name}={getattr(explainer, name)!r} is not known; choose {known[0]!r} or {known[1]!r}.")
+    step, tile = explainer.step_size, explainer.batch_size
+    if step is None:
+        step = 0.05 if explainer.update == "adam" else 0.1
+    if tile == "auto":
+        tile = TILE if explainer.device_.type == "cpu" else 512
+    return SearchOptions(
+        update=explainer.update, step_size=float(step), max_steps=int(explainer.max_steps), stop=explainer.stop,
+        patience=int(explainer.patience), refine=int(explainer.refine), tile=int(tile), record_path=record_path)
+
+
+def _paths(found: Found, moving: np.ndarray, z0: np.ndarray) -> list[np.ndarray]:
+    paths = [z0[i : i + 1] for i in range(len(z0))]
+    for i, path in zip(moving, found.path or [], strict=True):
+        paths[i] = path.cpu().numpy()
+    return paths
+
+
+def _scattered(values: Tensor, rows: np.ndarray, n: int) -> Tensor:
+    """`values` at `rows` of a tensor of length `n`; rows that were not searched get 0 (False)."""
+    out = torch.zeros(n, dtype=values.dtype, device=values.device)
+    out[rows] = values
+    return out
+
+
+def _joined(blocks: list[dict[str, Any]]) -> dict[str, Any]:
+    """One dict of arrays from one a block."""
+    joined = {name: np.concatenate([block[name] for block in blocks])
+              for name in blocks[0] if name not in ("held", "path")}
+    joined["held"] = {name: np.concatenate([block["held"][name] for block in blocks]) for name in blocks[0]["held"]}
+    joined["path"] = None if blocks[0]["path"] is None else sum((block["path"] for block in blocks), [])
+    return joined
+
+
+def _in_worker(run: Run, *rows: np.ndarray) -> dict[str, Any]:
+    with one_thread():
+        return run._blocks(*rows)

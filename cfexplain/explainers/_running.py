@@ -1,0 +1,86 @@
+"""Where and how a search runs: device, precision, memory, threads, progress."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+__all__ = ["infer_device", "one_thread", "progress_bar", "with_smaller_tiles"]
+
+Result = TypeVar("Result")
+SMALLEST_TILE = 8
+
+
+def infer_device(device: str | torch.device | None, classifier: Any) -> torch.device:
+    """`device`, or where the user's network already lives, or the CPU.
+
+    Raises
+    ------
+    ValueError
+        If CUDA is asked for and there is none.
+    """
+    if device is None:
+        parameters = next(classifier.parameters(), None) if isinstance(classifier, nn.Module) else None
+        return torch.device("cpu") if parameters is None else parameters.device
+    device = torch.device(device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={str(device)!r} was asked for, but this torch sees no CUDA device. Use device='cpu'.")
+    return device
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One torch thread a worker: processes side by side do the sharing."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def progress_bar(total: int, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """``update(rows done, step)`` on a tqdm bar with the time left, or None."""
+    if not shown:
+        yield None
+        return
+    with tqdm(total=total, desc="searching", unit="row") as bar:
+
+        def update(done: int, step: int) -> None:
+            bar.set_postfix(step=step, refresh=False)
+            bar.update(done - bar.n)
+
+        yield update
+
+
+def with_smaller_tiles(run: Callable[[int], Result], tile: int) -> Result:
+    """``run(tile)``, with half the tile whenever memory runs out.
+
+    Raises
+    ------
+    MemoryError
+        If not even the smallest tile fits.
+    """
+    while True:
+        try:
+            return run(tile)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            short = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+            if not short:
+                raise
+            if tile <= SMALLEST_TILE:
+                raise MemoryError(f"Out of memory with {tile} rows at a time, the fewest that are tried.") from error
+            tile = max(SMALLEST_TILE, tile // 2)
+            warnings.warn(f"Out of memory: searching {tile} rows at a time instead. Set batch_size={tile} to start there.",
+                          ResourceWarning, stacklevel=3)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+

@@ -1,0 +1,1 @@
+"""The torch modules that are trained; import them from their own files."""

@@ -1,0 +1,255 @@
+"""Counterfactuals side by side: images with what changed, table rows with their largest changes."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cfexplain._arrays import Layout
+from cfexplain._optional import optional_import
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+    from cfexplain.result import Counterfactuals
+
+__all__ = ["BLUE", "VERMILLION", "CounterfactualDisplay", "as_pictures", "difference_pictures", "largest_changes"]
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart
+BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#595959"
+ROWS = ("original", "reconstruction", "counterfactual", "difference")
+
+
+class CounterfactualDisplay:
+    """A picture of the first counterfactuals of a result.
+
+    Images become columns of original, reconstruction (what the coordinates keep of the original), counterfactual, and
+    signed difference (counterfactual − original, one colour scale for all). Table rows become bars of their largest
+    changes, with the values before and after; columns that did not change are absent. A counterfactual that the
+    classifier does not give its target to is marked.
+
+    Parameters
+    ----------
+    cf : Counterfactuals
+        With at least one row.
+    n : int, default=8
+        Draw at most so many rows.
+    max_changes : int, default=8
+        Bars for each table row.
+
+    Attributes
+    ----------
+    figure_ : matplotlib Figure or SubFigure
+    axes_ : ndarray of Axes
+        Shape (4, columns) for images, (rows,) for tables.
+
+    Raises
+    ------
+    ValueError
+        There is no row to draw.
+
+    Examples
+    --------
+    >>> display = CounterfactualDisplay.from_explanation(explainer.explain(x, target=9), n=4)  # doctest: +SKIP
+    >>> display.figure_.savefig("nines.png")  # doctest: +SKIP
+    """
+
+    def __init__(self, cf: Counterfactuals, *, n: int = 8, max_changes: int = 8):
+        if len(cf) == 0:
+            raise ValueError("There is nothing to draw: this result has no rows.")
+        if n < 1 or max_changes < 1:
+            raise ValueError(f"n={n!r} and max_changes={max_changes!r} must be at least 1.")
+        self.cf, self.n, self.max_changes = cf, n, max_changes
+
+    @classmethod
+    def from_explanation(
+        cls, cf: Counterfactuals, n: int = 8, *, max_changes: int = 8, ax: Axes | None = None,
+        figure: Figure | SubFigure | None = None,
+    ) -> CounterfactualDisplay:
+        """Make the display and draw it; see `plot` for `ax` and `figure`."""
+        return cls(cf, n=n, max_changes=max_changes).plot(ax, figure=figure)
+
+    def plot(self, ax: Axes | None = None, *, figure: Figure | SubFigure | None = None) -> CounterfactualDisplay:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : Axes, optional
+            The picture takes its place: it is switched off and its area is divided.
+        figure : Figure or SubFigure, optional
+            Draw into it. By default a new pyplot figure of a fitting size is made.
+        """
+        if ax is not None and figure is not None:
+            raise ValueError("Pass ax or figure, not both.")
+        cf = self.cf[: self.n]
+        image = layout_of(cf).is_image
+        rows, columns = (len(ROWS), len(cf)) if image else _table_grid(len(cf))
+        if ax is not None:
+            self.figure_ = ax.figure
+            ax.set_axis_off()
+            spec = ax.get_subplotspec()
+            if spec is not None:
+                grid = spec.subgridspec(rows, columns)
+            else:
+                box = ax.get_position()
+                grid = self.figure_.add_gridspec(rows, columns, left=box.x0, right=box.x1, bottom=box.y0, top=box.y1)
+        else:
+            size = _image_size(cf) if image else _table_size(cf, self.max_changes, columns)
+            self.figure_ = _new_figure(size, "compressed" if image else "constrained") if figure is None else figure
+            grid = self.figure_.add_gridspec(rows, columns)
+        if image:
+            self.axes_ = np.array([[self.figure_.add_subplot(grid[r, c]) for c in range(columns)] for r in range(rows)])
+            _draw_images(cf, self.axes_, self.figure_)
+        else:
+            places = [divmod(i, columns) for i in range(len(cf))]
+            self.axes_ = np.array([self.figure_.add_subplot(grid[place]) for place in places])
+            for row, row_axes in zip(cf, self.axes_, strict=True):
+                _draw_changes(row, row_axes, self.max_changes)
+        return self
+
+
+# ------------------------------------------------------------------------------------------- arrays, without matplotlib
+def layout_of(cf: Counterfactuals) -> Layout:
+    """How one sample looks, from the metadata or else from the array."""
+    shape = cf.metadata.get("net_shape")
+    return Layout(cf.shape[1:], tuple(shape)) if shape else Layout.of(cf.shape[1:], None)
+
+
+def as_pictures(samples: np.ndarray, cf: Counterfactuals) -> np.ndarray:
+    """`samples` in the layout of `cf` as (n, H, W) or (n, H, W, 3), in [0, 1]; other channel counts are averaged."""
+    low, high = cf.metadata.get("data_range") or (0.0, 1.0)
+    images = samples.reshape(len(samples), *layout_of(cf).net_shape).astype(float)
+    images = np.clip((np.nan_to_num(images, nan=low) - low) / (high - low), 0, 1)
+    return np.moveaxis(images, 1, -1) if images.shape[1] == 3 else images.mean(1)
+
+
+def difference_pictures(cf: Counterfactuals) -> tuple[np.ndarray, float]:
+    """x′ − x averaged over channels, shape (n, H, W), in the data's units; and the largest absolute value."""
+    difference = (cf.x_cf.astype(float) - cf.x).reshape(len(cf), *layout_of(cf).net_shape).mean(1)
+    return difference, float(np.abs(difference).max(initial=0.0))
+
+
+def largest_changes(row: Counterfactuals, most: int) -> tuple[list[tuple[str, float, float, float]], int]:
+    """``(name, before, after, change)`` of the columns of one table row that changed most, and how many more changed.
+
+    The change is in standard deviations of the training column where the metadata have them (``feature_scale``), else
+    in the column's units.
+    """
+    before, after = row.x[0].astype(float), row.x_cf[0].astype(float)
+    scale = np.asarray(row.metadata.get("feature_scale") or np.ones(len(before)), dtype=float)
+    change = (after - before) / np.where(scale > 0, scale, 1)
+    # rounding in x + (g(z′) − g(z₀)) is not a change
+    changed = np.abs(after - before) > 1e-5 * np.maximum(np.abs(before), np.where(scale > 0, scale, 1))
+    order = [i for i in np.argsort(-np.abs(change), kind="stable") if changed[i]]
+    names = row.feature_names
+    top = [(names[i], float(before[i]), float(after[i]), float(change[i])) for i in order[:most]]
+    return top, len(order) - len(top)
+
+
+# -------------------------------------------------------------------------------------------------------------- drawing
+def _new_figure(size: tuple[float, float], layout: str) -> Figure:
+    # pyplot, so that notebooks show it; it picks a backend by itself, and none is set here
+    return optional_import("matplotlib.pyplot", "plot()").figure(figsize=size, layout=layout)
+
+
+def _short(text: Any, most: int) -> str:
+    # a dollar sign would be read as the start of a formula
+    text = " ".join(str(text).split())
+    return (text if len(text) <= most else text[: most - 1] + "…").replace("$", r"\$")
+
+
+def _title(row: Counterfactuals, most: int) -> str:
+    """``4 → 9``, in two lines where the labels are long."""
+    source, target = _short(row.source[0], most), _short(row.target[0], most)
+    return f"{source} → {target}" if len(source) + len(target) < most - 2 else f"{source}\n→ {target}"
+
+
+def _facts(row: Counterfactuals) -> str:
+    percentile = row.density_percentile[0]
+    typical = "" if np.isnan(percentile) else f"percentile {percentile:.0f}"
+    return "\n".join(line for line in (f"p = {_probability(row.proba_after[0])}", typical) if line)
+
+
+def _probability(p: float) -> str:
+    """Two digits, but never a 1.00 that is not one."""
+    return "> 0.99" if 0.995 <= p < 1 else "< 0.01" if 0 < p < 0.005 else f"{p:.2f}"
+
+
+def _image_size(cf: Counterfactuals) -> tuple[float, float]:
+    _, height, width = layout_of(cf).net_shape
+    side = 1.15
+    return 1.35 + len(cf) * (side + 0.12), 1.1 + len(ROWS) * (min(max(side * height / width, 0.5), 4.0) + 0.08)
+
+
+def _draw_images(cf: Counterfactuals, axes: np.ndarray, figure: Figure | SubFigure) -> None:
+    colors = optional_import("matplotlib.colors", "plot()")
+    signed = colors.LinearSegmentedColormap.from_list("cfexplain_signed", [BLUE, "white", VERMILLION])
+    difference, most = difference_pictures(cf)
+    pictures = [as_pictures(array, cf) for array in (cf.x, cf.reconstruction, cf.x_cf)]
+    for c, row in enumerate(cf):
+        for r, name in enumerate(ROWS):
+            ax = axes[r, c]
+            if name == "difference":
+                drawn = ax.imshow(difference[c], cmap=signed, vmin=-(most or 1), vmax=most or 1, interpolation="nearest")
+            else:
+                ax.imshow(pictures[r][c], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set(color="#BBBBBB", linewidth=0.6)
+            if c == 0:
+                ax.set_ylabel(name, fontsize=9, color=GREY)
+        axes[0, c].set_title(_title(row, 13), fontsize=11, fontweight="bold", pad=5)
+        below, color = _facts(row), GREY
+        if not row.valid[0]:
+            below, color = f"not valid\nstill {_short(row.prediction[0], 11)}\n{below}", VERMILLION
+            if row.prediction[0] != row.source[0]:
+                below = below.replace("still", "says", 1)
+            axes[ROWS.index("counterfactual"), c].spines[:].set(color=VERMILLION, linewidth=2, linestyle=(0, (4, 2)))
+        axes[-1, c].set_xlabel(below, fontsize=8, color=color, labelpad=4)
+    bar = figure.colorbar(drawn, ax=axes[-1].tolist(), aspect=12, pad=0.02)
+    bar.set_ticks([-most, 0, most] if most else [0])
+    bar.ax.set_yticklabels([f"−{most:.2g}", "0", f"+{most:.2g}"] if most else ["0"])
+    bar.ax.tick_params(labelsize=8, length=0, colors=GREY)
+    bar.outline.set_visible(False)
+
+
+def _table_grid(n: int) -> tuple[int, int]:
+    columns = 1 if n == 1 else 2
+    return math.ceil(n / columns), columns
+
+
+def _table_size(cf: Counterfactuals, most: int, columns: int) -> tuple[float, float]:
+    bars = max(min(most, len(largest_changes(row, most)[0])) for row in cf)
+    return 6.2 * columns, math.ceil(len(cf) / columns) * (1.15 + 0.27 * max(bars, 2))
+
+
+def _draw_changes(row: Counterfactuals, ax: Axes, most: int) -> None:
+    changes, left_out = largest_changes(row, most)
+    sizes = [change for *_, change in changes]
+    ax.barh(range(len(changes)), sizes, height=0.62, color=[VERMILLION if s > 0 else BLUE for s in sizes])
+    for i, (_, before, after, _) in enumerate(changes):
+        ax.text(1.02, i, f"{before:.4g} → {after:.4g}", transform=ax.get_yaxis_transform(), va="center", fontsize=9)
+    ax.set_yticks(range(len(changes)), [_short(name, 30) for name, *_ in changes], fontsize=9)
+    ax.set_ylim(len(changes) - 0.4, -0.6)
+    ax.axvline(0, color=GREY, linewidth=0.8)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    ax.spines["bottom"].set_color("#BBBBBB")
+    ax.tick_params(axis="y", length=0)
+    ax.tick_params(axis="x", labelsize=8, colors=GREY)
+    ax.locator_params(axis="x", nbins=5)
+    ax.margins(x=0.06)
+    unit = "standard deviations" if row.metadata.get("feature_scale") else "the column's units"
+    more = f" · {left_out} smaller not shown" if left_out else ""
+    ax.set_xlabel(f"change in {unit}{more}", fontsize=8, color=GREY)
+    if not changes:
+        ax.text(0.5, 0.5, "nothing changed", transform=ax.transAxes, ha="center", va="center", color=GREY)
+        ax.set(xticks=[], ylim=(0, 1))
+    title = f"{_short(row.source[0], 20)} → {_short(row.target[0], 20)}"
+    ax.set_title(title, fontsize=11, fontweight="bold", loc="left")
+    facts = _facts(row).replace("\n", " · ")
+    if not row.valid[0]:
+        facts = f"not valid (says {_short(row.prediction[0], 14)}) · {facts}"
+    ax.annotate(facts, (1, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", ha="right", va="bottom",
+                fontsize=8, color=GREY if row.valid[0] else VERMILLION)

@@ -1,0 +1,164 @@
+"""The search by itself, on objectives whose answers are known."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cfexplain.objective import log_odds, row_norm
+from cfexplain.search import Evaluation, SearchOptions, search
+
+
+def hyperplane(z, rows):
+    """Cross ``sum(z) >= rows["needed"]`` while staying near the reference."""
+    side = z.sum(1)
+    loss = 10 * torch.relu(rows["needed"] + 0.01 - side) + row_norm(z - rows["z0"])
+    done = side >= rows["needed"]
+    return Evaluation(loss=loss, done=done, valid=done, score=torch.sigmoid(side - rows["needed"]).detach())
+
+
+def problem(n, d=5, seed=0, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(seed)
+    z0 = torch.randn(n, d, generator=generator, dtype=dtype) - 1
+    return z0, {"z0": z0, "needed": 3 * torch.rand(n, generator=generator, dtype=dtype)}
+
+
+def run(z0, rows, evaluate=hyperplane, **options):
+    return search(evaluate, z0, z0, rows, SearchOptions(**{"max_steps": 200, "tile": 8, **options}))
+
+
+@pytest.mark.parametrize("update", ["adam", "normalized"])
+@pytest.mark.parametrize("stop", ["conditions", "converged"])
+def test_every_row_meets_its_condition(update, stop):
+    z0, rows = problem(40)
+    found = run(z0, rows, update=update, stop=stop, patience=20)
+    assert found.done.all() and found.valid.all()
+    assert (found.z.sum(1) >= rows["needed"]).all()
+
+
+def test_refinement_comes_closer_and_keeps_the_condition():
+    z0, rows = problem(40)
+    plain, refined = run(z0, rows, step_size=0.5), run(z0, rows, step_size=0.5, refine=10)
+    assert (refined.z.sum(1) >= rows["needed"]).all()
+    shorter = (refined.z - z0).norm(dim=1) / (plain.z - z0).norm(dim=1)
+    assert (shorter <= 1 + 1e-6).all() and shorter.mean() < 0.98
+    assert (refined.n_steps == plain.n_steps + 10).all()
+    # ten bisections of the way back end within 2^-10 of the point where the condition begins to hold
+    share = (rows["needed"] - z0.sum(1)) / (plain.z - z0).sum(1)
+    nearest = share * (plain.z - z0).norm(dim=1)
+    np.testing.assert_allclose((refined.z - z0).norm(dim=1), nearest, rtol=2**-9)
+
+
+@settings(max_examples=15, deadline=None)
+@given(n=st.integers(1, 40), seed=st.integers(0, 1000), update=st.sampled_from(["adam", "normalized"]))
+def test_a_row_has_the_same_bits_alone_in_a_batch_and_in_any_order(n, seed, update):
+    z0, rows = problem(n, seed=seed)
+    together = run(z0, rows, update=update, max_steps=30, refine=2)
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    shuffled = run(z0[order], {k: v[order] for k, v in rows.items()}, update=update, max_steps=30, refine=2)
+    assert torch.equal(shuffled.z, together.z[order])
+    assert torch.equal(shuffled.n_steps, together.n_steps[order])
+    pick = n // 2
+    alone = run(z0[pick : pick + 1], {k: v[pick : pick + 1] for k, v in rows.items()}, update=update, max_steps=30,
+                refine=2)
+    assert torch.equal(alone.z[0], together.z[pick])
+
+
+def test_adam_follows_torch_optim():
+    z0, rows = problem(6, dtype=torch.float64)
+
+    def smooth(z, some):
+        loss = ((z - some["z0"] - 1) ** 2).sum(1) + z.sin().sum(1)
+        never = torch.zeros(len(z), dtype=torch.bool)
+        return Evaluation(loss=loss, done=never, valid=never, score=torch.zeros(len(z), dtype=z.dtype))
+
+    found = run(z0, rows, smooth, update="adam", step_size=0.05, max_steps=25, record_path=True)
+    expected = z0.clone().requires_grad_()
+    optimiser = torch.optim.Adam([expected], lr=0.05)
+    for _ in range(25):
+        optimiser.zero_grad()
+        smooth(expected, rows).loss.sum().backward()
+        optimiser.step()
+    np.testing.assert_allclose(torch.stack([p[-1] for p in found.path]), expected.detach(), rtol=1e-10)
+
+
+def test_the_path_has_every_point_and_starts_at_the_start():
+    z0, rows = problem(10)
+    found = run(z0, rows, record_path=True)
+    assert [len(p) for p in found.path] == (found.n_steps + 1).tolist()
+    assert torch.equal(torch.stack([p[0] for p in found.path]), z0)
+    assert torch.equal(torch.stack([p[-1] for p in found.path]), found.z)
+
+
+def test_rows_that_never_succeed_return_their_highest_score():
+    z0, rows = problem(12)
+
+    def unreachable(z, some):
+        never = torch.zeros(len(z), dtype=torch.bool)
+        peak = torch.exp(-(z - some["z0"] - 0.7).square().sum(1))  # passed by the steps, which go on
+        return Evaluation(loss=-z.sum(1), done=never, valid=never, score=peak.detach())
+
+    found = run(z0, rows, unreachable, update="normalized", step_size=0.05, max_steps=60, record_path=True)
+    assert not found.valid.any() and not found.finished.any()
+    for i, path in enumerate(found.path):
+        scores = torch.exp(-(path - z0[i] - 0.7).square().sum(1))
+        assert torch.equal(found.z[i], path[scores.argmax()])
+
+
+def test_valid_comes_before_a_lower_objective():
+    z0, rows = problem(8)
+
+    def valid_on_the_way(z, some):
+        moved = (z - some["z0"]).sum(1)
+        never = torch.zeros(len(z), dtype=torch.bool)
+        return Evaluation(loss=-moved, done=never, valid=(moved > 1) & (moved < 3), score=torch.sigmoid(moved).detach())
+
+    found = run(z0, rows, valid_on_the_way, update="normalized", step_size=0.1, max_steps=80)
+    moved = (found.z - z0).sum(1)
+    assert found.valid.all() and ((moved > 1) & (moved < 3)).all()
+
+
+def test_a_row_of_nan_touches_nobody():
+    z0, rows = problem(16)
+    clean = run(z0, rows)
+    poisoned = {k: v.clone() for k, v in rows.items()}
+    poisoned["needed"][5] = float("nan")
+    found = run(z0, poisoned)
+    others = torch.arange(16) != 5
+    assert torch.equal(found.z[others], clean.z[others])
+    assert not found.done[5] and torch.isfinite(found.z[5]).all()
+
+
+def test_interruption_keeps_what_was_found():
+    z0, rows = problem(30)
+    calls = []
+
+    def interrupted(z, some):
+        calls.append(1)
+        if len(calls) > 40:
+            raise KeyboardInterrupt
+        return hyperplane(z, some)
+
+    with pytest.warns(RuntimeWarning, match="interrupted"):
+        found = run(z0, rows, interrupted, step_size=0.02)
+    assert found.interrupted and found.z.shape == z0.shape
+    whole = run(z0, rows, step_size=0.02)
+    assert torch.equal(found.z[found.finished], whole.z[found.finished])
+
+
+def test_no_rows_and_no_steps():
+    z0, rows = problem(3)
+    empty = run(z0[:0], {k: v[:0] for k, v in rows.items()})
+    assert empty.z.shape == (0, 5)
+    assert torch.equal(run(z0, rows, max_steps=0).z, z0)
+
+
+def test_norm_and_log_odds_against_float64():
+    v = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(row_norm, v)
+    logits, target = torch.randn(7, 4, dtype=torch.float64) * 20, torch.arange(7) % 4
+    p = logits.softmax(1).numpy()[np.arange(7), target]
+    rest = logits.softmax(1).numpy().sum(1) - p
+    keep = rest > 1e-12
+    np.testing.assert_allclose(log_odds(logits, target).numpy()[keep], np.log(p / rest)[keep], rtol=1e-3)
