@@ -23,7 +23,8 @@ __all__ = ["atomic_write", "read_arrays", "write_arrays"]
 
 FORMAT = "cfexplain"
 VERSION = 1
-_NUMBERS = frozenset(["float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool"])
+_NUMBERS = frozenset(["float64", "float32", "float16", "int64", "int32", "int16", "int8",
+                      "uint64", "uint32", "uint16", "uint8", "bool"])
 
 
 def atomic_write(path: str | os.PathLike, data: bytes) -> None:
@@ -88,7 +89,7 @@ def write_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], meta
             # safetensors stores the buffer as it lies in memory
             tensors[name] = np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
         else:
-            raise TypeError(f"The array {name!r} has the dtype {array.dtype}; only numbers, bools and str can be stored.")
+            raise TypeError(f"The array {name!r} has the dtype {array.dtype}; expected numbers, bools or str.")
     content = json.dumps({"meta": dict(meta), "texts": texts}, default=_plain)
     header = {"format": FORMAT, "version": str(VERSION), "content": content, "digest": _digest(content, tensors)}
     atomic_write(path, safetensors.numpy.save(tensors, metadata=header))
@@ -140,8 +141,8 @@ def _check_header(path: str | os.PathLike, header: Mapping[str, str]) -> None:
     version = int(header["version"])
     if version > VERSION:
         raise _UnreadableError(
-            f"{os.fspath(path)} was written by a newer cfexplain (file format {version}; this one reads up to {VERSION}). "
-            "Upgrade: pip install --upgrade cfexplain"
+            f"{os.fspath(path)} was written by a newer cfexplain (file format {version}; this one reads up to "
+            f"{VERSION}). Upgrade: pip install --upgrade cfexplain"
         )
 
 
@@ -182,7 +183,7 @@ def _plain(value: Any) -> Any:
         return value.item()
     if isinstance(value, np.ndarray):
         return value.tolist()
-    raise TypeError(f"meta holds a {type(value).__name__}, which JSON cannot hold; pass numbers, strings, lists, dicts.")
+    raise TypeError(f"meta holds a {type(value).__name__}, which JSON cannot hold; pass numbers, str, lists, dicts.")
 
 
 def _sync_folder(folder: Path) -> None:

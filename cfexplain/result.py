@@ -50,8 +50,8 @@ class Counterfactuals:
     valid : ndarray of bool, shape (n,)
         The explained classifier gives x′ its target.
     status : ndarray of str, shape (n,)
-        ``converged`` · ``step_budget`` (valid, but steps ran out before all conditions held) · ``already_target`` (x had
-        it already) · ``not_found`` (not valid; the row is the best effort).
+        ``converged`` · ``step_budget`` (valid, but steps ran out before all conditions held) · ``already_target`` (x
+        had it already) · ``not_found`` (not valid; the row is the best effort).
     n_steps : ndarray of int, shape (n,)
     z, z_cf : ndarray of shape (n, d)
         Codes z₀ and z′.
@@ -153,7 +153,7 @@ class Counterfactuals:
         rows = np.arange(len(self))[index]
         rows = rows[None] if np.ndim(rows) == 0 else rows
         if rows.ndim != 1:
-            raise IndexError("Only rows can be indexed: pass an int, a slice, or a one-dimensional array of bool or int.")
+            raise IndexError("Only rows can be indexed: pass an int, a slice, or one dimension of bools or ints.")
         parts: dict[str, Any] = {name: getattr(self, name)[rows] for name in self._row_names()}
         return Counterfactuals(
             **parts, conditions={name: held[rows] for name, held in self.conditions.items()},
@@ -363,8 +363,8 @@ def _rows_in_words(cf: Counterfactuals) -> str:
     if not np.isnan(cf.density_percentile).all():
         lines.append(f"Typicality: median density percentile {np.nanmedian(cf.density_percentile):.0f}, where 50 is as "
                      f"typical as {_median_row(cf)} and 0 is less typical than every one seen in training.")
-    lines.append(f"Distance: median {np.median(cf.distance):.3g} in latent space, {np.median(cf.distance_x):.3g} from x "
-                 f"to x′ (L2). Not part of it: the reconstruction error, median "
+    lines.append(f"Distance: median {np.median(cf.distance):.3g} in latent space, {np.median(cf.distance_x):.3g} from "
+                 f"x to x′ (L2). Not part of it: the reconstruction error, median "
                  f"{np.median(cf.reconstruction_error):.3g}, is what the latent space cannot express.")
     return "\n".join(lines + [f"- {line}" for line in _advice(cf)])
 
@@ -377,14 +377,14 @@ def _one_row_in_words(cf: Counterfactuals) -> str:
     steps = f"{int(cf.n_steps[0])} step{'' if cf.n_steps[0] == 1 else 's'}"
     if not cf.valid[0]:
         still = "still says" if after == source else "says"
-        parts = [f"No counterfactual was found in {steps}: the classifier {still} {after}, not {target}. The best effort "
-                 f"brings the probability of {target} from {before_and_after}."]
+        parts = [f"No counterfactual was found in {steps}: the classifier {still} {after}, not {target}. The best "
+                 f"effort brings the probability of {target} from {before_and_after}."]
     else:
         parts = [f"From {source} to {target} in {steps}: the probability of {target} goes from {before_and_after}."]
     percentile = cf.density_percentile[0]
     if not np.isnan(percentile):
-        parts.append(f"It is more typical than {percentile:.0f} % of the training rows of {target} (50 is as typical as "
-                     f"{_median_row(cf)}).")
+        parts.append(f"It is more typical than {percentile:.0f} % of the training rows of {target} (50 is as typical "
+                     f"as {_median_row(cf)}).")
     unmet = [_MEANING.get(name, name) for name, held in cf.conditions.items() if not held[0]]
     if cf.valid[0] and cf.conditions:
         parts.append(f"Not met: {', '.join(unmet)}." if unmet else "It meets every condition.")
@@ -398,19 +398,23 @@ def _one_row_in_words(cf: Counterfactuals) -> str:
 def _advice(cf: Counterfactuals) -> list[str]:
     """What failed, and what to do about it."""
     n, advice = len(cf), []
+
+    def who(count: int) -> str:
+        return "this row" if n == 1 else f"{count} of {_rows(n)}"
+
     late, lost = int((cf.status == "step_budget").sum()), cf.status == "not_found"
     if late:
-        advice.append(f"{late} of {_rows(n)} ran out of steps before every condition held: raise max_steps.")
+        advice.append(f"{who(late)} ran out of steps before every condition held: raise max_steps.")
     if lost.any():
-        advice.append(f"{int(lost.sum())} of {_rows(n)} did not reach the target and carry their best effort: raise "
-                      "max_steps, or ask for a target that is nearer (target=None takes the runner-up).")
+        advice.append(f"{who(int(lost.sum()))} did not reach the target, and the best effort is kept: raise max_steps, or "
+                      "ask for a target that is nearer (target=None takes the runner-up).")
         fooled = 0 if cf.surrogate_valid is None else int((lost & cf.surrogate_valid).sum())
         if fooled:
-            advice.append(f"{fooled} of these convinced the surrogate but not the classifier: fit on more rows, so that "
-                          "the surrogate imitates it better.")
+            advice.append(f"{who(fooled)} convinced the surrogate but not the classifier: fit on more rows, so that the "
+                          "surrogate imitates it better.")
     settled = int(((cf.status == "converged") & ~cf.complete).sum())
     if settled:
-        advice.append(f"{settled} of {_rows(n)} converged without meeting every condition: see `conditions`; stop="
+        advice.append(f"{who(settled)} converged without meeting every condition: see `conditions`; stop="
                       "'conditions' searches until they hold.")
     for label in np.unique(cf.target):
         mine = cf.complete[cf.target == label]

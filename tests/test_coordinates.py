@@ -139,6 +139,16 @@ def test_a_row_has_the_same_bits_in_any_company(trained, kind):
     np.testing.assert_array_equal(coordinates.inverse_transform(Z[40:41]), back[40:41])
 
 
+@pytest.mark.parametrize("kind", KINDS[1:5])
+def test_a_rows_gradient_has_the_same_bits_at_any_place_of_a_tile(trained, kind):
+    coordinates, X = trained[kind]
+    z = torch.from_numpy(coordinates.transform(X[:32])).requires_grad_()
+    order = torch.from_numpy(np.random.default_rng(2).permutation(32))
+    weight = torch.linspace(-1, 1, X[0].size, dtype=z.dtype).view(coordinates.layout_.net_shape)
+    straight, shuffled = (torch.autograd.grad((coordinates.decode(rows) * weight).sum(), z)[0] for rows in (z, z[order]))
+    assert torch.equal(straight, shuffled)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_pickle_gives_the_same_codes(trained, kind):
     coordinates, X = trained[kind]

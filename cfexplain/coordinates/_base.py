@@ -52,7 +52,7 @@ class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             raise ValueError(f"data_range={self.data_range!r} must be (low, high) with low < high.")
         X = read_samples(self, X, reset=True, image_shape=self.image_shape, data_range=self.data_range)
         self.dtype_ = X.dtype
-        return X
+        return np.require(X, requirements="W")  # torch warns of memory-mapped arrays that are read-only
 
     # ---------------------------------------------------------- torch's side
     def encode(self, x: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def _tiled(self, function: Callable[..., Any], rows: np.ndarray) -> Any:
         """`function` of the rows on the networks' device, as arrays of ``dtype_``."""
         device = next((t.device for t in (*self.module_.parameters(), *self.module_.buffers())), torch.device("cpu"))
-        rows = torch.from_numpy(np.ascontiguousarray(rows, dtype=self.dtype_))
+        rows = torch.from_numpy(np.require(rows, self.dtype_, ["C", "W"]))
 
         def on_device(tile: Tensor) -> Any:
             out = function(tile.to(device))
@@ -133,7 +133,7 @@ class TrainedCoordinates(Coordinates):
 
     _variational: bool
     # gradient updates at training_budget=1
-    _updates = {"image": 1000, "table": 1500}
+    _updates = {"image": 900, "table": 1000}
 
     def fit(self, X: ArrayLike | Tensor, y: Any = None) -> TrainedCoordinates:
         """Train the networks on `X`.

@@ -54,6 +54,9 @@ class PretrainedCoordinates(Coordinates):
 
     Notes
     -----
+    A row's code has the same bits in any company only if the networks' own kernels allow it (dense layers whose sizes are
+    not multiples of 8 may round by a row's place in the batch).
+
     ``sklearn.base.clone`` keeps the networks by reference: they are neither copied nor un-fitted.
 
     Examples
@@ -173,7 +176,9 @@ class _Borrowed(nn.Module):
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         mean, std = self.latents(x)
         mean = (mean.flatten(1) - self.loc.to(x)) * self.inverse.to(x)
-        return mean, torch.zeros_like(mean) if std is None else std.expand(-1, *self.latent_shape).flatten(1) * self.inverse.to(x)
+        if std is None:
+            return mean, torch.zeros_like(mean)
+        return mean, std.expand(-1, *self.latent_shape).flatten(1) * self.inverse.to(x)
 
     def encode(self, x: Tensor) -> Tensor:
         return self.posterior(x)[0]

@@ -53,7 +53,7 @@ class VAE(TrainedCoordinates):
         Peak of the one-cycle schedule.
     weight_decay : float, default=0.0
     training_budget : float, default=1.0
-        Multiplies the gradient updates: 1000 for images, 1500 for tables.
+        Multiplies the gradient updates: 900 for images, 1000 for tables.
     random_state : int, RandomState or None
     verbose : int, default=0
     device : str, default="cpu"

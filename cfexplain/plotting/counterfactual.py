@@ -106,8 +106,9 @@ class CounterfactualDisplay:
         else:
             places = [divmod(i, columns) for i in range(len(cf))]
             self.axes_ = np.array([self.figure_.add_subplot(grid[place]) for place in places])
+            slots = _slots(cf, self.max_changes)
             for row, row_axes in zip(cf, self.axes_, strict=True):
-                _draw_changes(row, row_axes, self.max_changes)
+                _draw_changes(row, row_axes, self.max_changes, slots)
         return self
 
 
@@ -152,7 +153,10 @@ def largest_changes(row: Counterfactuals, most: int) -> tuple[list[tuple[str, fl
 # -------------------------------------------------------------------------------------------------------------- drawing
 def _new_figure(size: tuple[float, float], layout: str) -> Figure:
     # pyplot, so that notebooks show it; it picks a backend by itself, and none is set here
-    return optional_import("matplotlib.pyplot", "plot()").figure(figsize=size, layout=layout)
+    figure = optional_import("matplotlib.pyplot", "plot()").figure(figsize=size, layout=layout)
+    if layout == "constrained":
+        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+    return figure
 
 
 def _short(text: Any, most: int) -> str:
@@ -170,12 +174,12 @@ def _title(row: Counterfactuals, most: int) -> str:
 def _facts(row: Counterfactuals) -> str:
     percentile = row.density_percentile[0]
     typical = "" if np.isnan(percentile) else f"percentile {percentile:.0f}"
-    return "\n".join(line for line in (f"p = {_probability(row.proba_after[0])}", typical) if line)
+    return "\n".join(line for line in (f"p {_probability(row.proba_after[0])}", typical) if line)
 
 
 def _probability(p: float) -> str:
     """Two digits, but never a 1.00 that is not one."""
-    return "> 0.99" if 0.995 <= p < 1 else "< 0.01" if 0 < p < 0.005 else f"{p:.2f}"
+    return "> 0.99" if 0.995 <= p < 1 else "< 0.01" if 0 < p < 0.005 else f"= {p:.2f}"
 
 
 def _image_size(cf: Counterfactuals) -> tuple[float, float]:
@@ -193,7 +197,8 @@ def _draw_images(cf: Counterfactuals, axes: np.ndarray, figure: Figure | SubFigu
         for r, name in enumerate(ROWS):
             ax = axes[r, c]
             if name == "difference":
-                drawn = ax.imshow(difference[c], cmap=signed, vmin=-(most or 1), vmax=most or 1, interpolation="nearest")
+                limit = most or 1.0
+                drawn = ax.imshow(difference[c], cmap=signed, vmin=-limit, vmax=limit, interpolation="nearest")
             else:
                 ax.imshow(pictures[r][c], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             ax.set(xticks=[], yticks=[])
@@ -208,7 +213,7 @@ def _draw_images(cf: Counterfactuals, axes: np.ndarray, figure: Figure | SubFigu
                 below = below.replace("still", "says", 1)
             axes[ROWS.index("counterfactual"), c].spines[:].set(color=VERMILLION, linewidth=2, linestyle=(0, (4, 2)))
         axes[-1, c].set_xlabel(below, fontsize=8, color=color, labelpad=4)
-    bar = figure.colorbar(drawn, ax=axes[-1].tolist(), aspect=12, pad=0.02)
+    bar = figure.colorbar(drawn, ax=axes[-1].tolist(), aspect=12, pad=0.1 / len(cf))
     bar.set_ticks([-most, 0, most] if most else [0])
     bar.ax.set_yticklabels([f"−{most:.2g}", "0", f"+{most:.2g}"] if most else ["0"])
     bar.ax.tick_params(labelsize=8, length=0, colors=GREY)
@@ -221,19 +226,22 @@ def _table_grid(n: int) -> tuple[int, int]:
 
 
 def _table_size(cf: Counterfactuals, most: int, columns: int) -> tuple[float, float]:
-    bars = max(min(most, len(largest_changes(row, most)[0])) for row in cf)
-    return 6.2 * columns, math.ceil(len(cf) / columns) * (1.15 + 0.27 * max(bars, 2))
+    return 6.4 * columns, math.ceil(len(cf) / columns) * (1.4 + 0.26 * _slots(cf, most))
 
 
-def _draw_changes(row: Counterfactuals, ax: Axes, most: int) -> None:
+def _slots(cf: Counterfactuals, most: int) -> int:
+    """Places for bars, the same in every panel so that bars are equally thick."""
+    return max(2, *(len(largest_changes(row, most)[0]) for row in cf))
+
+
+def _draw_changes(row: Counterfactuals, ax: Axes, most: int, slots: int) -> None:
     changes, left_out = largest_changes(row, most)
     sizes = [change for *_, change in changes]
     ax.barh(range(len(changes)), sizes, height=0.62, color=[VERMILLION if s > 0 else BLUE for s in sizes])
     for i, (_, before, after, _) in enumerate(changes):
         ax.text(1.02, i, f"{before:.4g} → {after:.4g}", transform=ax.get_yaxis_transform(), va="center", fontsize=9)
     ax.set_yticks(range(len(changes)), [_short(name, 30) for name, *_ in changes], fontsize=9)
-    ax.set_ylim(len(changes) - 0.4, -0.6)
-    ax.axvline(0, color=GREY, linewidth=0.8)
+    ax.set_ylim(slots - 0.4, -0.6)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.spines["bottom"].set_color("#BBBBBB")
     ax.tick_params(axis="y", length=0)
@@ -242,14 +250,16 @@ def _draw_changes(row: Counterfactuals, ax: Axes, most: int) -> None:
     ax.margins(x=0.06)
     unit = "standard deviations" if row.metadata.get("feature_scale") else "the column's units"
     more = f" · {left_out} smaller not shown" if left_out else ""
-    ax.set_xlabel(f"change in {unit}{more}", fontsize=8, color=GREY)
-    if not changes:
+    if changes:
+        ax.axvline(0, color=GREY, linewidth=0.8)
+        ax.set_xlabel(f"change in {unit}{more}", fontsize=8, color=GREY, labelpad=3)
+    else:
         ax.text(0.5, 0.5, "nothing changed", transform=ax.transAxes, ha="center", va="center", color=GREY)
-        ax.set(xticks=[], ylim=(0, 1))
+        ax.set_xticks([])
     title = f"{_short(row.source[0], 20)} → {_short(row.target[0], 20)}"
-    ax.set_title(title, fontsize=11, fontweight="bold", loc="left")
+    ax.set_title(title, fontsize=11, fontweight="bold", loc="left", pad=20)
     facts = _facts(row).replace("\n", " · ")
     if not row.valid[0]:
         facts = f"not valid (says {_short(row.prediction[0], 14)}) · {facts}"
-    ax.annotate(facts, (1, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", ha="right", va="bottom",
-                fontsize=8, color=GREY if row.valid[0] else VERMILLION)
+    ax.annotate(facts, (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", va="bottom", fontsize=8,
+                color=GREY if row.valid[0] else VERMILLION)
