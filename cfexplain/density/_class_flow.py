@@ -11,7 +11,7 @@ from zuko.distributions import NormalizingFlow
 
 from cfexplain.density._attributes import AttributeBase
 
-__all__ = ["ClassFlow", "align", "check_sizes", "start_at_identity"]
+__all__ = ["ClassFlow", "check_sizes", "start_at_identity"]
 
 
 class ClassFlow(nn.Module):
@@ -101,35 +101,6 @@ def check_sizes(module: ClassFlow, features: int, context: int) -> None:
             f"classes; 0 for one class or base='attributes'), but {problem}. Build it as "
             f"Flow({features}, {context}, ...), or pass a callable (features, context) -> Flow."
         )
-
-
-class _AlignedLinear(zuko.nn.Linear):
-    def forward(self, x: Tensor) -> Tensor:
-        return _aligned_linear(x, self.weight, self.bias)
-
-
-class _AlignedMaskedLinear(zuko.nn.MaskedLinear):
-    def forward(self, x: Tensor) -> Tensor:
-        return _aligned_linear(x, self.mask * self.weight, self.bias)
-
-
-def align(flow: nn.Module) -> None:
-    """Let the linear layers treat every row alike, wherever it lies in its tile; weights and their names stay.
-
-    A matrix product takes rows that start at a multiple of 16 bytes by another path than rows that do not, in MKL at
-    least, and their last bits differ. Widths that are a multiple of four numbers put every row on such a start.
-    """
-    aligned = {zuko.nn.Linear: _AlignedLinear, zuko.nn.MaskedLinear: _AlignedMaskedLinear}
-    for layer in flow.modules():
-        if type(layer) in aligned and layer.weight.ndim == 2 and any(width % 4 for width in layer.weight.shape):
-            layer.__class__ = aligned[type(layer)]
-
-
-def _aligned_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    n_out, n_in = weight.shape
-    out, more = -n_out % 4, -n_in % 4
-    bias = None if bias is None else F.pad(bias, (0, out))
-    return F.linear(F.pad(x, (0, more)), F.pad(weight, (0, more, 0, out)), bias)[..., :n_out]
 
 
 def start_at_identity(flow: zuko.flows.Flow) -> None:

@@ -21,7 +21,7 @@ from cfexplain._random import draw_seed, seeded_torch
 from cfexplain._tiles import in_tiles
 from cfexplain._training import Rows, train_network
 from cfexplain.density._attributes import AttributeBase
-from cfexplain.density._class_flow import ClassFlow, align, check_sizes, start_at_identity
+from cfexplain.density._class_flow import ClassFlow, check_sizes, start_at_identity
 from cfexplain.exceptions import TargetError
 
 __all__ = ["ConditionalFlow"]
@@ -218,7 +218,6 @@ class ConditionalFlow(DensityMixin, BaseEstimator):
                 f"flow={self.flow!r} must be or return a zuko.flows.Flow, got {type(flow).__name__}. Example: "
                 "flow=lambda features, context: zuko.flows.NSF(features, context, passes=2)."
             )
-        align(flow)
         module = ClassFlow(flow.float(), features, n_classes, attributes).eval().requires_grad_(False)
         check_sizes(module, features, context)
         return module

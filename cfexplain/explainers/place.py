@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from cfexplain.density import ConditionalFlow
 from cfexplain.explainers._base import CounterfactualExplainer
 from cfexplain.objective import (
     DecisionHinge,
@@ -21,7 +22,7 @@ from cfexplain.perceptual import LPIPS
 __all__ = ["PLACEExplainer"]
 
 _PUBLISHED = dict(
-    coordinates="autoencoder", decision="probability", confidence=0.55, plausibility="likelihood", second_opinion=0,
+    coordinates="autoencoder", density="attributes", decision="probability", confidence=0.55, plausibility="likelihood", second_opinion=0,
     detail="decoder", start="latent", update="adam", stop="converged", max_steps=2000)
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -223,7 +224,10 @@ class PLACEExplainer(CounterfactualExplainer):
         """
         if name not in PRESETS:
             raise ValueError(f"preset {name!r} is not known; choose one of {sorted(PRESETS)}.")
-        return cls(**{**PRESETS[name], **parameters})
+        chosen = {**PRESETS[name], **parameters}
+        if chosen.get("density") == "attributes":
+            chosen["density"] = ConditionalFlow(base="attributes")
+        return cls(**chosen)
 
     def _terms(self) -> list[Term]:
         """Eqs. 2–5 and the second opinion."""

@@ -154,7 +154,7 @@ class AutoencoderNet(nn.Module):
 def _dense(*sizes: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(sizes):
-        layers += [_Linear(fan_in, fan_out), nn.SiLU()]
+        layers += [nn.Linear(fan_in, fan_out), nn.SiLU()]
     return nn.Sequential(*layers[:-1])
 
 
@@ -177,9 +177,9 @@ def _convolutional(net_shape: tuple[int, ...], outputs: int, latent_dim: int, wi
         up.append(nn.ConvTranspose2d(inner, outer, 4, 2, 1) if halved[i] else nn.Conv2d(inner, outer, 3, 1, 1))
         up += [nn.BatchNorm2d(outer), nn.ReLU()] if i else []
     features = sizes[-1] * math.prod(grid)
-    encoder = nn.Sequential(*down, nn.Flatten(), _Linear(features, outputs))
+    encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(features, outputs))
     decoder = nn.Sequential(
-        _Linear(latent_dim, features), nn.ReLU(), nn.Unflatten(1, (sizes[-1], *grid)), *up,
+        nn.Linear(latent_dim, features), nn.ReLU(), nn.Unflatten(1, (sizes[-1], *grid)), *up,
         *([_Crop(padding)] if any(padding) else []))
     return encoder, decoder
 
@@ -188,21 +188,6 @@ def _padding(sides: list[int], padded: list[int]) -> tuple[int, int, int, int]:
     """(left, right, top, bottom) that brings `sides` (H, W) to `padded`."""
     (top, bottom), (left, right) = (((b - a) // 2, (b - a) - (b - a) // 2) for a, b in zip(sides, padded, strict=True))
     return left, right, top, bottom
-
-
-class _Linear(nn.Linear):
-    """A dense layer with both sides padded to multiples of 8, by inputs of zero and outputs that are dropped.
-
-    With other sizes the matrix product of BLAS rounds a row differently by its place in the batch, forward (inputs) and
-    backward (outputs), and a row's bits would depend on the company it is searched in.
-    """
-
-    def __init__(self, inputs: int, outputs: int):
-        self.missing, self.wanted = -inputs % 8, outputs
-        super().__init__(inputs + self.missing, outputs + -outputs % 8)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(F.pad(x, (0, self.missing)) if self.missing else x)[:, : self.wanted]
 
 
 class _Crop(nn.Module):

@@ -13,6 +13,7 @@ from cfexplain._optional import optional_import
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
+    from matplotlib.gridspec import GridSpecBase
 
     from cfexplain.result import Counterfactuals
 
@@ -53,8 +54,13 @@ class CounterfactualDisplay:
 
     Examples
     --------
-    >>> display = CounterfactualDisplay.from_explanation(explainer.explain(x, target=9), n=4)  # doctest: +SKIP
-    >>> display.figure_.savefig("nines.png")  # doctest: +SKIP
+    >>> from matplotlib.figure import Figure
+    >>> from sklearn.datasets import load_iris
+    >>> from cfexplain import PLACEExplainer
+    >>> X, y = load_iris(return_X_y=True)
+    >>> cf = PLACEExplainer(training_budget=0.1, random_state=0).fit(X, y).explain(X[:3], target=1)
+    >>> CounterfactualDisplay.from_explanation(cf, n=2, figure=Figure()).axes_.shape
+    (2,)
     """
 
     def __init__(self, cf: Counterfactuals, *, n: int = 8, max_changes: int = 8):
@@ -87,6 +93,7 @@ class CounterfactualDisplay:
         cf = self.cf[: self.n]
         image = layout_of(cf).is_image
         rows, columns = (len(ROWS), len(cf)) if image else _table_grid(len(cf))
+        grid: GridSpecBase
         if ax is not None:
             self.figure_ = ax.figure
             ax.set_axis_off()
@@ -185,7 +192,7 @@ def _probability(p: float) -> str:
 def _image_size(cf: Counterfactuals) -> tuple[float, float]:
     _, height, width = layout_of(cf).net_shape
     side = 1.15
-    return 1.35 + len(cf) * (side + 0.12), 1.1 + len(ROWS) * (min(max(side * height / width, 0.5), 4.0) + 0.08)
+    return 1.9 + len(cf) * (side + 0.12), 1.1 + len(ROWS) * (min(max(side * height / width, 0.5), 4.0) + 0.08)
 
 
 def _draw_images(cf: Counterfactuals, axes: np.ndarray, figure: Figure | SubFigure) -> None:
@@ -204,7 +211,7 @@ def _draw_images(cf: Counterfactuals, axes: np.ndarray, figure: Figure | SubFigu
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set(color="#BBBBBB", linewidth=0.6)
             if c == 0:
-                ax.set_ylabel(name, fontsize=9, color=GREY)
+                ax.set_ylabel(name, fontsize=9, color=GREY, rotation=0, ha="right", va="center")
         axes[0, c].set_title(_title(row, 13), fontsize=11, fontweight="bold", pad=5)
         below, color = _facts(row), GREY
         if not row.valid[0]:
@@ -213,7 +220,8 @@ def _draw_images(cf: Counterfactuals, axes: np.ndarray, figure: Figure | SubFigu
                 below = below.replace("still", "says", 1)
             axes[ROWS.index("counterfactual"), c].spines[:].set(color=VERMILLION, linewidth=2, linestyle=(0, (4, 2)))
         axes[-1, c].set_xlabel(below, fontsize=8, color=color, labelpad=4)
-    bar = figure.colorbar(drawn, ax=axes[-1].tolist(), aspect=12, pad=0.1 / len(cf))
+    # inside the last picture's own place: a bar of its own would move the last row out of line with the others
+    bar = figure.colorbar(drawn, cax=axes[-1, -1].inset_axes((1.08, 0, 0.08, 1)))
     bar.set_ticks([-most, 0, most] if most else [0])
     bar.ax.set_yticklabels([f"−{most:.2g}", "0", f"+{most:.2g}"] if most else ["0"])
     bar.ax.tick_params(labelsize=8, length=0, colors=GREY)

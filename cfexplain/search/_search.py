@@ -2,7 +2,8 @@
 
 *The same row gives the same bits, alone or among 10,000 others, in any order.* Every floating-point operation on a row
 happens inside a tile of one fixed size (the last tile is padded), because kernels choose their order of summation by
-shape. Between tiles rows are only compared, copied and counted.
+shape, and in linear layers whose widths are padded (`cfexplain._tiles.aligned`). Between tiles rows are only compared,
+copied and counted.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from cfexplain._tiles import aligned
 from cfexplain.search._updates import UPDATES
 
 __all__ = ["Evaluation", "Found", "SearchOptions", "search"]
@@ -190,7 +192,7 @@ def _advance(evaluate: Callable, state: _State, rows: Mapping[str, Tensor], tile
     """Evaluate one tile, keep what is best, and move the rows that go on."""
     padded = torch.cat([tile, tile[-1:].expand(options.tile - len(tile))])
     z = state.z[padded].requires_grad_()
-    with torch.enable_grad():
+    with torch.enable_grad(), aligned():
         point = evaluate(z, {name: values[padded] for name, values in rows.items()})
         (gradient,) = torch.autograd.grad(point.loss.sum(), z)
     z = z.detach()
