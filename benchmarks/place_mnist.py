@@ -55,7 +55,8 @@ def measure(name: str, explainer: PLACEExplainer, judges: Judges, x: np.ndarray,
         "realism": float(np.median(judges.realism(images, target))),
         "l2": l2, "l2_z": float(cf.distance.mean()), "l2_ratio": None if baseline_l2 is None else l2 / baseline_l2,
         "reconstruction_l2": float(cf.reconstruction_error.mean()),
-        "slant_kept": correlation(slant(x), slant(images)), "stroke_kept": correlation(stroke_width(x), stroke_width(images)),
+        "slant_kept": correlation(slant(x), slant(images)),
+        "stroke_kept": correlation(stroke_width(x), stroke_width(images)),
         "faint_ink": float(np.median(greyness(images)) / np.median(greyness(real))),
         "diversity": spread(images) / spread(real[:500]),
         "steps": float(np.median(cf.n_steps)), "seconds": seconds,
@@ -122,8 +123,9 @@ def summary(results: list[dict]) -> list[dict]:
     out = []
     for (pair, preset), group in cells.items():
         numbers = {k: [row[k] for row in group if row[k] is not None] for k in group[0] if k not in ("pair", "preset")}
-        out.append({"pair": pair, "preset": preset, **{
-            k: {"mean": float(np.mean(v)), "min": float(np.min(v)), "max": float(np.max(v))} for k, v in numbers.items() if v}})
+        spans = {k: {"mean": float(np.mean(v)), "min": float(np.min(v)), "max": float(np.max(v))}
+                 for k, v in numbers.items() if v}
+        out.append({"pair": pair, "preset": preset, **spans})
     return out
 
 

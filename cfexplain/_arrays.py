@@ -120,7 +120,7 @@ def read_samples(
             )
         if 0 in X.shape[1:]:
             raise ValueError(f"X has an empty side: shape {X.shape}.")
-        X = X.reshape(len(X), -1)
+        X = X.reshape(len(X), math.prod(sample_shape))
     elif not reset and len(estimator.layout_.user_shape) != 1 and shape is not None and len(shape) == 2:
         raise ValueError(
             f"X has shape {shape}, but {type(estimator).__name__} was fitted on samples of shape "

@@ -26,8 +26,8 @@ from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
 from torch import nn
 
 from cfexplain._arrays import Layout
+from cfexplain._frozen import frozen
 from cfexplain.classifiers import adapt_classifier
-from cfexplain.classifiers._frozen import frozen
 from cfexplain.classifiers._outputs import log_scores
 from cfexplain.exceptions import ClassifierOutputError
 from cfexplain.nets.classifiers import ClassifierNet, cnn

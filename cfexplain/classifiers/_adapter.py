@@ -13,7 +13,7 @@ from skorch import NeuralNet, NeuralNetClassifier
 from torch import Tensor, nn
 
 from cfexplain._arrays import Layout
-from cfexplain.classifiers._frozen import frozen
+from cfexplain._frozen import frozen
 from cfexplain.classifiers._labels import check_count, class_indices, reconcile, show
 from cfexplain.classifiers._outputs import ModuleScores, check_finite, read_module, tiled
 from cfexplain.classifiers._surrogate import BlackBox, distil

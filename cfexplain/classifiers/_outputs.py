@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from cfexplain._arrays import Layout
+from cfexplain._frozen import frozen
 from cfexplain._tiles import in_tiles
-from cfexplain.classifiers._frozen import frozen
 from cfexplain.exceptions import ClassifierOutputError
 
 __all__ = ["ModuleScores", "check_device", "check_finite", "log_scores", "read_module", "tiled"]

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from torch import Tensor, nn
 
-from cfexplain.classifiers._frozen import frozen
+from cfexplain._frozen import frozen
 from cfexplain.coordinates._base import Coordinates
 from cfexplain.nets.autoencoders import unit_scale
 

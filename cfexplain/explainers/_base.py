@@ -99,7 +99,7 @@ class CounterfactualExplainer(OneToOneFeatureMixin, TransformerMixin, BaseEstima
             self.opinions_ = train_latent_ensemble(
                 mean, std, index, len(self.classes_), members=self._opinion_members(), seed=seed + 3, **budget)
             self.opinions_.to(dtype=torch.from_numpy(mean).dtype)
-        self.spread_ = float(np.sqrt(np.square(X - X.mean(0)).sum() / len(X)))
+        self.scale_ = X.std(0)
         return self
 
     def _opinion_members(self) -> int:
@@ -199,6 +199,7 @@ class CounterfactualExplainer(OneToOneFeatureMixin, TransformerMixin, BaseEstima
             "data_range": list(self.data_range), "is_image": self.layout_.is_image,
             "user_shape": list(self.layout_.user_shape), "net_shape": list(self.layout_.net_shape),
             "feature_names": [str(name) for name in getattr(self, "feature_names_in_", ())] or None,
+            "feature_scale": None if self.layout_.is_image else self.scale_.tolist(),
             "seconds": seconds, "device": str(self.device_),
             "versions": {"torch": torch.__version__, "scikit-learn": sklearn.__version__, "zuko": zuko.__version__},
         }
@@ -223,7 +224,8 @@ class CounterfactualExplainer(OneToOneFeatureMixin, TransformerMixin, BaseEstima
 
     def predict(self, X: Any) -> np.ndarray:
         """The explained classifier's labels, shape (n,)."""
-        return self.classes_[self.predict_proba(X).argmax(1)]
+        proba = self.predict_proba(X)
+        return self.classes_[proba.argmax(1)]
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """The explained classifier's probabilities, shape (n, K), columns as in ``classes_``."""
@@ -251,7 +253,7 @@ class CounterfactualExplainer(OneToOneFeatureMixin, TransformerMixin, BaseEstima
         check_is_fitted(self)
         found = self.explain(X)
         plausible = np.minimum(found.density_percentile / 50, 1)
-        return float(np.mean(found.valid * plausible * np.exp(-found.distance_x / self.spread_)))
+        return float(np.mean(found.valid * plausible * np.exp(-found.distance_x / np.linalg.norm(self.scale_))))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -22,8 +22,8 @@ from cfexplain.perceptual import LPIPS
 __all__ = ["PLACEExplainer"]
 
 _PUBLISHED = dict(
-    coordinates="autoencoder", density="attributes", decision="probability", confidence=0.55, plausibility="likelihood", second_opinion=0,
-    detail="decoder", start="latent", update="adam", stop="converged", max_steps=2000)
+    coordinates="autoencoder", density="attributes", decision="probability", confidence=0.55,
+    plausibility="likelihood", second_opinion=0, detail="decoder", start="latent", update="adam", stop="converged", max_steps=2000)
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "swap": dict(start="swap"),
