@@ -73,7 +73,7 @@ def fit(X: np.ndarray, y: np.ndarray, seed: int, epochs: int) -> PLACEExplainer:
     perceptual = squeezenet_features(weights) if weights.is_file() else None
     print("perceptual term:", "SqueezeNet 1.1" if perceptual else "none (weights not found)")
     vae = VAE(64, beta=1.0, likelihood="gaussian", sigma=0.1, perceptual=perceptual, perceptual_weight=1000.0,
-              augment="mirror", batch_size=128, training_budget=epochs / 14, verbose=1)
+              augment="mirror", batch_size=128, training_budget=epochs * len(X) / 128 / 900, verbose=1)
     net = train_smile_net(X, y, seed)
     return PLACEExplainer(net, coordinates=vae, confidence=0.95, opinion_confidence=0.9, detail="blend",
                           random_state=seed, verbose=1).fit(X, np.where(y == 1, "smile", "no smile"))

@@ -58,6 +58,8 @@ def to_numpy(X: Any) -> Any:
     ------
     ValueError
         If `X` is a tensor on another device than the CPU.
+    TypeError
+        If it is bfloat16.
     """
     if not isinstance(X, torch.Tensor):
         return X
@@ -66,6 +68,8 @@ def to_numpy(X: Any) -> Any:
             f"X is on the device '{X.device}'; expected NumPy arrays or CPU tensors. Pass X.cpu(): the explainer moves "
             "one batch at a time to its own device (parameter device=)."
         )
+    if X.dtype == torch.bfloat16:
+        raise TypeError("X is bfloat16, which NumPy does not know. Pass X.float().")
     return X.detach().numpy()
 
 

@@ -36,7 +36,7 @@ class ColumnRules:
         self.held = np.zeros(n_features, dtype=bool)
         self.low = np.full(n_features, -np.inf)
         self.high = np.full(n_features, np.inf)
-        for column in () if immutable is None else ([immutable] if isinstance(immutable, str) else immutable):
+        for column in () if immutable is None else ([immutable] if isinstance(immutable, (str, int)) else immutable):
             self.held[_position(column, n_features, names, "immutable")] = True
         for column, interval in dict(bounds or {}).items():
             position = _position(column, n_features, names, "bounds")
@@ -66,6 +66,7 @@ def _position(column: Any, n_features: int, names: Any, parameter: str) -> int:
             known = "X had no column names at fit" if names is None else f"the columns are {list(names)}"
             raise ValueError(f"{parameter} names the column {column!r}, but {known}.")
         return list(names).index(column)
-    if not isinstance(column, (int, np.integer)) or not -n_features <= column < n_features:
-        raise ValueError(f"{parameter} names the column {column!r}; expected a name or an index below {n_features}.")
+    if isinstance(column, bool) or not isinstance(column, (int, np.integer)) or not -n_features <= column < n_features:
+        raise ValueError(f"{parameter} names the column {column!r}; expected a name or an index below {n_features} "
+                         "(for a mask of bools: np.flatnonzero(mask)).")
     return int(column) % n_features

@@ -45,9 +45,9 @@ class aligned(TorchFunctionMode):  # noqa: N801 - reads as a statement: `with al
 
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    more_out, more_in = (-side % _WIDTH for side in weight.shape[-2:])
-    if weight.ndim != 2 or not (more_out or more_in):
+    if weight.ndim != 2 or not any(side % _WIDTH for side in weight.shape):
         return F.linear(input, weight, bias)
+    more_out, more_in = (-side % _WIDTH for side in weight.shape)
     padded_bias = None if bias is None else F.pad(bias, (0, more_out))
     out = F.linear(F.pad(input, (0, more_in)), F.pad(weight, (0, more_in, 0, more_out)), padded_bias)
     return out[..., : weight.shape[0]]
@@ -57,8 +57,9 @@ def _baddbmm(bias: Tensor, input: Tensor, weight: Tensor) -> Tensor:
     more_in, more_out = (-side % _WIDTH for side in weight.shape[-2:])
     if not (more_out or more_in):
         return torch.baddbmm(bias, input, weight)
-    weight = F.pad(weight, (0, more_out, 0, more_in))
-    return torch.baddbmm(F.pad(bias, (0, more_out)), F.pad(input, (0, more_in)), weight)[..., : bias.shape[-1]]
+    width = weight.shape[-1]
+    bias = F.pad(bias.expand(*bias.shape[:-1], width), (0, more_out))  # a bias of one column stands for all
+    return torch.baddbmm(bias, F.pad(input, (0, more_in)), F.pad(weight, (0, more_out, 0, more_in)))[..., :width]
 
 
 def in_tiles(function: Callable[..., Any], *rows: Tensor, tile: int = TILE) -> Any:

@@ -70,13 +70,14 @@ def train_network(
         per_epoch = math.ceil(count / batch_size)
         epochs = max(min_epochs, math.ceil(updates / per_epoch))
         monitor = "valid_loss" if valid_rows else "train_loss"
+        best = EarlyStopping(monitor=monitor, patience=patience or max(5, epochs // 3), load_best=True, threshold=0.0,
+                             sink=_silent)
         callbacks: list[tuple[str, Callback]] = [
             ("schedule", LRScheduler(policy=torch.optim.lr_scheduler.OneCycleLR, max_lr=lr,
                                      total_steps=epochs * per_epoch, step_every="batch")),
             ("clip", GradientNormClipping(50.0)),
             ("progress", _Progress(epochs * per_epoch)),
-            ("best", EarlyStopping(monitor=monitor, patience=patience or max(5, epochs // 3), load_best=True,
-                                   threshold=0.0, sink=_silent)),
+            ("best", best),
         ]
         if verbose:
             callbacks.append(("bar", _Bar(name, epochs)))
@@ -88,7 +89,16 @@ def train_network(
             callbacks=callbacks, verbose=0, device=str(device),
         )
         module.to(device).requires_grad_(True)
-        net.fit(_RowData(train_rows), None)
+        # Not net.fit: early stopping raises KeyboardInterrupt, and net.fit takes a person's Ctrl-C for the same.
+        data = _RowData(train_rows)
+        net.initialize()
+        net.notify("on_train_begin", X=data, y=None)
+        try:
+            net.fit_loop(data, None)
+        except KeyboardInterrupt:
+            if best.misses_ < best.patience:
+                raise
+        net.notify("on_train_end", X=data, y=None)
     module.eval().requires_grad_(False)
     history = [{k: v for k, v in row.items() if k != "batches"} for row in net.history]
     if not any(math.isfinite(row[monitor]) for row in history):

@@ -28,6 +28,9 @@ __all__ = [
     "SecondOpinion",
     "Term",
     "TypicalDensity",
+    "TypicalFeatures",
+    "TypicalInk",
+    "greyness",
     "log_odds",
     "row_norm",
 ]
@@ -35,6 +38,7 @@ __all__ = [
 # A hinge aims this far beyond its condition, so that a step lands inside and not on the edge.
 LOG_ODDS_SLACK = 0.02
 LOG_DENSITY_SLACK = 0.5
+FEATURE_SLACK = 0.01
 
 
 def log_odds(logits: Tensor, target: Tensor) -> Tensor:
@@ -66,15 +70,18 @@ class Point:
     rows : mapping
         ``x`` (B, ...), ``z0`` (B, d), ``target`` (B,) class indices, and what single terms need.
     decode : callable ``(z, rows) -> x'``
-    logits : callable ``x' -> (B, K)``
+    classify : callable ``x' -> (logits (B, K), penultimate features (B, f) or None)``
     log_density : callable ``(z, target) -> (B,)``, optional
     opinions : callable ``z -> (M, B, K)``, optional
+    class_features : callable ``(features, target) -> (B,)``, optional
     """
 
-    def __init__(self, z: Tensor, rows: Mapping[str, Tensor], decode: Callable, logits: Callable,
-                 log_density: Callable | None = None, opinions: Callable | None = None):
+    def __init__(self, z: Tensor, rows: Mapping[str, Tensor], decode: Callable, classify: Callable,
+                 log_density: Callable | None = None, opinions: Callable | None = None,
+                 class_features: Callable | None = None):
         self.z, self.rows, self.target = z, rows, rows["target"]
-        self._decode, self._logits, self._log_density, self._opinions = decode, logits, log_density, opinions
+        self._decode, self._classify, self._log_density = decode, classify, log_density
+        self._opinions, self._class_features = opinions, class_features
 
     @cached_property
     def x(self) -> Tensor:
@@ -82,8 +89,12 @@ class Point:
         return self._decode(self.z, self.rows)
 
     @cached_property
+    def _classified(self) -> tuple[Tensor, Tensor | None]:
+        return self._classify(self.x)
+
+    @property
     def logits(self) -> Tensor:
-        return self._logits(self.x)
+        return self._classified[0]
 
     @cached_property
     def log_odds(self) -> Tensor:
@@ -96,6 +107,11 @@ class Point:
     @cached_property
     def log_density(self) -> Tensor:
         return self._log_density(self.z, self.target)
+
+    @cached_property
+    def feature_distance(self) -> Tensor:
+        """How far x′ is from the target class in the classifier's own features (`ClassFeatures`)."""
+        return self._class_features(self._classified[1], self.target)
 
     @cached_property
     def opinion(self) -> Tensor:
@@ -201,6 +217,56 @@ class SecondOpinion(Term):
 
     def holds(self, point: Point) -> Tensor:
         return point.opinion >= self.needed
+
+
+@dataclass(frozen=True)
+class TypicalFeatures(Term):
+    """A hinge on the Mahalanobis distance of x′ to the target class in the explained classifier's penultimate features.
+
+    The unit is ``rows["feature_limit"]``, a quantile of the class's own distances. Sees what the density of latents does
+    not: faint or broken strokes that the decoder draws from a typical code.
+    """
+
+    name = "features"
+
+    def loss(self, point: Point) -> Tensor:
+        return torch.relu(point.feature_distance / point.rows["feature_limit"] - 1 + FEATURE_SLACK)
+
+    def holds(self, point: Point) -> Tensor:
+        return point.feature_distance <= point.rows["feature_limit"]
+
+
+def greyness(x: Tensor, data_range: tuple[float, float] = (0.0, 1.0)) -> Tensor:
+    """Σ u(1 − u) / Σ u of each image with u in [0, 1]: how much of the ink is neither there nor not there. Shape (B,).
+
+    >>> import torch
+    >>> greyness(torch.tensor([[[[0.0, 1.0]]], [[[0.5, 0.5]]]]))
+    tensor([0.0000, 0.5000])
+    """
+    low, high = data_range
+    u = ((x - low) / (high - low)).flatten(1)
+    return (u * (1 - u)).sum(1) / (u.sum(1) + 1e-6)
+
+
+@dataclass(frozen=True)
+class TypicalInk(Term):
+    """A hinge on the `greyness` of x′, in units of ``rows["ink_limit"]``, a quantile of the target class's own images.
+
+    For ink on paper: a decoder draws what it is not sure of in grey, and neither the density of latents nor the
+    classifier minds.
+    """
+
+    data_range: tuple[float, float] = (0.0, 1.0)
+    name = "ink"
+
+    def _excess(self, point: Point) -> Tensor:
+        return greyness(point.x, self.data_range) / point.rows["ink_limit"] - 1
+
+    def loss(self, point: Point) -> Tensor:
+        return torch.relu(self._excess(point) + FEATURE_SLACK)
+
+    def holds(self, point: Point) -> Tensor:
+        return self._excess(point) <= 0
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import os
-import struct
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cfexplain import _html, _words
 from cfexplain._optional import optional_import
 from cfexplain._store import atomic_write, read_arrays, write_arrays
 
@@ -26,10 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["STATUSES", "Counterfactuals"]
 
 STATUSES = ("converged", "step_budget", "already_target", "not_found")
-FEW_ROWS = 100  # of a class in training, under which the summary says that they are few
 _OPTIONAL = ("surrogate_valid", "second_opinion")
 _NOT_ROWS = ("container", "conditions", "path", "metadata")
-_MEANING = {"decision": "confident enough", "density": "typical enough", "second_opinion": "second opinion agrees"}
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -260,13 +255,11 @@ class Counterfactuals:
     # ---------------------------------------------------------------- words
     def summary(self) -> str:
         """What was found and what was not, in words; what to do about rows that failed."""
-        if len(self) == 0:
-            return "There are no rows: nothing was explained."
-        return _one_row_in_words(self) if len(self) == 1 else _rows_in_words(self)
+        return _words.summary(self)
 
     def __repr__(self) -> str:
-        return (f"<Counterfactuals: {_rows(len(self))} of shape {self.shape[1:]}, {int(self.valid.sum())} valid, "
-                f"{int(self.complete.sum())} meet every condition>")
+        return (f"<Counterfactuals: {_words.count_rows(len(self))} of shape {self.shape[1:]}, "
+                f"{int(self.valid.sum())} valid, {int(self.complete.sum())} meet every condition>")
 
     def _is_image(self) -> bool:
         from cfexplain.plotting.counterfactual import layout_of
@@ -282,15 +275,11 @@ class Counterfactuals:
         return CounterfactualDisplay.from_explanation(self, n, ax=ax, figure=figure)
 
     def _repr_html_(self) -> str:
-        return _fragment(self, most=10)
+        return _html.fragment(self, most=10)
 
     def to_html(self, path: str | os.PathLike, *, n: int = 10) -> None:
         """Write the summary and the first `n` rows as one self-contained HTML file, atomically."""
-        page = ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Counterfactuals</title>'
-                '<meta name="viewport" content="width=device-width"></head>'
-                '<body style="font-family:sans-serif;max-width:70em;margin:1.5em auto;padding:0 1em">'
-                f"<h1>Counterfactuals</h1>{_fragment(self, n)}</body></html>\n")
-        atomic_write(path, page.encode("utf-8", "xmlcharrefreplace"))
+        atomic_write(path, _html.page(self, n).encode("utf-8", "xmlcharrefreplace"))
 
     # ----------------------------------------------------------------- file
     def save(self, path: str | os.PathLike) -> None:
@@ -334,197 +323,3 @@ class Counterfactuals:
                        metadata=meta["metadata"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{os.fspath(path)} is not a whole result: {error}.") from error
-
-
-# ------------------------------------------------------------------------------------------------------------ in words
-def _rows_in_words(cf: Counterfactuals) -> str:
-    still = cf.status == "already_target"
-    explainer = cf.metadata.get("explainer")
-    lines = [f"{_rows(len(cf))} explained{f' by {explainer}' if explainer else ''}; {_targets_in_words(cf.target)}."]
-    if still.any():
-        lines.append(f"Already there: {int(still.sum())} of {_rows(len(cf))} had the target before and came back "
-                     "unchanged; they are not counted below.")
-    cf = cf[~still]
-    if len(cf) == 0:
-        return "\n".join(lines)
-    n, valid, complete = len(cf), int(cf.valid.sum()), int(cf.complete.sum())
-    lines.append(f"Valid: {_share(valid, n)}: the explained classifier gives them their target.")
-    if cf.conditions:
-        each = ", ".join(f"{_MEANING.get(name, name)} {int(held.sum())}" for name, held in cf.conditions.items())
-        lines.append(f"Every condition met: {_share(complete, n)} ({each}).")
-    if cf.surrogate_valid is not None:
-        lines.append(f"Surrogate: the search saw an imitation of the classifier, which accepts "
-                     f"{_share(int(cf.surrogate_valid.sum()), n)}; the classifier itself accepts {_share(valid, n)}.")
-    counts = {status: int((cf.status == status).sum()) for status in STATUSES if status != "already_target"}
-    lines.append("Status: " + ", ".join(f"{status} {count}" for status, count in counts.items() if count) + ".")
-    lines.append(f"Steps: median {np.median(cf.n_steps):g}, at most {int(cf.n_steps.max())}.")
-    lines.append(f"Probability of the target: median {np.median(cf.proba_after):.2f}, before "
-                 f"{np.median(cf.proba_before):.2f}.")
-    if not np.isnan(cf.density_percentile).all():
-        lines.append(f"Typicality: median density percentile {np.nanmedian(cf.density_percentile):.0f}, where 50 is as "
-                     f"typical as {_median_row(cf)} and 0 is less typical than every one seen in training.")
-    lines.append(f"Distance: median {np.median(cf.distance):.3g} in latent space, {np.median(cf.distance_x):.3g} from "
-                 f"x to x′ (L2). Not part of it: the reconstruction error, median "
-                 f"{np.median(cf.reconstruction_error):.3g}, is what the latent space cannot express.")
-    return "\n".join(lines + [f"- {line}" for line in _advice(cf)])
-
-
-def _one_row_in_words(cf: Counterfactuals) -> str:
-    source, target, after = (str(labels[0]) for labels in (cf.source, cf.target, cf.prediction))
-    before_and_after = f"{cf.proba_before[0]:.2f} to {cf.proba_after[0]:.2f}"
-    if cf.status[0] == "already_target":
-        return f"The classifier said {target} already (probability {cf.proba_before[0]:.2f}); the row is unchanged."
-    steps = f"{int(cf.n_steps[0])} step{'' if cf.n_steps[0] == 1 else 's'}"
-    if not cf.valid[0]:
-        still = "still says" if after == source else "says"
-        parts = [f"No counterfactual was found in {steps}: the classifier {still} {after}, not {target}. The best "
-                 f"effort brings the probability of {target} from {before_and_after}."]
-    else:
-        parts = [f"From {source} to {target} in {steps}: the probability of {target} goes from {before_and_after}."]
-    percentile = cf.density_percentile[0]
-    if not np.isnan(percentile):
-        parts.append(f"It is more typical than {percentile:.0f} % of the training rows of {target} (50 is as typical "
-                     f"as {_median_row(cf)}).")
-    unmet = [_MEANING.get(name, name) for name, held in cf.conditions.items() if not held[0]]
-    if cf.valid[0] and cf.conditions:
-        parts.append(f"Not met: {', '.join(unmet)}." if unmet else "It meets every condition.")
-    if cf.surrogate_valid is not None:
-        parts.append(f"The surrogate that was searched {'accepts' if cf.surrogate_valid[0] else 'does not accept'} it.")
-    if not cf._is_image():
-        parts.append(f"Largest changes: {_changes_in_words(cf, 3)}.")
-    return " ".join(parts + [f"{line[0].upper()}{line[1:]}" for line in _advice(cf)])
-
-
-def _advice(cf: Counterfactuals) -> list[str]:
-    """What failed, and what to do about it."""
-    n, advice = len(cf), []
-
-    def who(count: int) -> str:
-        return "this row" if n == 1 else f"{count} of {_rows(n)}"
-
-    late, lost = int((cf.status == "step_budget").sum()), cf.status == "not_found"
-    if late:
-        advice.append(f"{who(late)} ran out of steps before every condition held: raise max_steps.")
-    if lost.any():
-        advice.append(f"{who(int(lost.sum()))} did not reach the target, and the best effort is kept: raise max_steps, or "
-                      "ask for a target that is nearer (target=None takes the runner-up).")
-        fooled = 0 if cf.surrogate_valid is None else int((lost & cf.surrogate_valid).sum())
-        if fooled:
-            advice.append(f"{who(fooled)} convinced the surrogate but not the classifier: fit on more rows, so that the "
-                          "surrogate imitates it better.")
-    settled = int(((cf.status == "converged") & ~cf.complete).sum())
-    if settled:
-        advice.append(f"{who(settled)} converged without meeting every condition: see `conditions`; stop="
-                      "'conditions' searches until they hold.")
-    for label in np.unique(cf.target):
-        mine = cf.complete[cf.target == label]
-        seen = _training_rows(label, cf.metadata)
-        if seen is not None and seen < FEW_ROWS and mine.mean() < 0.95:
-            advice.append(f"the data are few for the target {label}: {seen} of the {cf.metadata.get('n_train', '?')} "
-                          f"training rows. More rows of {label} would teach the search what it looks like.")
-    return advice
-
-
-def _training_rows(label: Any, metadata: Mapping[str, Any]) -> int | None:
-    counts, label = metadata.get("class_counts"), label.item() if isinstance(label, np.generic) else label
-    if isinstance(counts, Mapping):
-        return counts.get(str(label))
-    classes = metadata.get("classes") or []
-    return counts[classes.index(label)] if counts and label in classes else None
-
-
-def _targets_in_words(target: np.ndarray) -> str:
-    labels, counts = np.unique(target, return_counts=True)
-    if len(labels) == 1:
-        return f"target {labels[0]}"
-    if len(labels) <= 6:
-        return "targets " + ", ".join(f"{label} ({count})" for label, count in zip(labels, counts, strict=True))
-    return f"{len(labels)} different targets"
-
-
-def _median_row(cf: Counterfactuals) -> str:
-    labels = np.unique(cf.target)
-    if len(labels) > 1:
-        return "the median real row of its target class"
-    return f"the median real {labels[0]}" if cf._is_image() else f"the median real row of class {labels[0]}"
-
-
-def _changes_in_words(row: Counterfactuals, most: int) -> str:
-    from cfexplain.plotting.counterfactual import largest_changes
-
-    changes, left_out = largest_changes(row, most)
-    words = [f"{name} {before:.4g} → {after:.4g}" for name, before, after, _ in changes]
-    return "; ".join(words + ([f"{left_out} more" if words else ""] if left_out else [])) or "none"
-
-
-def _rows(n: int) -> str:
-    return f"{n} row" if n == 1 else f"{n} rows"
-
-
-def _share(k: int, n: int) -> str:
-    return f"{k} of {n} ({100 * k // n} %)"  # rounded down: 100 % means all
-
-
-# ---------------------------------------------------------------------------------------------------------------- html
-def _fragment(cf: Counterfactuals, most: int) -> str:
-    """Summary and table; everything that a user supplied is escaped."""
-    summary = html.escape(cf.summary()).replace("\n", "<br>")
-    shown = cf[:most]
-    if len(shown) == 0:
-        return f"<div><p>{summary}</p></div>"
-    image = cf._is_image()
-    what = ("Original", "Reconstruction", "Counterfactual", "Difference") if image else ("Largest changes",)
-    head = "".join(f'<th scope="col" style="text-align:left">{h}</th>' for h in (
-        "Row", *what, "From → to", "Outcome", "p(target)", "Percentile", "Steps"))
-    pictures = _inline_pictures(shown) if image else None
-    lines = []
-    for i, row in enumerate(shown):
-        cells = [str(i), *(pictures[i] if pictures else [html.escape(_changes_in_words(row, 4))])]
-        cells.append(html.escape(f"{row.source[0]} → {row.target[0]}"))
-        said = "valid" if row.valid[0] else f"<strong>not valid</strong>: says {html.escape(str(row.prediction[0]))}"
-        cells.append(f"{said}<br><small>{row.status[0]}</small>")
-        cells.append(f"{row.proba_before[0]:.2f} → {row.proba_after[0]:.2f}")
-        percentile = row.density_percentile[0]
-        cells.extend(["–" if np.isnan(percentile) else f"{percentile:.0f}", str(int(row.n_steps[0]))])
-        lines.append("<tr>" + "".join(f'<td style="text-align:left">{cell}</td>' for cell in cells) + "</tr>")
-    note = "Difference: orange is brighter than the original, blue is darker." if image else ""
-    if len(cf) > len(shown):
-        note += f" The first {len(shown)} of {len(cf)} rows."
-    return (f'<div><p>{summary}</p><table style="border-collapse:collapse"><caption style="caption-side:bottom;'
-            f'text-align:left">{note.strip()}</caption><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody>'
-            "</table></div>")
-
-
-def _inline_pictures(cf: Counterfactuals) -> list[list[str]]:
-    """Four ``<img>`` for each row."""
-    from cfexplain.plotting.counterfactual import BLUE, VERMILLION, as_pictures, difference_pictures
-
-    blue, orange = (np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]) for color in (BLUE, VERMILLION))
-    difference, most = difference_pictures(cf)
-    signed = (difference / (most or 1))[..., None]
-    colored = 1 + np.maximum(signed, 0) * (orange - 1) + np.maximum(-signed, 0) * (blue - 1)
-    kinds = {"original, classified as": (as_pictures(cf.x, cf), cf.source),
-             "reconstruction of the original, classified as": (as_pictures(cf.reconstruction, cf), cf.source),
-             "counterfactual, classified as": (as_pictures(cf.x_cf, cf), cf.prediction),
-             "difference on the way to": (colored, cf.target)}
-    return [[_img(pictures[i], f"Row {i}: {kind} {labels[i]}") for kind, (pictures, labels) in kinds.items()]
-            for i in range(len(cf))]
-
-
-def _img(picture: np.ndarray, alt: str) -> str:
-    data = base64.b64encode(_png(np.round(picture * 255).astype(np.uint8))).decode()
-    return (f'<img src="data:image/png;base64,{data}" alt="{html.escape(alt)}" title="{html.escape(alt)}" width="72" '
-            'style="image-rendering:pixelated;border:1px solid #bbb">')
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    """uint8 pixels of shape (H, W) or (H, W, 3) as a PNG: short enough that a page needs no imaging library."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    height, width = pixels.shape[:2]
-    lines = b"".join(b"\0" + line.tobytes() for line in pixels)  # 0: this line is not filtered
-    header = struct.pack(">IIBBBBB", width, height, 8, 2 if pixels.ndim == 3 else 0, 0, 0, 0)
-    signature = b"\x89PNG\r\n\x1a\n"
-    return signature + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")

@@ -18,6 +18,7 @@ from cfexplain.classifiers._labels import check_count, class_indices, reconcile,
 from cfexplain.classifiers._outputs import ModuleScores, check_finite, read_module, tiled
 from cfexplain.classifiers._surrogate import BlackBox, distil
 from cfexplain.classifiers._training import train_classifier
+from cfexplain.classifiers.features import PenultimateFeatures
 from cfexplain.exceptions import ClassifierOutputError, NotFittedError
 
 __all__ = ["ClassifierAdapter", "adapt_classifier"]
@@ -75,6 +76,22 @@ class ClassifierAdapter:
         Modes are left alone: call it inside :meth:`frozen`.
         """
         return self._scores(x)
+
+    def logits_and_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """:meth:`logits`, and what the module's last linear layer was given, (B, f), in the dtype of `x`.
+
+        Raises
+        ------
+        ClassifierOutputError
+            If the module has no linear layer to look at.
+        """
+        with PenultimateFeatures() as seen:
+            logits = self._scores(x)
+        if seen.features is None or len(seen.features) != len(x):
+            raise ClassifierOutputError(
+                "The classifier's last layer is not linear, so it has no penultimate features to compare. Leave the "
+                "term out: feature_weight=0.")
+        return logits, seen.features.to(x.dtype)
 
     def frozen(self) -> AbstractContextManager[nn.Module]:
         """Evaluation mode and no parameter gradients while the block runs; afterwards everything is as it was."""

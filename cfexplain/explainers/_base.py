@@ -23,13 +23,15 @@ from torch import Tensor
 from cfexplain._arrays import read_samples, restore_samples, to_numpy
 from cfexplain._columns import ColumnRules
 from cfexplain._random import draw_seed
+from cfexplain._tiles import in_tiles
 from cfexplain.classifiers import adapt_classifier
+from cfexplain.classifiers.features import ClassFeatures
 from cfexplain.classifiers.latent import train_latent_ensemble
 from cfexplain.explainers._parts import make_coordinates, make_density
 from cfexplain.explainers._run import Run
 from cfexplain.explainers._running import infer_device
 from cfexplain.explainers._targets import label_indices, resolve_target
-from cfexplain.objective import Term
+from cfexplain.objective import Term, greyness
 from cfexplain.result import Counterfactuals
 
 __all__ = ["CounterfactualExplainer"]
@@ -99,11 +101,29 @@ class CounterfactualExplainer(OneToOneFeatureMixin, TransformerMixin, BaseEstima
             self.opinions_ = train_latent_ensemble(
                 mean, std, index, len(self.classes_), members=self._opinion_members(), seed=seed + 3, **budget)
             self.opinions_.to(dtype=torch.from_numpy(mean).dtype)
+        self.class_features_ = self._fit_features(X, index)
+        self.greyness_ = None
+        if self.layout_.is_image:
+            grey = greyness(torch.from_numpy(X), self.data_range).numpy()
+            self.greyness_ = [np.sort(grey[index == k]) for k in range(len(self.classes_))]
         self.scale_ = X.std(0)
         return self
 
     def _opinion_members(self) -> int:
         return 0
+
+    def _wants_features(self) -> bool:
+        return False
+
+    def _fit_features(self, X: np.ndarray, index: np.ndarray) -> ClassFeatures | None:
+        """Where each class lies in the classifier's own features, if the objective asks for it."""
+        if not self._wants_features():
+            return None
+        with torch.no_grad(), self.classifier_.frozen():
+            _, features = in_tiles(
+                lambda x: tuple(out.cpu() for out in self.classifier_.logits_and_features(x.to(self.device_))),
+                torch.from_numpy(X))
+        return ClassFeatures(features.numpy(), index, len(self.classes_)).to(self.device_)
 
     def _check_parameters(self) -> None:
         low, high = self.data_range

@@ -14,7 +14,7 @@ from torch import Tensor
 from cfexplain._tiles import TILE, in_tiles
 from cfexplain.coordinates.detail import render
 from cfexplain.explainers._running import one_thread, progress_bar, with_smaller_tiles
-from cfexplain.objective import Objective, Point, Term
+from cfexplain.objective import Objective, Point, Term, TypicalFeatures
 from cfexplain.search import Found, SearchOptions, search
 
 if TYPE_CHECKING:
@@ -76,6 +76,12 @@ class Run:
             rows["reconstruction"] = in_tiles(ex.coordinates_.decode, rows["z0"])
             typical = torch.as_tensor(ex.density_.quantiles_by_index(ex._typical_quantile()))
             rows["typical"] = typical.to(rows["z0"])[rows["target"]]
+            if ex.class_features_ is not None:
+                limit = torch.as_tensor(ex.class_features_.quantiles(ex.feature_quantile))
+                rows["feature_limit"] = limit.to(rows["z0"])[rows["target"]]
+            if ex.greyness_ is not None:
+                limit = torch.tensor([np.quantile(own, ex.ink_quantile) for own in ex.greyness_])
+                rows["ink_limit"] = limit.to(rows["z0"])[rows["target"]]
             start = self._start(rows)
         moving = np.flatnonzero(source != target)
         found = search(
@@ -110,16 +116,24 @@ class Run:
         return [term.name for term in self.objective.terms if type(term).holds is not Term.holds]
 
     def _start(self, rows: dict[str, Tensor]) -> Tensor:
-        """z₀, or the row's base code under the other class: z = f⁻¹(f(z₀|y)|ỹ)."""
-        if self.explainer.start == "latent":
+        """z₀, or the row's base code under the other class, z = f⁻¹(f(z₀|y)|ỹ), or a share of the way there."""
+        share = {"latent": 0.0, "swap": 1.0}.get(self.explainer.start, self.explainer.start)
+        if share == 0:
             return rows["z0"]
         swapped = in_tiles(self.explainer.density_.swap_codes, rows["z0"], rows["source"], rows["target"])
         # a code far from all data can leave the flow's numeric range: such a row starts where it is
-        return torch.where(torch.isfinite(swapped).all(1, keepdim=True), swapped, rows["z0"])
+        swapped = torch.where(torch.isfinite(swapped).all(1, keepdim=True), swapped, rows["z0"])
+        return swapped if share == 1 else rows["z0"] + share * (swapped - rows["z0"])
 
     def point(self, z: Tensor, rows: dict[str, Tensor]) -> Point:
         ex = self.explainer
-        return Point(z, rows, self._decode, ex.classifier_.logits, ex.density_.log_prob, ex.opinions_)
+        return Point(z, rows, self._decode, self._classify, ex.density_.log_prob, ex.opinions_, ex.class_features_)
+
+    def _classify(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        ex = self.explainer
+        if any(isinstance(term, TypicalFeatures) for term in self.objective.terms):
+            return ex.classifier_.logits_and_features(x)
+        return ex.classifier_.logits(x), None
 
     def _decode(self, z: Tensor, rows: dict[str, Tensor]) -> Tensor:
         """x′: decoded, with the detail that the coordinates lost put back, within the rules for columns."""
@@ -145,10 +159,12 @@ def detail_mode(explainer: CounterfactualExplainer) -> str:
 
 def search_options(explainer: CounterfactualExplainer, record_path: bool) -> SearchOptions:
     """The search's options from the explainer's parameters."""
-    for name, known in (("update", ("adam", "normalized")), ("stop", ("conditions", "converged")),
-                        ("start", ("latent", "swap"))):
+    for name, known in (("update", ("adam", "normalized")), ("stop", ("conditions", "converged"))):
         if getattr(explainer, name) not in known:
             raise ValueError(f"{name}={getattr(explainer, name)!r} is not known; choose {known[0]!r} or {known[1]!r}.")
+    start = explainer.start
+    if start not in ("latent", "swap") and not (isinstance(start, (int, float)) and 0 <= start <= 1):
+        raise ValueError(f"start={start!r} is not known; choose 'latent', 'swap', or a share of the way in [0, 1].")
     step, tile = explainer.step_size, explainer.batch_size
     if step is None:
         step = 0.05 if explainer.update == "adam" else 0.1

@@ -82,5 +82,3 @@ def with_smaller_tiles(run: Callable[[int], Result], tile: int) -> Result:
                           ResourceWarning, stacklevel=3)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-
-

@@ -52,9 +52,9 @@ def label_indices(labels: Any, classes: np.ndarray) -> np.ndarray:
     found = np.atleast_1d(labels)[:, None] == np.asarray(classes)[None]
     found = np.broadcast_to(found, (np.atleast_1d(labels).shape[0], len(classes)))
     if not found.any(1).all():
-        unknown = np.atleast_1d(labels)[~found.any(1)]
+        unknown = np.atleast_1d(labels)[~found.any(1)].tolist()
         raise TargetError(
-            f"{unknown[0]!r} is not a class of the explained classifier; its classes are {list(classes)!r}. "
+            f"{unknown[0]!r} is not a class of the explained classifier; its classes are {np.asarray(classes).tolist()!r}. "
             "Pass labels, not indices."
         )
     return found.argmax(1).reshape(labels.shape)

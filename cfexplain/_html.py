@@ -1,0 +1,90 @@
+"""A result as a piece of a page: summary, table and pictures in one string, with nothing to load from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import html
+import struct
+import zlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cfexplain._words import changes_in_words
+
+if TYPE_CHECKING:
+    from cfexplain.result import Counterfactuals
+
+__all__ = ["fragment", "page"]
+
+
+def page(cf: Counterfactuals, most: int) -> str:
+    """`fragment` as a whole page."""
+    return ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Counterfactuals</title>'
+            '<meta name="viewport" content="width=device-width"></head>'
+            '<body style="font-family:sans-serif;max-width:70em;margin:1.5em auto;padding:0 1em">'
+            f"<h1>Counterfactuals</h1>{fragment(cf, most)}</body></html>\n")
+
+
+def fragment(cf: Counterfactuals, most: int) -> str:
+    """Summary and table; everything that a user supplied is escaped."""
+    summary = html.escape(cf.summary()).replace("\n", "<br>")
+    shown = cf[:most]
+    if len(shown) == 0:
+        return f"<div><p>{summary}</p></div>"
+    image = cf._is_image()
+    what = ("Original", "Reconstruction", "Counterfactual", "Difference") if image else ("Largest changes",)
+    head = "".join(f'<th scope="col" style="text-align:left">{h}</th>' for h in (
+        "Row", *what, "From → to", "Outcome", "p(target)", "Percentile", "Steps"))
+    pictures = _inline_pictures(shown) if image else None
+    lines = []
+    for i, row in enumerate(shown):
+        cells = [str(i), *(pictures[i] if pictures else [html.escape(changes_in_words(row, 4))])]
+        cells.append(html.escape(f"{row.source[0]} → {row.target[0]}"))
+        said = "valid" if row.valid[0] else f"<strong>not valid</strong>: says {html.escape(str(row.prediction[0]))}"
+        cells.append(f"{said}<br><small>{row.status[0]}</small>")
+        cells.append(f"{row.proba_before[0]:.2f} → {row.proba_after[0]:.2f}")
+        percentile = row.density_percentile[0]
+        cells.extend(["–" if np.isnan(percentile) else f"{percentile:.0f}", str(int(row.n_steps[0]))])
+        lines.append("<tr>" + "".join(f'<td style="text-align:left">{cell}</td>' for cell in cells) + "</tr>")
+    note = "Difference: orange is brighter than the original, blue is darker." if image else ""
+    if len(cf) > len(shown):
+        note += f" The first {len(shown)} of {len(cf)} rows."
+    return (f'<div><p>{summary}</p><table style="border-collapse:collapse"><caption style="caption-side:bottom;'
+            f'text-align:left">{note.strip()}</caption><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody>'
+            "</table></div>")
+
+
+def _inline_pictures(cf: Counterfactuals) -> list[list[str]]:
+    """Four ``<img>`` for each row."""
+    from cfexplain.plotting.counterfactual import BLUE, VERMILLION, as_pictures, difference_pictures
+
+    blue, orange = (np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]) for color in (BLUE, VERMILLION))
+    difference, most = difference_pictures(cf)
+    signed = (difference / (most or 1))[..., None]
+    colored = 1 + np.maximum(signed, 0) * (orange - 1) + np.maximum(-signed, 0) * (blue - 1)
+    kinds = {"original, classified as": (as_pictures(cf.x, cf), cf.source),
+             "reconstruction of the original, classified as": (as_pictures(cf.reconstruction, cf), cf.source),
+             "counterfactual, classified as": (as_pictures(cf.x_cf, cf), cf.prediction),
+             "difference on the way to": (colored, cf.target)}
+    return [[_img(pictures[i], f"Row {i}: {kind} {labels[i]}") for kind, (pictures, labels) in kinds.items()]
+            for i in range(len(cf))]
+
+
+def _img(picture: np.ndarray, alt: str) -> str:
+    data = base64.b64encode(_png(np.round(picture * 255).astype(np.uint8))).decode()
+    return (f'<img src="data:image/png;base64,{data}" alt="{html.escape(alt)}" title="{html.escape(alt)}" width="72" '
+            'style="image-rendering:pixelated;border:1px solid #bbb">')
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    """uint8 pixels of shape (H, W) or (H, W, 3) as a PNG: short enough that a page needs no imaging library."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width = pixels.shape[:2]
+    lines = b"".join(b"\0" + line.tobytes() for line in pixels)  # 0: this line is not filtered
+    header = struct.pack(">IIBBBBB", width, height, 8, 2 if pixels.ndim == 3 else 0, 0, 0, 0)
+    signature = b"\x89PNG\r\n\x1a\n"
+    return signature + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")

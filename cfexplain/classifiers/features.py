@@ -1,0 +1,101 @@
+"""How typical an image is for a class in the explained classifier's own features."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.covariance import LedoitWolf
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+__all__ = ["ClassFeatures", "PenultimateFeatures"]
+
+
+class PenultimateFeatures(TorchFunctionMode):
+    """Within the block, remembers what the last linear layer was given; the network is not touched.
+
+    Examples
+    --------
+    >>> import torch
+    >>> net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+    >>> with PenultimateFeatures() as seen:
+    ...     _ = net(torch.ones(5, 4))
+    >>> seen.features.shape
+    torch.Size([5, 3])
+    """
+
+    features: Tensor | None = None
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is F.linear:
+            given = args[0] if args else kwargs["input"]
+            self.features = given.flatten(1)
+        return function(*args, **(kwargs or {}))
+
+
+class ClassFeatures(nn.Module):
+    """Mahalanobis distance of features to each class of the training data.
+
+    m(h, y) = ‖L_y⁻¹ (h − μ_y)‖₂ with L_y Lᵀ_y the class's covariance, shrunk as Ledoit & Wolf do, so that a class of fewer
+    rows than features has one too. What is usual for a class is measured on rows that took no part in its mean and
+    covariance (five folds): a class's own rows are near themselves by construction.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n, f)
+    y : ndarray of int, shape (n,)
+        Class indices.
+    n_classes : int
+
+    References
+    ----------
+    Lee, Lee, Lee, Shin: A Simple Unified Framework for Detecting Out-of-Distribution Samples and Adversarial Attacks,
+    NeurIPS 2018 (there with one covariance for all classes).
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> near = ClassFeatures(rng.normal(size=(500, 4)), np.zeros(500, dtype=int), 1)
+    >>> bool(abs(near.quantiles(0.5)[0] - 1.83) < 0.1)  # the median of a chi distribution with 4 degrees of freedom
+    True
+    """
+
+    mean: Tensor
+    whiten: Tensor
+
+    def __init__(self, features: np.ndarray, y: np.ndarray, n_classes: int):
+        super().__init__()
+        fitted = [_standards(features[y == k].astype(np.float64)) for k in range(n_classes)]
+        dtype = torch.from_numpy(features).dtype
+        self.register_buffer("mean", torch.from_numpy(np.stack([mean for mean, _ in fitted])).to(dtype))
+        self.register_buffer("whiten", torch.from_numpy(np.stack([whiten for _, whiten in fitted])).to(dtype))
+        self.distances = [np.sort(_held_out_distances(features[y == k].astype(np.float64))) for k in range(n_classes)]
+
+    def forward(self, features: Tensor, target: Tensor) -> Tensor:
+        """m(h, y) of each row, shape (B,); differentiable in `features`."""
+        away = features - self.mean[target]
+        # element by element, so that a row's bits do not depend on where it lies in its tile
+        whitened = (self.whiten[target] * away[:, None, :]).sum(2)
+        return (whitened.square().sum(1) + torch.finfo(features.dtype).tiny).sqrt()
+
+    def quantiles(self, q: float) -> np.ndarray:
+        """The distance that a share `q` of each class's own rows stays within, shape (K,)."""
+        return np.array([np.quantile(own, q) for own in self.distances])
+
+
+def _standards(h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and L⁻¹ of the rows `h`."""
+    covariance = LedoitWolf().fit(h).covariance_
+    # a feature that never varies (a dead unit) has no scale of its own; it gets a sliver of the others'
+    covariance[np.diag_indices_from(covariance)] += 1e-3 * np.trace(covariance) / len(covariance) + 1e-12
+    return h.mean(0), np.linalg.inv(np.linalg.cholesky(covariance))
+
+
+def _held_out_distances(h: np.ndarray, folds: int = 5) -> np.ndarray:
+    fold = np.arange(len(h)) % min(folds, len(h))
+    distances = np.empty(len(h))
+    for k in np.unique(fold):
+        mean, whiten = _standards(h[fold != k])
+        distances[fold == k] = np.linalg.norm((h[fold == k] - mean) @ whiten.T, axis=1)
+    return distances
