@@ -30,14 +30,18 @@ from cfexplain.datasets import load_smiles
 from cfexplain.perceptual import squeezenet_features
 
 HELD_OUT = 2000
+PLAIN: dict[str, Any] = dict(detail="decoder", feature_weight=0.0, start="latent", refine=0)
 VARIANTS: dict[str, dict[str, Any]] = {
-    "classifier only, decoder": dict(detail="decoder", plausibility_weight=0.0, second_opinion=0),
-    "decoder": dict(detail="decoder"),
-    "residual": dict(detail="residual"),
-    "blend": dict(),
-    "swap, blend": dict(start="swap"),
+    "classifier only, decoder": dict(PLAIN, plausibility_weight=0.0, second_opinion=0),
+    "from z0, decoder": PLAIN,
+    "from z0, residual": dict(PLAIN, detail="residual"),
+    "from z0, blend": dict(PLAIN, detail="blend"),
+    "default": dict(),
+    "no feature term": dict(feature_weight=0.0),
+    "swap": dict(start="swap", refine=0),
 }
-DEFAULTS: dict[str, Any] = dict(detail="blend", plausibility_weight=1.0, second_opinion=3, start="latent")
+DEFAULTS: dict[str, Any] = dict(detail="blend", plausibility_weight=1.0, second_opinion=3, feature_weight="auto", start=0.3,
+                                refine=4)
 
 
 def smile_net() -> nn.Sequential:
@@ -123,7 +127,7 @@ def main() -> None:
     table, pictures = [], {}
     for source, target in ((0, 1), (1, 0)):
         x = X[(y == source) & (explainer.predict(X) == names[source])][: options.rows]
-        strips = pictures[names[source], names[target]] = [("original", x[:12])]
+        strips = pictures[names[source], names[target]] = [("original", x[:10])]
         for name, changes in VARIANTS.items():
             explainer.set_params(**{**DEFAULTS, **changes}, verbose=0)
             started = time.perf_counter()
@@ -147,8 +151,8 @@ def main() -> None:
             print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
             table.append(row)
             if len(strips) == 1:
-                strips.append(("reconstruction", cf.reconstruction[:12]))
-            strips.append((name, images[:12]))
+                strips.append(("reconstruction", cf.reconstruction[:10]))
+            strips.append((name, images[:10]))
     draw(pictures, RESULTS / "place_faces.png")
     store("place_faces", {"config": config, "recall": recall, "table": table})
 

@@ -27,6 +27,7 @@ from cfexplain._tiles import in_tiles
 from cfexplain.classifiers import adapt_classifier
 from cfexplain.classifiers.features import ClassFeatures
 from cfexplain.classifiers.latent import train_latent_ensemble
+from cfexplain.exceptions import ClassifierOutputError
 from cfexplain.explainers._parts import make_coordinates, make_density
 from cfexplain.explainers._run import Run
 from cfexplain.explainers._running import infer_device
@@ -119,10 +120,15 @@ class CounterfactualExplainer(OneToOneFeatureMixin, TransformerMixin, BaseEstima
         """Where each class lies in the classifier's own features, if the objective asks for it."""
         if not self._wants_features():
             return None
-        with torch.no_grad(), self.classifier_.frozen():
-            _, features = in_tiles(
-                lambda x: tuple(out.cpu() for out in self.classifier_.logits_and_features(x.to(self.device_))),
-                torch.from_numpy(X))
+        try:
+            with torch.no_grad(), self.classifier_.frozen():
+                _, features = in_tiles(
+                    lambda x: tuple(out.cpu() for out in self.classifier_.logits_and_features(x.to(self.device_))),
+                    torch.from_numpy(X))
+        except ClassifierOutputError:
+            if self.feature_weight == "auto":  # a last layer that is not linear: there is nothing to compare
+                return None
+            raise
         return ClassFeatures(features.numpy(), index, len(self.classes_)).to(self.device_)
 
     def _check_parameters(self) -> None:
@@ -208,7 +214,7 @@ class CounterfactualExplainer(OneToOneFeatureMixin, TransformerMixin, BaseEstima
             density_percentile=self.density_.percentile(found["log_density"], target),
             reconstruction_error=np.linalg.norm(flat(found["reconstruction"] - X), axis=1),
             conditions=found["held"],
-            surrogate_valid=found["search_probability"] >= 0.5 if self.classifier_.is_surrogate else None,
+            surrogate_valid=found["search_valid"] if self.classifier_.is_surrogate else None,
             second_opinion=found["opinion"] if self.opinions_ is not None else None,
             path=found["path"], metadata=self._metadata(seconds))
 

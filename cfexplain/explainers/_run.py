@@ -91,13 +91,13 @@ class Run:
         z[moving] = found.z
         names = list(rows)
         with torch.no_grad():
-            x_cf, log_density, probability, opinion, *held = in_tiles(
+            x_cf, log_density, valid, opinion, *held = in_tiles(
                 lambda z, *values: self._judged(z, dict(zip(names, values, strict=True))), z, *rows.values(),
                 tile=options.tile)
         still = (rows["source"] == rows["target"]).view(-1, *[1] * (x.ndim - 1))
         block: dict[str, Any] = {
             "x_cf": torch.where(still, x, x_cf), "z0": rows["z0"], "z": z, "reconstruction": rows["reconstruction"],
-            "log_density": log_density, "search_probability": probability, "opinion": opinion,
+            "log_density": log_density, "search_valid": valid, "opinion": opinion,
             **{name: _scattered(getattr(found, name), moving, len(X)) for name in ("n_steps", "finished", "done")}}
         block = {name: values.cpu().numpy() for name, values in block.items()}
         block["held"] = {name: h.cpu().numpy() for name, h in zip(self._conditions(), held, strict=True)}
@@ -106,11 +106,12 @@ class Run:
         return block
 
     def _judged(self, z: Tensor, rows: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        """What a tile of found points is: x′, log density, probability, second opinion, and each condition."""
+        """What a tile of found points is: x′, log density, valid in the search, second opinion, and each condition."""
         point = self.point(z, rows)
-        opinion = torch.zeros_like(point.probability) if self.explainer.opinions_ is None else point.opinion
+        opinion = torch.zeros_like(point.log_density) if self.explainer.opinions_ is None else point.opinion
         held = self.objective.conditions(point)
-        return (point.x, point.log_density, point.probability, opinion > 0, *(held[name] for name in self._conditions()))
+        valid = point.logits.argmax(1) == point.target
+        return (point.x, point.log_density, valid, opinion > 0, *(held[name] for name in self._conditions()))
 
     def _conditions(self) -> list[str]:
         return [term.name for term in self.objective.terms if type(term).holds is not Term.holds]

@@ -83,9 +83,9 @@ class PLACEExplainer(CounterfactualExplainer):
     opinion_confidence : float, optional
         What they must reach; default `confidence`.
     feature_weight : float or "auto", default="auto"
-        Weight of a hinge on how typical x′ is in the classifier's own penultimate features; "auto" is 20 for images and
-        0, which leaves it out, for tables. Needs a classifier whose last layer is linear; must not be 0 at `fit` to be
-        used later.
+        Weight of a hinge on how typical x′ is in the classifier's own penultimate features (the input of its last linear
+        layer). "auto" is 20 for images, and 0, which leaves it out, for tables and where the last layer is not linear.
+        Must not be 0 at `fit` to be used later.
     feature_quantile : float in (0, 1), default=0.3
         x′ has to lie nearer to the target class than this share of its own training rows; smaller is stricter.
     ink_weight : float, default=0.0

@@ -1,0 +1,104 @@
+"""Write docs/results.md from the JSON files in benchmarks/results: ``python -m benchmarks.report``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from benchmarks._common import HERE, RESULTS
+
+MNIST = [("valid", "valid", 3), ("judge", "second CNN", 3), ("svm", "SVM", 3), ("density_percentile", "density %", 0),
+         ("realism", "realism %", 0), ("l2", "L2", 2), ("l2_z", "L2 in Z", 2), ("l2_ratio", "ratio", 2),
+         ("faint_ink", "faint ink", 2), ("slant_kept", "slant kept", 2), ("stroke_kept", "stroke kept", 2),
+         ("diversity", "diversity", 2), ("steps", "steps", 0), ("seconds", "seconds", 1)]
+FACES = [("valid", "valid", 2), ("every_condition", "every condition", 2), ("judge", "second CNN", 2), ("svm", "SVM", 2),
+         ("l2", "L2", 1), ("density_percentile", "density %", 0), ("realism", "realism %", 0), ("sharpness", "sharpness", 2),
+         ("identity", "identity", 2), ("same_person", "same person", 2), ("upper_half", "upper half", 2),
+         ("steps", "steps", 0), ("seconds", "seconds", 1)]
+
+
+def load(name: str) -> dict[str, Any] | None:
+    file = RESULTS / f"{name}.json"
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]) + "\n"
+
+
+def span(cell: dict[str, float] | None, digits: int) -> str:
+    """Mean over seeds, and the range where it is not one number."""
+    if cell is None:
+        return "–"
+    mean, low, high = (f"{cell[k]:.{digits}f}" for k in ("mean", "min", "max"))
+    return mean if low == high else f"{mean} ({low}–{high})"
+
+
+def made_with(result: dict[str, Any]) -> str:
+    m = result["machine"]
+    versions = ", ".join(f"{k} {v}" for k, v in m["versions"].items())
+    return f"*{m['cpu']}, {m['cores']} cores, {m['torch_threads']} torch thread(s); {versions}.*\n"
+
+
+def mnist(result: dict[str, Any]) -> str:
+    seeds = len(result["seeds"])
+    rows = [[cell["pair"], cell["preset"], f"{cell['rows']['mean']:.0f}"] + [span(cell.get(k), d) for k, _, d in MNIST]
+            for cell in result["summary"]]
+    accuracy = "; ".join(f"seed {s['seed']}: " + ", ".join(f"{k} {v:.4f}" for k, v in s["accuracy"].items())
+                         for s in result["seeds"])
+    paper = "; ".join(f"{k} L2 {v['l2']}, log density {v['log_density']}, {v['seconds']} s"
+                      for k, v in result["paper_table_2"].items())
+    return (f"## MNIST, {result['train_size']} training images, {seeds} training seed(s)\n\n"
+            "Mean over seeds (lowest–highest). `ratio` is pixel L2 over the classifier-only search in the same space; "
+            "`faint ink` is relative to real images of the target class; `realism` is the median percentile among real "
+            "held-out images, 50 being the median real one.\n\n"
+            + table(["pair", "preset", "rows"] + [name for _, name, _ in MNIST], rows)
+            + f"\nAccuracy. {accuracy}.\n\nThe paper's Table 2 (other networks and latent units; validity 1.0): "
+            f"{paper}.\n\n"
+            "![MNIST](../benchmarks/results/place_mnist.png)\n\n" + made_with(result))
+
+
+def faces(result: dict[str, Any]) -> str:
+    rows = [[row["direction"], row["variant"]] + [f"{row[k]:.{d}f}" if k in row else "–" for k, _, d in FACES]
+            for row in result["table"]]
+    recall = "; ".join(f"{k} {v[0]:.3f} / {v[1]:.3f}" for k, v in result["recall"].items())
+    return (f"## Faces, 64×64, {result['table'][0]['rows']} each way\n\n"
+            "`identity` is the median distance in a face recogniser (the same person below .6, two people about .70); "
+            "`sharpness` is relative to the original; `upper half` is the median correlation with the original.\n\n"
+            + table(["direction", "variant"] + [name for _, name, _ in FACES], rows)
+            + f"\nRecall of no smile / smile: {recall}.\n\n![Faces](../benchmarks/results/place_faces.png)\n\n"
+            + made_with(result))
+
+
+def small(result: dict[str, Any]) -> str:
+    rows = [[r["data"], r["pair"], str(r["rows"]), f"{r['valid']:.3f}", f"{r['every_condition']:.3f}", f"{r['steps']:.0f}"]
+            for r in result["table"]]
+    head = ["data", "pair", "rows", "valid", "every condition", "steps"]
+    return "## Small data\n\n" + table(head, rows) + "\n" + made_with(result)
+
+
+def speed(result: dict[str, Any]) -> str:
+    rows = [[str(r["rows"]), f"{r['rows_per_second']:.1f}", f"{r['loop_rows_per_second']:.2f}",
+             f"{r['ratio']:.1f} ({r['ratio_min']:.1f}–{r['ratio_max']:.1f})", str(r["repeats"])]
+            for r in result["batched_against_loop"]]
+    paper, memory = result["against_published_one_by_one"], result["memory_10000_rows"]
+    return ("## Speed and memory\n\nThe batched search against a loop over images with the same networks, terms and "
+            "stopping rule, interleaved in one process; medians.\n\n"
+            + table(["rows", "rows/s", "loop, rows/s", "ratio", "repeats"], rows)
+            + f"\nEnd to end against the published setting, one image at a time: {paper['ratio']:.0f}× "
+            f"({paper['published_seconds_a_row']:.1f} s and {paper['published_steps_a_row']:.0f} steps a row on "
+            f"{paper['published_rows']} rows, against {1000 * paper['seconds_a_row']:.1f} ms a row on {paper['rows']}).\n\n"
+            f"Explaining {memory['rows']} rows took {memory['seconds']:.0f} s and grew resident memory by "
+            f"{memory['resident_growth_mib']:.0f} MiB; {memory['valid']:.4f} of them valid.\n\n" + made_with(result))
+
+
+def main() -> None:
+    sections = [(name, write) for name, write in (("place_mnist", mnist), ("place_faces", faces), ("place_small", small),
+                                                  ("search_speed", speed))]
+    text = ["# Results\n\nMade by `python -m benchmarks.report` from `benchmarks/results/*.json`.\n"]
+    text += [write(result) for name, write in sections if (result := load(name)) is not None]
+    (HERE.parent / "docs" / "results.md").write_text("\n".join(text))
+
+
+if __name__ == "__main__":
+    main()
