@@ -119,7 +119,7 @@ def draw(pictures: dict, file: Any) -> None:
         axes.set_xticks([])
         axes.set_yticks([])
     figure.subplots_adjust(0.2, 0.0, 1.0, 1.0, hspace=0.04)
-    figure.savefig(file, dpi=80, bbox_inches="tight")
+    figure.savefig(file, dpi=66, bbox_inches="tight")
 
 
 def summary(results: list[dict]) -> list[dict]:

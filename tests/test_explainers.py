@@ -92,14 +92,17 @@ def test_failures_keep_their_best_effort(case):
     assert (cf.proba_after[failed] >= cf.proba_before[failed] - 1e-3).all()
 
 
-def test_paths_start_at_the_code_and_end_at_the_counterfactual(case):
+def test_paths_hold_every_point_of_the_search(case):
     explainer, x, target = case
-    cf = explainer.explain(x, target, record_path=True)
-    for i in range(len(x)):
-        assert len(cf.path[i]) == cf.n_steps[i] + 1
-        np.testing.assert_array_equal(cf.path[i][0], cf.z[i])
-        if cf.status[i] == "converged":
-            np.testing.assert_array_equal(cf.path[i][-1], cf.z_cf[i])
+    plain = clone_fitted(explainer).set_params(start="latent", refine=0)
+    for chosen in (plain, explainer):
+        cf = chosen.explain(x, target, record_path=True)
+        for i in range(len(x)):
+            assert len(cf.path[i]) == cf.n_steps[i] + 1
+            assert (cf.path[i] == cf.z_cf[i]).all(1).any()
+            if chosen is plain:
+                np.testing.assert_array_equal(cf.path[i][0], cf.z[i])
+                np.testing.assert_array_equal(cf.path[i][-1], cf.z_cf[i])
 
 
 @pytest.mark.parametrize("name", ["swap", "closest", "classifier-only"])
@@ -195,7 +198,7 @@ def test_every_image_layout_gives_the_same_counterfactual(digits):
 def test_detail_shows_the_original_where_nothing_changed(image_explainer, digits):
     x = digits[2][:10]
     for mode in ("residual", "blend"):
-        explainer = clone_fitted(image_explainer).set_params(detail=mode, max_steps=0)
+        explainer = clone_fitted(image_explainer).set_params(detail=mode, max_steps=0, start="latent")
         np.testing.assert_allclose(np.asarray(explainer.explain(x)), x, atol=1e-6)
 
 

@@ -65,8 +65,8 @@ class Run:
                 blocks.append(block)
         return _joined(blocks)
 
-    def _block(self, X: np.ndarray, source: np.ndarray, target: np.ndarray, options: SearchOptions,
-               report: Callable | None) -> dict[str, Any]:
+    def prepare(self, X: np.ndarray, source: np.ndarray, target: np.ndarray) -> tuple[dict[str, Tensor], Tensor]:
+        """What the search knows of each row, on the device, and where it starts."""
         ex = self.explainer
         x = torch.from_numpy(X).to(ex.device_)
         rows = {"x": x, "source": torch.from_numpy(source).to(ex.device_),
@@ -74,15 +74,18 @@ class Run:
         with torch.no_grad():
             rows["z0"] = in_tiles(ex.coordinates_.encode, x)
             rows["reconstruction"] = in_tiles(ex.coordinates_.decode, rows["z0"])
-            typical = torch.as_tensor(ex.density_.quantiles_by_index(ex._typical_quantile()))
-            rows["typical"] = typical.to(rows["z0"])[rows["target"]]
+            limits = {"typical": ex.density_.quantiles_by_index(ex._typical_quantile())}
             if ex.class_features_ is not None:
-                limit = torch.as_tensor(ex.class_features_.quantiles(ex.feature_quantile))
-                rows["feature_limit"] = limit.to(rows["z0"])[rows["target"]]
+                limits["feature_limit"] = ex.class_features_.quantiles(ex.feature_quantile)
             if ex.greyness_ is not None:
-                limit = torch.tensor([np.quantile(own, ex.ink_quantile) for own in ex.greyness_])
-                rows["ink_limit"] = limit.to(rows["z0"])[rows["target"]]
-            start = self._start(rows)
+                limits["ink_limit"] = np.array([np.quantile(own, ex.ink_quantile) for own in ex.greyness_])
+            rows |= {name: torch.as_tensor(limit).to(rows["z0"])[rows["target"]] for name, limit in limits.items()}
+            return rows, self._start(rows)
+
+    def _block(self, X: np.ndarray, source: np.ndarray, target: np.ndarray, options: SearchOptions,
+               report: Callable | None) -> dict[str, Any]:
+        rows, start = self.prepare(X, source, target)
+        x = rows["x"]
         moving = np.flatnonzero(source != target)
         found = search(
             lambda z, some: self.objective.evaluate(self.point(z, some)), start[moving], rows["z0"][moving],
