@@ -138,6 +138,8 @@ def read_samples(
     if layout.is_image and data_range is not None:
         _check_range(X, data_range)
     X = X.reshape(len(X), *layout.net_shape)
+    if not X.flags.writeable:  # torch would warn, and share the memory
+        X = X.copy()
     return (X, *rest) if rest else X
 
 
