@@ -92,6 +92,26 @@ def test_failures_keep_their_best_effort(case):
     assert (cf.proba_after[failed] >= cf.proba_before[failed] - 1e-3).all()
 
 
+def test_an_interruption_returns_what_is_done(image_explainer, digits):
+    x, calls = digits[2][digits[3] == 4][:40], []
+    whole = image_explainer.explain(x, 9)
+
+    def interrupt(original, other):
+        calls.append(1)
+        if len(calls) > 12:
+            raise KeyboardInterrupt
+        return 0 * other.flatten(1).sum(1)
+
+    hurried = clone_fitted(image_explainer).set_params(perceptual=interrupt, perceptual_weight=1.0)
+    with pytest.warns(RuntimeWarning, match="interrupted"):
+        cf = hurried.explain(x, 9)
+    assert len(cf) == len(x) and np.isfinite(np.asarray(cf)).all()
+    np.testing.assert_array_equal(cf.valid, hurried.predict(np.asarray(cf)) == 9)
+    done = cf.status == "converged"
+    assert not done.all() and set(cf.status) <= {"converged", "step_budget", "not_found"}
+    np.testing.assert_array_equal(np.asarray(cf)[done], np.asarray(whole)[done])
+
+
 def test_paths_hold_every_point_of_the_search(case):
     explainer, x, target = case
     plain = clone_fitted(explainer).set_params(start="latent", refine=0)
