@@ -154,8 +154,10 @@ def search(
     interrupted = False
     try:
         while len(active):
-            for tile in active.split(options.tile):
-                _advance(evaluate, state, rows, tile, options)
+            refining = state.refined[active] >= 0
+            for moving, gradient in ((active[~refining], True), (active[refining], False)):
+                for tile in moving.split(options.tile) if len(moving) else ():
+                    _advance(evaluate, state, rows, tile, options, gradient)
             active = active[~state.finished[active]]
             if on_progress is not None:
                 on_progress(len(start) - len(active), int(state.count.max()))
@@ -188,13 +190,14 @@ def _initial(start: Tensor, reference: Tensor, options: SearchOptions) -> _State
     )
 
 
-def _advance(evaluate: Callable, state: _State, rows: Mapping[str, Tensor], tile: Tensor, options: SearchOptions):
-    """Evaluate one tile, keep what is best, and move the rows that go on."""
+def _advance(evaluate: Callable, state: _State, rows: Mapping[str, Tensor], tile: Tensor, options: SearchOptions,
+             needs_gradient: bool) -> None:
+    """Evaluate one tile, keep what is best, and move the rows that go on. A tile that only bisects needs no gradient."""
     padded = torch.cat([tile, tile[-1:].expand(options.tile - len(tile))])
-    z = state.z[padded].requires_grad_()
-    with torch.enable_grad(), aligned():
+    z = state.z[padded].requires_grad_(needs_gradient)
+    with torch.set_grad_enabled(needs_gradient), aligned():
         point = evaluate(z, {name: values[padded] for name, values in rows.items()})
-        (gradient,) = torch.autograd.grad(point.loss.sum(), z)
+        gradient = torch.autograd.grad(point.loss.sum(), z)[0] if needs_gradient else torch.zeros_like(z)
     z = z.detach()
     finite = torch.isfinite(point.loss)
     gradient = torch.where(torch.isfinite(gradient).all(1, keepdim=True), gradient, 0.0)
