@@ -9,8 +9,9 @@ from benchmarks._common import HERE, RESULTS
 
 MNIST = [("valid", "valid", 3), ("judge", "second CNN", 3), ("svm", "SVM", 3), ("density_percentile", "density %", 0),
          ("realism", "realism %", 0), ("l2", "L2", 2), ("l2_z", "L2 in Z", 2), ("l2_ratio", "ratio", 2),
-         ("faint_ink", "faint ink", 2), ("slant_kept", "slant kept", 2), ("stroke_kept", "stroke kept", 2),
-         ("diversity", "diversity", 2), ("steps", "steps", 0), ("seconds", "seconds", 1)]
+         ("faint_ink", "faint ink", 2), ("faint_ink_of_decoder", "… of the decoder's own", 2),
+         ("slant_kept", "slant kept", 2), ("stroke_kept", "stroke kept", 2), ("diversity", "diversity", 2),
+         ("steps", "steps", 0), ("seconds", "seconds", 1)]
 FACES = [("valid", "valid", 2), ("every_condition", "every condition", 2), ("judge", "second CNN", 2), ("svm", "SVM", 2),
          ("l2", "L2", 1), ("density_percentile", "density %", 0), ("realism", "realism %", 0), ("sharpness", "sharpness", 2),
          ("identity", "identity", 2), ("same_person", "same person", 2), ("upper_half", "upper half", 2),
@@ -50,8 +51,8 @@ def mnist(result: dict[str, Any]) -> str:
                       for k, v in result["paper_table_2"].items())
     return (f"## MNIST, {result['train_size']} training images, {seeds} training seed(s)\n\n"
             "Mean over seeds (lowest–highest). `ratio` is pixel L2 over the classifier-only search in the same space; "
-            "`faint ink` is relative to real images of the target class; `realism` is the median percentile among real "
-            "held-out images, 50 being the median real one.\n\n"
+            "`faint ink` is relative to real images of the target class, and to their reconstructions; `realism` is the "
+            "median percentile among real held-out images, 50 being the median real one.\n\n"
             + table(["pair", "preset", "rows"] + [name for _, name, _ in MNIST], rows)
             + f"\nAccuracy. {accuracy}.\n\nThe paper's Table 2 (other networks and latent units; validity 1.0): "
             f"{paper}.\n\n"
@@ -77,6 +78,13 @@ def small(result: dict[str, Any]) -> str:
     return "## Small data\n\n" + table(head, rows) + "\n" + made_with(result)
 
 
+def tables(result: dict[str, Any]) -> str:
+    head = list(result["table"][0])
+    rows = [[f"{row[k]:.3g}" if isinstance(row[k], float) else str(row[k]) for k in head] for row in result["table"]]
+    return ("## Tables in a pipeline\n\nHeld columns are compared in scaled and in original units.\n\n"
+            + table([name.replace("_", " ") for name in head], rows) + "\n" + made_with(result))
+
+
 def speed(result: dict[str, Any]) -> str:
     rows = [[str(r["rows"]), f"{r['rows_per_second']:.1f}", f"{r['loop_rows_per_second']:.2f}",
              f"{r['ratio']:.1f} ({r['ratio_min']:.1f}–{r['ratio_max']:.1f})", str(r["repeats"])]
@@ -94,7 +102,7 @@ def speed(result: dict[str, Any]) -> str:
 
 def main() -> None:
     sections = [(name, write) for name, write in (("place_mnist", mnist), ("place_faces", faces), ("place_small", small),
-                                                  ("search_speed", speed))]
+                                                  ("place_tables", tables), ("search_speed", speed))]
     text = ["# Results\n\nMade by `python -m benchmarks.report` from `benchmarks/results/*.json`.\n"]
     text += [write(result) for name, write in sections if (result := load(name)) is not None]
     (HERE.parent / "docs" / "results.md").write_text("\n".join(text))
