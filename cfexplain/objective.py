@@ -161,11 +161,14 @@ class LogOddsHinge(Term):
     def needed(self) -> float:
         return math.log(self.confidence / (1 - self.confidence))
 
+    def _log_odds(self, point: Point) -> Tensor:
+        return point.log_odds
+
     def loss(self, point: Point) -> Tensor:
-        return torch.relu(self.needed + LOG_ODDS_SLACK - point.log_odds)
+        return torch.relu(self.needed + LOG_ODDS_SLACK - self._log_odds(point))
 
     def holds(self, point: Point) -> Tensor:
-        return point.log_odds >= self.needed
+        return self._log_odds(point) >= self.needed
 
 
 @dataclass(frozen=True)
@@ -202,21 +205,13 @@ class TypicalDensity(Term):
 
 
 @dataclass(frozen=True)
-class SecondOpinion(Term):
+class SecondOpinion(LogOddsHinge):
     """The log-odds hinge on the least convinced of several small classifiers of the latent."""
 
-    confidence: float = 0.99
     name = "second_opinion"
 
-    @property
-    def needed(self) -> float:
-        return math.log(self.confidence / (1 - self.confidence))
-
-    def loss(self, point: Point) -> Tensor:
-        return torch.relu(self.needed + LOG_ODDS_SLACK - point.opinion)
-
-    def holds(self, point: Point) -> Tensor:
-        return point.opinion >= self.needed
+    def _log_odds(self, point: Point) -> Tensor:
+        return point.opinion
 
 
 @dataclass(frozen=True)
