@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cfexplain._words import changes_in_words
+from cfexplain._words import changes_in_words, is_regression
 
 if TYPE_CHECKING:
     from cfexplain.result import Counterfactuals
@@ -34,16 +34,19 @@ def fragment(cf: Counterfactuals, most: int) -> str:
         return f"<div><p>{summary}</p></div>"
     image = cf._is_image()
     what = ("Original", "Reconstruction", "Counterfactual", "Difference") if image else ("Largest changes",)
+    regression = is_regression(cf)
     head = "".join(f'<th scope="col" style="text-align:left">{h}</th>' for h in (
-        "Row", *what, "From → to", "Outcome", "p(target)", "Percentile", "Steps"))
+        "Row", *what, "From → to", "Outcome", "Value" if regression else "p(target)", "Percentile", "Steps"))
     pictures = _inline_pictures(shown) if image else None
     lines = []
     for i, row in enumerate(shown):
         cells = [str(i), *(pictures[i] if pictures else [html.escape(changes_in_words(row, 4))])]
-        cells.append(html.escape(f"{row.source[0]} → {row.target[0]}"))
+        cells.append(html.escape(f"{row.source[0]:.4g} → {row.target[0]}" if regression else
+                                 f"{row.source[0]} → {row.target[0]}"))
         said = "valid" if row.valid[0] else f"<strong>not valid</strong>: says {html.escape(str(row.prediction[0]))}"
         cells.append(f"{said}<br><small>{row.status[0]}</small>")
-        cells.append(f"{row.proba_before[0]:.2f} → {row.proba_after[0]:.2f}")
+        cells.append(f"{row.source[0]:.4g} → {row.prediction[0]:.4g}" if regression else
+                     f"{row.proba_before[0]:.2f} → {row.proba_after[0]:.2f}")
         percentile = row.density_percentile[0]
         cells.extend(["–" if np.isnan(percentile) else f"{percentile:.0f}", str(int(row.n_steps[0]))])
         lines.append("<tr>" + "".join(f'<td style="text-align:left">{cell}</td>' for cell in cells) + "</tr>")

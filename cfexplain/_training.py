@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping, LRScheduler
+from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from skorch.helper import predefined_split
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from cfexplain._random import seeded_torch
+from cfexplain._training_callbacks import Average, Bar, ClipGradients, Progress, Resume
 
 __all__ = ["Rows", "train_network"]
 
@@ -36,6 +37,10 @@ def train_network(
     validation_fraction: float = 0.1,
     patience: int | None = None,
     strata: np.ndarray | None = None,
+    clip: float = 50.0,
+    ema: float = 0.0,
+    schedule: str = "one_cycle",
+    checkpoint: str | os.PathLike | None = None,
     device: str | torch.device = "cpu",
     verbose: int = 0,
     name: str = "network",
@@ -56,6 +61,16 @@ def train_network(
         Stop after so many epochs without a better validation loss. Default: a third of all epochs, at least 5.
     strata : ndarray of shape (n,), optional
         Class codes: the validation split keeps their shares. Classes of one row stay in training.
+    clip : float
+        Longest gradient of an update; a gradient that is not finite is skipped.
+    schedule : {"one_cycle", "hold"}
+        Of the learning rate: up and down once; or at `lr` for three fifths of training and then down in a line, which suits
+        long trainings on a moving average.
+    ema : float
+        Decay of a moving average of the weights, which is what is validated and kept; 0 for none.
+    checkpoint : path, optional
+        Written after every epoch, read at the start if it is there, removed at the end: an interrupted training goes on
+        and ends in the same bits.
 
     Raises
     ------
@@ -73,14 +88,18 @@ def train_network(
         best = EarlyStopping(monitor=monitor, patience=patience or max(5, epochs // 3), load_best=True, threshold=0.0,
                              sink=_silent)
         callbacks: list[tuple[str, Callback]] = [
-            ("schedule", LRScheduler(policy=torch.optim.lr_scheduler.OneCycleLR, max_lr=lr,
-                                     total_steps=epochs * per_epoch, step_every="batch")),
-            ("clip", GradientNormClipping(50.0)),
-            ("progress", _Progress(epochs * per_epoch)),
-            ("best", best),
+            ("schedule", _schedule(schedule, lr, epochs * per_epoch)),
+            ("clip", ClipGradients(clip)),
+            ("progress", Progress(epochs * per_epoch)),
         ]
+        if ema:
+            callbacks.append(("average", Average(ema)))
+        callbacks.append(("best", best))
         if verbose:
-            callbacks.append(("bar", _Bar(name, epochs)))
+            callbacks.append(("bar", Bar(name, epochs * per_epoch)))
+        if checkpoint is not None:
+            callbacks.append(("resume", Resume(checkpoint, {
+                "seed": seed, "rows": n, "batch_size": batch_size, "updates": epochs * per_epoch, "lr": lr, "ema": ema})))
         net = _RowLossNet(
             module=_RowLoss(module, loss), criterion=nn.Identity, optimizer=torch.optim.AdamW, lr=lr,
             optimizer__weight_decay=weight_decay, max_epochs=epochs, batch_size=batch_size,
@@ -95,7 +114,7 @@ def train_network(
         net.initialize()
         net.notify("on_train_begin", X=data, y=None)
         try:
-            net.fit_loop(data, None)
+            net.fit_loop(data, None, epochs=epochs - len(net.history))
         except KeyboardInterrupt:
             if best.misses_ < best.patience:
                 raise
@@ -105,6 +124,16 @@ def train_network(
     if not any(math.isfinite(row[monitor]) for row in history):
         raise FloatingPointError(f"Training the {name} ended in a loss that is not finite. Check X for extreme values.")
     return history
+
+
+def _schedule(name: str, lr: float, total: int) -> LRScheduler:
+    if name == "one_cycle":
+        return LRScheduler(policy=torch.optim.lr_scheduler.OneCycleLR, max_lr=lr, total_steps=total, step_every="batch")
+
+    def share(step: int) -> float:
+        return min(1.0, (step + 1) / min(200, total), max(0.02, (1 - step / total) / 0.4))
+
+    return LRScheduler(policy=torch.optim.lr_scheduler.LambdaLR, lr_lambda=share, step_every="batch")
 
 
 def _split(rows: Rows, n: int, fraction: float, strata: np.ndarray | None, seed: int) -> tuple[dict, dict]:
@@ -157,32 +186,3 @@ class _RowLoss(nn.Module):
 class _RowLossNet(NeuralNet):
     def get_loss(self, y_pred: Tensor, y_true: Any, X: Any = None, training: bool = False) -> Tensor:
         return y_pred.mean()
-
-
-class _Progress(Callback):
-    def __init__(self, total: int):
-        self.total = total
-
-    def on_train_begin(self, net: NeuralNet, **_: Any) -> None:
-        self.done = 0
-
-    def on_batch_end(self, net: NeuralNet, training: bool = False, **_: Any) -> None:
-        if training:
-            self.done += 1
-            net.module_.progress = self.done / self.total
-
-
-class _Bar(Callback):
-    def __init__(self, name: str, epochs: int):
-        self.name, self.epochs = name, epochs
-
-    def on_train_begin(self, net: NeuralNet, **_: Any) -> None:
-        self.bar = tqdm(total=self.epochs, desc=f"training {self.name}", unit="epoch")
-
-    def on_epoch_end(self, net: NeuralNet, **_: Any) -> None:
-        last = net.history[-1]
-        self.bar.set_postfix({k: f"{last[k]:.4g}" for k in ("train_loss", "valid_loss") if k in last}, refresh=False)
-        self.bar.update()
-
-    def on_train_end(self, net: NeuralNet, **_: Any) -> None:
-        self.bar.close()

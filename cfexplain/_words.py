@@ -10,10 +10,11 @@ import numpy as np
 if TYPE_CHECKING:
     from cfexplain.result import Counterfactuals
 
-__all__ = ["changes_in_words", "count_rows", "summary"]
+__all__ = ["changes_in_words", "count_rows", "is_regression", "summary"]
 
 FEW_ROWS = 100  # of a class in training, under which the summary says that they are few
-_MEANING = {"decision": "confident enough", "density": "typical enough", "second_opinion": "second opinion agrees"}
+_MEANING = {"decision": "confident enough", "density": "typical enough", "second_opinion": "second opinion agrees",
+            "value": "value reached"}
 _SEARCHED = ("converged", "step_budget", "not_found")  # rows of the other status, already_target, are told apart
 
 
@@ -35,18 +36,21 @@ def _rows_in_words(cf: Counterfactuals) -> str:
     if len(cf) == 0:
         return "\n".join(lines)
     n, valid, complete = len(cf), int(cf.valid.sum()), int(cf.complete.sum())
-    lines.append(f"Valid: {_share(valid, n)}: the explained classifier gives them their target.")
+    lines.append(f"Valid: {_share(valid, n)}: the explained {_model(cf)} gives them their target.")
     if cf.conditions:
         each = ", ".join(f"{_MEANING.get(name, name)} {int(held.sum())}" for name, held in cf.conditions.items())
         lines.append(f"Every condition met: {_share(complete, n)} ({each}).")
     if cf.surrogate_valid is not None:
-        lines.append(f"Surrogate: the search saw an imitation of the classifier, which accepts "
-                     f"{_share(int(cf.surrogate_valid.sum()), n)}; the classifier itself accepts {_share(valid, n)}.")
+        lines.append(f"Surrogate: the search saw an imitation of the {_model(cf)}, which accepts "
+                     f"{_share(int(cf.surrogate_valid.sum()), n)}; the {_model(cf)} itself accepts {_share(valid, n)}.")
     counts = {status: int((cf.status == status).sum()) for status in _SEARCHED}
     lines.append("Status: " + ", ".join(f"{status} {count}" for status, count in counts.items() if count) + ".")
     lines.append(f"Steps: median {np.median(cf.n_steps):g}, at most {int(cf.n_steps.max())}.")
-    lines.append(f"Probability of the target: median {np.median(cf.proba_after):.2f}, before "
-                 f"{np.median(cf.proba_before):.2f}.")
+    if is_regression(cf):
+        lines.append(f"Value: median {np.median(cf.prediction):.4g}, before {np.median(cf.source):.4g}.")
+    else:
+        lines.append(f"Probability of the target: median {np.median(cf.proba_after):.2f}, before "
+                     f"{np.median(cf.proba_before):.2f}.")
     if not np.isnan(cf.density_percentile).all():
         lines.append(f"Typicality: median density percentile {np.nanmedian(cf.density_percentile):.0f}, where 50 is as "
                      f"typical as {_median_row(cf)} and 0 is less typical than every one seen in training.")
@@ -56,7 +60,29 @@ def _rows_in_words(cf: Counterfactuals) -> str:
     return "\n".join(lines + [f"- {line}" for line in _advice(cf)])
 
 
+def is_regression(cf: Counterfactuals) -> bool:
+    """Whether source, target and prediction are values and not labels."""
+    return cf.metadata.get("task") == "regression"
+
+
+def _model(cf: Counterfactuals) -> str:
+    return "regressor" if is_regression(cf) else "classifier"
+
+
+def _value_in_words(cf: Counterfactuals) -> str:
+    before, after, target = f"{cf.source[0]:.4g}", f"{cf.prediction[0]:.4g}", cf.target[0]
+    if cf.status[0] == "already_target":
+        return f"The regressor said {before} already, which is what was asked for ({target}); the row is unchanged."
+    steps = f"{int(cf.n_steps[0])} step{'' if cf.n_steps[0] == 1 else 's'}"
+    if not cf.valid[0]:
+        return (f"The target {target} was not reached in {steps}: the value goes from {before} to {after}, the nearest that "
+                "was found.")
+    return f"The value goes from {before} to {after} in {steps} (target {target})."
+
+
 def _one_row_in_words(cf: Counterfactuals) -> str:
+    if is_regression(cf):
+        return " ".join([_value_in_words(cf), *_more_words(cf)])
     source, target, after = (str(labels[0]) for labels in (cf.source, cf.target, cf.prediction))
     before_and_after = f"{cf.proba_before[0]:.2f} to {cf.proba_after[0]:.2f}"
     if cf.status[0] == "already_target":
@@ -68,10 +94,17 @@ def _one_row_in_words(cf: Counterfactuals) -> str:
                  f"effort brings the probability of {target} from {before_and_after}."]
     else:
         parts = [f"From {source} to {target} in {steps}: the probability of {target} goes from {before_and_after}."]
-    percentile = cf.density_percentile[0]
+    return " ".join([*parts, *_more_words(cf)])
+
+
+def _more_words(cf: Counterfactuals) -> list[str]:
+    """How typical one row is, which conditions it meets, what changed most, and advice."""
+    parts, percentile = [], cf.density_percentile[0]
+    if cf.status[0] == "already_target":
+        return parts
     if not np.isnan(percentile):
-        parts.append(f"It is more typical than {percentile:.0f} % of the training rows of {target} (50 is as typical "
-                     f"as {_median_row(cf)}).")
+        of = "the training rows" if is_regression(cf) else f"the training rows of {cf.target[0]}"
+        parts.append(f"It is more typical than {percentile:.0f} % of {of} (50 is as typical as {_median_row(cf)}).")
     unmet = [_MEANING.get(name, name) for name, held in cf.conditions.items() if not held[0]]
     if cf.valid[0] and cf.conditions:
         parts.append(f"Not met: {', '.join(unmet)}." if unmet else "It meets every condition.")
@@ -79,7 +112,7 @@ def _one_row_in_words(cf: Counterfactuals) -> str:
         parts.append(f"The surrogate that was searched {'accepts' if cf.surrogate_valid[0] else 'does not accept'} it.")
     if not cf._is_image():
         parts.append(f"Largest changes: {changes_in_words(cf, 3)}.")
-    return " ".join(parts + [f"{line[0].upper()}{line[1:]}" for line in _advice(cf)])
+    return parts + [f"{line[0].upper()}{line[1:]}" for line in _advice(cf)]
 
 
 def _advice(cf: Counterfactuals) -> list[str]:
@@ -94,10 +127,10 @@ def _advice(cf: Counterfactuals) -> list[str]:
         advice.append(f"{who(late)} ran out of steps before every condition held: raise max_steps.")
     if lost.any():
         advice.append(f"{who(int(lost.sum()))} did not reach the target, and the best effort is kept: raise max_steps, or "
-                      "ask for a target that is nearer (target=None takes the runner-up).")
+                      f"ask for a target that is nearer{'' if is_regression(cf) else ' (target=None takes the runner-up)'}.")
         fooled = 0 if cf.surrogate_valid is None else int((lost & cf.surrogate_valid).sum())
         if fooled:
-            advice.append(f"{who(fooled)} convinced the surrogate but not the classifier: fit on more rows, so that the "
+            advice.append(f"{who(fooled)} convinced the surrogate but not the {_model(cf)}: fit on more rows, so that the "
                           "surrogate imitates it better.")
     settled = int(((cf.status == "converged") & ~cf.complete).sum())
     if settled:
@@ -130,6 +163,8 @@ def _targets_in_words(target: np.ndarray) -> str:
 
 
 def _median_row(cf: Counterfactuals) -> str:
+    if is_regression(cf):
+        return "the median training row"
     labels = np.unique(cf.target)
     if len(labels) > 1:
         return "the median real row of its target class"

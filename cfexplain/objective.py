@@ -26,10 +26,14 @@ __all__ = [
     "PerceptualDistance",
     "Point",
     "SecondOpinion",
+    "TargetLogProbability",
+    "TargetProbability",
+    "TargetValue",
     "Term",
     "TypicalDensity",
     "TypicalFeatures",
     "TypicalInk",
+    "ValuePoint",
     "greyness",
     "log_odds",
     "row_norm",
@@ -105,6 +109,16 @@ class Point:
         return self.logits.softmax(1).gather(1, self.target[:, None])[:, 0]
 
     @cached_property
+    def valid(self) -> Tensor:
+        """The model says the target, bool (B,)."""
+        return self.logits.argmax(1) == self.target
+
+    @property
+    def score(self) -> Tensor:
+        """How near the model is to the target, (B,): ranks rows that are not valid."""
+        return self.probability
+
+    @cached_property
     def log_density(self) -> Tensor:
         return self._log_density(self.z, self.target)
 
@@ -117,6 +131,35 @@ class Point:
     def opinion(self) -> Tensor:
         """Log-odds of the target, of the least convinced member of the second opinion."""
         return log_odds(self._opinions(self.z), self.target).amin(0)
+
+
+class ValuePoint(Point):
+    """A point of a search for a value: `rows` hold ``low`` and ``high``, the interval that is wanted, and ``before``."""
+
+    @property
+    def value(self) -> Tensor:
+        """What the regressor says of x′, (B,)."""
+        return self.logits[:, 0]
+
+    @cached_property
+    def gap(self) -> Tensor:
+        """How far the value is from the wanted interval, (B,), 0 inside; −value or value where it has no end."""
+        low, high = self.rows["low"], self.rows["high"]
+        below = torch.where(torch.isinf(low), torch.zeros_like(low), torch.relu(low - self.value))
+        above = torch.where(torch.isinf(high), torch.zeros_like(high), torch.relu(self.value - high))
+        return torch.where(low == torch.inf, -self.value, torch.where(high == -torch.inf, self.value, below + above))
+
+    @cached_property
+    def valid(self) -> Tensor:
+        """In the interval; moved the right way where there is no end to reach."""
+        low, high, before = (self.rows[name] for name in ("low", "high", "before"))
+        inside = (self.value >= low) & (self.value <= high)
+        down_or_inside = torch.where(high == -torch.inf, self.value < before, inside)
+        return torch.where(low == torch.inf, self.value > before, down_or_inside)
+
+    @property
+    def score(self) -> Tensor:
+        return -self.gap
 
 
 @dataclass(frozen=True)
@@ -169,6 +212,47 @@ class LogOddsHinge(Term):
 
     def holds(self, point: Point) -> Tensor:
         return self._log_odds(point) >= self.needed
+
+
+@dataclass(frozen=True)
+class TargetProbability(Term):
+    """−p(t|x′) until p(t|x′) > Λ (Diffeomorphic Counterfactuals, eq. 5). Its gradient vanishes where p(t|x′) ≈ 0.
+
+    ``rows["needed"]`` is Λ of each row, as log-odds: 1 − p of a float32 is all rounding near 1.
+    """
+
+    name = "decision"
+
+    def loss(self, point: Point) -> Tensor:
+        return -point.probability
+
+    def holds(self, point: Point) -> Tensor:
+        return point.log_odds > point.rows["needed"]
+
+
+@dataclass(frozen=True)
+class TargetLogProbability(TargetProbability):
+    """−log p(t|x′), the cross-entropy that the authors' code descends: the same direction in each row, never flat."""
+
+    def loss(self, point: Point) -> Tensor:
+        return torch.nn.functional.softplus(-point.log_odds)
+
+
+@dataclass(frozen=True)
+class TargetValue(Term):
+    """Distance of a regressor's value to the wanted interval (Diffeomorphic Counterfactuals, section 2.2).
+
+    "maximize" and "minimize" are ascent and descent of the value without end; their condition is never met.
+    """
+
+    scale: float = 1.0
+    name = "value"
+
+    def loss(self, point: ValuePoint) -> Tensor:
+        return point.gap / self.scale
+
+    def holds(self, point: ValuePoint) -> Tensor:
+        return (point.value >= point.rows["low"]) & (point.value <= point.rows["high"])
 
 
 @dataclass(frozen=True)
@@ -279,9 +363,17 @@ class Objective:
     """Σₖ λₖ Lₖ (PLACE, eq. 1) and the conditions of its terms.
 
     A term of weight 0 is never computed; its condition is not asked for either.
+
+    Parameters
+    ----------
+    terms : sequence of Term
+    needs_valid : bool, default=True
+        Whether a row that is done must also have the target for its most probable class: not where a confidence below
+        one half is asked for.
     """
 
-    def __init__(self, terms: Sequence[Term]):
+    def __init__(self, terms: Sequence[Term], needs_valid: bool = True):
+        self.needs_valid = needs_valid
         self.terms = [term for term in terms if term.weight]
         for term in self.terms:
             if term.weight < 0:
@@ -290,11 +382,10 @@ class Objective:
     def evaluate(self, point: Point) -> Evaluation:
         loss = sum(term.weight * term.loss(point) for term in self.terms)
         with torch.no_grad():
-            valid = point.logits.argmax(1) == point.target
-            done = valid.clone()
+            done = point.valid.clone() if self.needs_valid else torch.ones_like(point.valid)
             for held in self.conditions(point).values():
                 done &= held
-        return Evaluation(loss=loss, done=done, valid=valid, score=point.probability.detach())
+            return Evaluation(loss=loss, done=done, valid=point.valid, score=point.score.detach())
 
     def conditions(self, point: Point) -> dict[str, Tensor]:
         """Which condition each row meets: name -> bool tensor of shape (B,)."""

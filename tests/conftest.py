@@ -9,7 +9,8 @@ import pytest
 from sklearn.datasets import load_breast_cancer
 from sklearn.preprocessing import StandardScaler
 
-from cfexplain import PLACEExplainer
+from cfexplain import DiffeomorphicExplainer, GradientExplainer, PLACEExplainer
+from cfexplain.coordinates import Flow
 from cfexplain.datasets import load_digits_images
 
 DATA = os.environ.get("CFEXPLAIN_DATA")
@@ -50,6 +51,32 @@ def image_explainer(digits):
 def table_explainer(table):
     X, y, _, _ = table
     return PLACEExplainer(random_state=0, training_budget=0.5).fit(X, y)
+
+
+@pytest.fixture(scope="session")
+def flow_image_explainer(digits):
+    X, y, _, _ = digits
+    flow = Flow(steps=2, hidden=24, training_budget=0.05)
+    return DiffeomorphicExplainer(generator=flow, random_state=0, training_budget=0.5).fit(X, y)
+
+
+@pytest.fixture(scope="session")
+def flow_table_explainer(table):
+    X, y, _, _ = table
+    flow = Flow(steps=4, hidden=(64, 64), noise=0.1, training_budget=0.2)
+    return DiffeomorphicExplainer(generator=flow, random_state=0, training_budget=0.5).fit(X, y)
+
+
+@pytest.fixture(scope="session")
+def vae_image_explainer(digits):
+    X, y, _, _ = digits
+    return DiffeomorphicExplainer(generator="vae", random_state=0, training_budget=0.5).fit(X, y)
+
+
+@pytest.fixture(scope="session")
+def gradient_table_explainer(table):
+    X, y, _, _ = table
+    return GradientExplainer(random_state=0, training_budget=0.5).fit(X, y)
 
 
 @pytest.fixture

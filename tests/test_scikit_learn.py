@@ -10,12 +10,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from cfexplain import PLACEExplainer
+from cfexplain import DiffeomorphicExplainer, GradientExplainer, PLACEExplainer
 
 pytestmark = pytest.mark.usefixtures("quietly")
 
 
-@parametrize_with_checks([PLACEExplainer(training_budget=0.02, max_steps=5, random_state=0)])
+TINY = {"training_budget": 0.02, "max_steps": 5, "random_state": 0}
+
+
+@parametrize_with_checks([
+    PLACEExplainer(**TINY), GradientExplainer(**TINY), DiffeomorphicExplainer(**TINY),
+    DiffeomorphicExplainer(task="regression", target="maximize", generator="vae", **TINY)])
 def test_common_checks(estimator, check):
     check(estimator)
 

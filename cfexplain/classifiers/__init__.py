@@ -1,7 +1,8 @@
-"""Any classifier a user brings, seen as one differentiable function from samples to logits."""
+"""Any classifier or regressor a user brings, seen as one differentiable function of samples."""
 
 from __future__ import annotations
 
 from cfexplain.classifiers._adapter import ClassifierAdapter, adapt_classifier
+from cfexplain.classifiers.regressor import RegressorAdapter, adapt_regressor
 
-__all__ = ["ClassifierAdapter", "adapt_classifier"]
+__all__ = ["ClassifierAdapter", "RegressorAdapter", "adapt_classifier", "adapt_regressor"]

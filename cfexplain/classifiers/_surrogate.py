@@ -20,7 +20,7 @@ from cfexplain.classifiers._training import train_classifier
 from cfexplain.exceptions import ClassifierOutputError, NotFittedError
 from cfexplain.nets.classifiers import ClassifierNet
 
-__all__ = ["BlackBox", "distil"]
+__all__ = ["BlackBox", "distil", "rows_between"]
 
 _BETWEEN = 12_000  # rows made up between and around the data, labelled by the teacher
 _HELD_OUT = 0.2
@@ -179,7 +179,7 @@ def distil(
     own = X[order[len(held) :]] if len(X) > 1 else X
     targets = teacher.predict_proba(own)
     count = max(500, int(_BETWEEN * min(1.0, training_budget)))
-    made_up = _rows_between(own, targets.argmax(1), count, rng)
+    made_up = rows_between(own, targets.argmax(1), count, rng)
     # as many real rows as made-up ones: a few hundred must not drown among thousands
     repeats = max(1, count // len(own))
     net = train_classifier(
@@ -201,7 +201,7 @@ def distil(
     return net, fidelity
 
 
-def _rows_between(X: np.ndarray, codes: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+def rows_between(X: np.ndarray, codes: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """Half on lines between pairs of rows, half around rows, all with noise; images stay in the data's own range."""
     first, second = rng.integers(len(X), size=(2, count))
     for _ in range(4):  # redraw pairs of one class: what lies between two classes is what the search asks about

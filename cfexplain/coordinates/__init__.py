@@ -2,8 +2,14 @@
 
 from cfexplain.coordinates._base import Coordinates
 from cfexplain.coordinates.autoencoder import Autoencoder
+from cfexplain.coordinates.flow import Flow
+from cfexplain.coordinates.gan import GAN
+from cfexplain.coordinates.generator import GeneratorCoordinates
 from cfexplain.coordinates.identity import Identity
+from cfexplain.coordinates.inversion import Inversion, invert
 from cfexplain.coordinates.user import PretrainedCoordinates
 from cfexplain.coordinates.vae import VAE
 
-__all__ = ["VAE", "Autoencoder", "Coordinates", "Identity", "PretrainedCoordinates"]
+__all__ = [
+    "GAN", "VAE", "Autoencoder", "Coordinates", "Flow", "GeneratorCoordinates", "Identity", "Inversion",
+    "PretrainedCoordinates", "invert"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -44,6 +45,8 @@ class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     """
 
     exact = False
+    # False where a code is found by a search of its own (GAN inversion)
+    encodes_at_once = True
 
     def _read_fit(self, X: Any) -> np.ndarray:
         """X as networks want it, with ``layout_``, ``n_features_in_`` and ``dtype_`` recorded."""
@@ -66,6 +69,10 @@ class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of z given x, each (B, latent_dim_); zero deviation if deterministic."""
         return self.module_.posterior(x)
+
+    def log_prior(self, z: Tensor) -> Tensor:
+        """log N(z; 0, I) in nats, (B,): the density that these coordinates mean their codes to have."""
+        return -0.5 * z.square().sum(1) - 0.5 * z.shape[1] * math.log(2 * math.pi)
 
     def encode_dataset(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """`posterior` of many rows, in tiles of one size: a row's bits do not depend on its company.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from cfexplain.density._base import ClassDensity
 from cfexplain.density._class_flow import ClassFlow
 from cfexplain.density.conditional_flow import ConditionalFlow
+from cfexplain.density.prior import Prior
 
-__all__ = ["ClassFlow", "ConditionalFlow"]
+__all__ = ["ClassDensity", "ClassFlow", "ConditionalFlow", "Prior"]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import zuko
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.base import DensityMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
 from torch import Tensor, nn
@@ -21,8 +21,8 @@ from cfexplain._random import draw_seed, seeded_torch
 from cfexplain._tiles import in_tiles
 from cfexplain._training import Rows, train_network
 from cfexplain.density._attributes import AttributeBase
+from cfexplain.density._base import ClassDensity, or_impossible
 from cfexplain.density._class_flow import ClassFlow, check_sizes, start_at_identity
-from cfexplain.exceptions import TargetError
 
 __all__ = ["ConditionalFlow"]
 
@@ -31,7 +31,7 @@ _UPDATES = 1200  # ten epochs of MNIST's 60,000 codes in batches of 512
 _TILE = 256  # rows evaluated at once, always: the bits of a row then do not depend on how many others came with it
 
 
-class ConditionalFlow(DensityMixin, BaseEstimator):
+class ConditionalFlow(DensityMixin, ClassDensity):
     """Class-conditional density log p(z | y) by a normalising flow, as a scikit-learn density estimator.
 
     Parameters
@@ -192,7 +192,7 @@ class ConditionalFlow(DensityMixin, BaseEstimator):
         self.flow_.loc.copy_(torch.from_numpy(self.loc_))
         self.flow_.scale.copy_(torch.from_numpy(self.scale_))
         densities = self._in_tiles(self.flow_.log_prob, Z, codes)
-        self.log_densities_ = [np.sort(_or_impossible(densities[codes == k])) for k in range(len(self.classes_))]
+        self.log_densities_ = [np.sort(or_impossible(densities[codes == k])) for k in range(len(self.classes_))]
         return self
 
     def _build_flow(self, features: int, n_classes: int, *, seed: int = 0) -> ClassFlow:
@@ -277,9 +277,9 @@ class ConditionalFlow(DensityMixin, BaseEstimator):
         """
         Z = self._check_codes(Z)
         if y is not None:
-            return _or_impossible(self._in_tiles(self.flow_.log_prob, Z, self._indices(y, len(Z))))
+            return or_impossible(self._in_tiles(self.flow_.log_prob, Z, self._indices(y, len(Z))))
         joint = np.stack([
-            _or_impossible(self._in_tiles(self.flow_.log_prob, Z, np.full(len(Z), k))) + math.log(share)
+            or_impossible(self._in_tiles(self.flow_.log_prob, Z, np.full(len(Z), k))) + math.log(share)
             for k, share in enumerate(self.class_prior_)
         ])
         return torch.from_numpy(joint).logsumexp(0).numpy()
@@ -287,44 +287,6 @@ class ConditionalFlow(DensityMixin, BaseEstimator):
     def score(self, Z: ArrayLike, y: Any = None) -> float:
         """Mean log density of the rows, in nats (as ``GaussianMixture``); see :meth:`score_samples`."""
         return float(self.score_samples(Z, y).mean())
-
-    def percentile(self, log_density: ArrayLike, y: Any) -> Any:
-        """Where a log density ranks among class `y`'s own training codes.
-
-        Parameters
-        ----------
-        log_density : float or array-like of shape (n,)
-        y : label or array-like of shape (n,)
-
-        Returns
-        -------
-        float or ndarray of shape (n,), 0-100
-            Percentage of the training codes of the class that are no denser; 0 for NaN and infinities.
-        """
-        check_is_fitted(self)
-        values = np.asarray(log_density, dtype=np.float64)
-        flat = np.broadcast_to(values, np.broadcast_shapes(values.shape, np.shape(y))).reshape(-1)
-        codes, rank = self._indices(y, len(flat)), np.zeros(len(flat))
-        for k in np.unique(codes):
-            mine, own = codes == k, self.log_densities_[k]
-            rank[mine] = 100 * np.searchsorted(own, flat[mine], "right") / len(own)
-        rank[~np.isfinite(flat)] = 0.0
-        return float(rank[0]) if values.ndim == 0 and np.ndim(y) == 0 else rank
-
-    def quantile(self, q: float, y: Any) -> Any:
-        """Log density that a share `q` of class `y`'s training codes does not exceed: an observed one, the higher.
-
-        `y` is a label (gives a float) or has shape (n,) (gives an array of shape (n,)).
-        """
-        check_is_fitted(self)
-        values = self.quantiles_by_index(q)[self._indices(y, np.size(y))]
-        return float(values[0]) if np.ndim(y) == 0 else values
-
-    def quantiles_by_index(self, q: float) -> np.ndarray:
-        """:meth:`quantile` of every class, in the order of ``classes_``: float64, shape (K,)."""
-        if not 0 <= q <= 1:
-            raise ValueError(f"q={q!r} must lie in [0, 1].")
-        return np.array([np.quantile(v, q, method="higher") for v in self.log_densities_], dtype=np.float64)
 
     # ------------------------------------------------------------------ codes
 
@@ -379,18 +341,6 @@ class ConditionalFlow(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         return validate_data(self, Z, reset=False, dtype=(np.float64, np.float32))
 
-    def _indices(self, y: Any, n: int) -> np.ndarray:
-        """Labels (one, or one a row) as class indices of shape (n,)."""
-        labels = np.asarray(y)
-        if labels.ndim > 1 or (labels.ndim == 1 and len(labels) != n):
-            raise ValueError(f"Expected one label, or one label for each of the {n} rows; got shape {labels.shape}.")
-        index = {label: k for k, label in enumerate(self.classes_.tolist())}
-        wanted = labels.reshape(-1).tolist()
-        unknown = sorted({str(label) for label in wanted if label not in index})
-        if unknown:
-            raise TargetError(f"Unknown class {', '.join(unknown)}; fitted on the classes {self.classes_.tolist()}.")
-        return np.broadcast_to(np.array([index[label] for label in wanted], dtype=np.int64), (n,))
-
     @torch.no_grad()
     def _in_tiles(self, function: Callable[..., Tensor], z: np.ndarray | Tensor, *codes: np.ndarray) -> np.ndarray:
         """``function(z, *codes)`` in tiles of ``_TILE`` rows, the last one filled up with copies of the last row."""
@@ -415,7 +365,3 @@ def _standards(Z: np.ndarray, spread: np.ndarray) -> tuple[np.ndarray, np.ndarra
         raise ValueError("Z or std is too large for its variance to be a float64. Rescale, say by StandardScaler.")
     constant = scale <= 4 * eps * np.abs(loc)
     return loc, np.where(constant, 1.0, scale), constant
-
-
-def _or_impossible(log_density: np.ndarray) -> np.ndarray:
-    return np.where(np.isfinite(log_density), log_density, -np.inf).astype(log_density.dtype, copy=False)

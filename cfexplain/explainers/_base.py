@@ -16,30 +16,41 @@ import torch
 import zuko
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from cfexplain._arrays import read_samples, restore_samples, to_numpy
 from cfexplain._columns import ColumnRules
 from cfexplain._random import draw_seed
-from cfexplain._tiles import in_tiles
-from cfexplain.classifiers import adapt_classifier
+from cfexplain._tiles import TILE, in_tiles
 from cfexplain.classifiers.features import ClassFeatures
 from cfexplain.classifiers.latent import train_latent_ensemble
+from cfexplain.density import ClassDensity
 from cfexplain.exceptions import ClassifierOutputError
 from cfexplain.explainers._parts import make_coordinates, make_density
 from cfexplain.explainers._run import Run
 from cfexplain.explainers._running import infer_device
-from cfexplain.explainers._targets import label_indices, resolve_target
+from cfexplain.explainers._targets import label_indices
+from cfexplain.explainers._tasks import Classification, Goal, make_task
 from cfexplain.objective import Term, greyness
 from cfexplain.result import Counterfactuals
 
 __all__ = ["CounterfactualExplainer"]
 
+# Share of X's range by which exact coordinates may fail to return x: float32 flows are a hundred times better.
+NOT_INVERTIBLE = 1e-2
+
 
 class CounterfactualExplainer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Base of all explainers; see `PLACEExplainer` for what the parameters mean."""
+
+    # What an explainer does not offer as a parameter, at its usual value.
+    clip = "straight_through"
+    density = None
+    ink_quantile: float | None = None
+    needs_valid = True
+    step_sizes = {"normalized": 0.1, "adam": 0.05}
 
     def _terms(self) -> list[Term]:
         """The objective of the paper: terms with weights."""
@@ -71,44 +82,75 @@ class CounterfactualExplainer(OneToOneFeatureMixin, TransformerMixin, BaseEstima
         """
         self._check_parameters()
         X, y = read_samples(self, X, to_numpy(y), reset=True, image_shape=self.image_shape, data_range=self.data_range)
-        check_classification_targets(y)
         self.dtype_ = X.dtype
         self.device_ = infer_device(self.device, self.classifier)
-        labels = _check_classes(y)
         seed = draw_seed(self.random_state)
         self.column_rules_ = self._read_column_rules()
         budget = {"training_budget": self.training_budget, "verbose": self.verbose, "device": str(self.device_)}
-        self.classifier_ = adapt_classifier(
-            self.classifier, X, y, labels, layout=self.layout_, outputs=self.classifier_output,
-            seed=seed, **budget)
-        self.classes_ = self.classifier_.classes_
-        index = label_indices(y, self.classes_)
-        self.class_counts_ = np.bincount(index, minlength=len(self.classes_))
-        if self.class_counts_.min() < 2:
-            scarce = self.classes_[self.class_counts_.argmin()]
-            raise ValueError(f"The classifier knows the class {scarce!r}, of which y has {self.class_counts_.min()} "
-                             "rows; at least 2 are needed to learn what it looks like.")
+        kind = make_task(self._task_name(), self.classifier, y)
+        self.classifier_ = kind.adapt(
+            self.classifier, X, y, layout=self.layout_, outputs=self.classifier_output, seed=seed, **budget)
+        self.task_ = kind(self.classifier_, y)
+        if kind is Classification:
+            self.classes_ = self.task_.classes
+        else:  # fitted before, on labels
+            vars(self).pop("classes_", None)
+        index = self.task_.groups
 
         self.coordinates_, unfitted = make_coordinates(
-            self.coordinates, {"random_state": seed + 1, "data_range": self.data_range, **budget})
+            self._coordinates(), {"random_state": seed + 1, "data_range": self.data_range, **budget})
         if unfitted:
             self.coordinates_.fit(X)
-        mean, std = self.coordinates_.encode_dataset(X)
-        self.density_, unfitted = make_density(self.density, {"random_state": seed + 2, **budget})
+        self._check_coordinates(X)
+        rows = self._rows_to_encode(index, seed)
+        mean, std = self.coordinates_.encode_dataset(X[rows])
+        self.density_, unfitted = self._make_density({"random_state": seed + 2, **budget})
         if unfitted:
-            self.density_.fit(mean, index, std=std)
+            self.density_.fit(mean, index[rows], std=std)
         self.opinions_ = None
         if self._opinion_members():
             self.opinions_ = train_latent_ensemble(
-                mean, std, index, len(self.classes_), members=self._opinion_members(), seed=seed + 3, **budget)
+                mean, std, index[rows], len(self.classes_), members=self._opinion_members(), seed=seed + 3, **budget)
             self.opinions_.to(dtype=torch.from_numpy(mean).dtype)
         self.class_features_ = self._fit_features(X, index)
         self.greyness_ = None
-        if self.layout_.is_image:
+        if self.layout_.is_image and self.ink_quantile is not None:
             grey = greyness(torch.from_numpy(X), self.data_range).numpy()
-            self.greyness_ = [np.sort(grey[index == k]) for k in range(len(self.classes_))]
+            self.greyness_ = [np.sort(grey[index == k]) for k in range(len(self.task_.counts))]
         self.scale_ = X.std(0)
         return self
+
+    def _task_name(self) -> str:
+        return "classification"
+
+    def _coordinates(self) -> Any:
+        """What `make_coordinates` is asked for."""
+        return self.coordinates
+
+    def _make_density(self, defaults: dict[str, Any]) -> tuple[ClassDensity, bool]:
+        """The density of codes, and whether it still has to be fitted."""
+        return make_density(self.density, defaults)
+
+    def _rows_to_encode(self, groups: np.ndarray, seed: int) -> np.ndarray:
+        """Training rows whose codes the density is fitted on: all of them."""
+        return np.arange(len(groups))
+
+    def _check_coordinates(self, X: np.ndarray) -> None:
+        """Fitted coordinates of the user's own must be of samples like X, and exact ones must return them."""
+        layout = self.coordinates_.layout_
+        if layout.net_shape != self.layout_.net_shape:
+            raise ValueError(
+                f"The coordinates were fitted on samples of shape {layout.net_shape}, but X has {self.layout_.net_shape}. "
+                "Pass X in that shape, or coordinates that are not fitted yet.")
+        if self.coordinates_.exact:
+            some = X[:TILE]
+            back = self.coordinates_._tiled(self.coordinates_.decode, self.coordinates_.encode_dataset(some)[0])
+            error = np.abs(back - some).max() / max(float(np.abs(some - some.mean(0)).max()), 1e-12)
+            if not error < NOT_INVERTIBLE:
+                raise ValueError(
+                    f"The {type(self.coordinates_).__name__} is not invertible on X: decode(encode(x)) differs from x by up "
+                    f"to {error:.2g} of X's range. Its weights are damaged or were trained on other data; fit it again, or "
+                    "pass X as float64.")
 
     def _opinion_members(self) -> int:
         return 0
@@ -176,25 +218,30 @@ class CounterfactualExplainer(OneToOneFeatureMixin, TransformerMixin, BaseEstima
         check_is_fitted(self)
         started, container = time.perf_counter(), "torch" if isinstance(X, Tensor) else "numpy"
         X = self._read(X)
-        run = Run(self, record_path)
-        proba = self.classifier_.predict_proba(X)
-        source = proba.argmax(1)
-        target = resolve_target(self.target if target is None else target, self.classes_, proba)
-        found = run.rows(X, source, target, n_jobs)
-        return self._result(found, X, container, proba, source, target, time.perf_counter() - started)
+        goal = self._goal(X, self.target if target is None else target)
+        found = Run(self, record_path).rows(X, goal, n_jobs)
+        return self._result(found, X, container, goal, time.perf_counter() - started)
+
+    def _refine(self) -> int:
+        return int(self.refine)
+
+    def _goal(self, X: np.ndarray, target: Any) -> Goal:
+        """What is wanted of each row."""
+        return self.task_.goal(self.classifier_, X, target)
 
     def _typical_quantile(self) -> float:
         return 0.5
 
-    def _result(self, found: dict[str, Any], X: np.ndarray, container: str, proba: np.ndarray, source: np.ndarray,
-                target: np.ndarray, seconds: float) -> Counterfactuals:
+    def _result(self, found: dict[str, Any], X: np.ndarray, container: str, goal: Goal, seconds: float) -> Counterfactuals:
         """Judge what was found, on the very array that is returned."""
         x_cf = np.ascontiguousarray(found["x_cf"])
-        proba_after = self.classifier_.predict_proba(x_cf)
-        prediction, rows = proba_after.argmax(1), np.arange(len(X))
-        valid, still = prediction == target, source == target
-        reached = found["finished"] & (found["done"] if self.stop == "conditions" else True)
-        status = np.select([still, valid & reached, valid], ["already_target", "converged", "step_budget"], "not_found")
+        judged = self.task_.judge(self.classifier_, x_cf, goal)
+        judged["valid"] = valid = judged["valid"] | goal.still
+        # "maximize" and "minimize" have no value to reach: moving the right way is all that is asked
+        endless = np.isinf(goal.rows["low"]) & (goal.rows["low"] == goal.rows["high"]) if "low" in goal.rows else False
+        found["held"] = {name: held | (endless & valid) for name, held in found["held"].items()}
+        reached = endless | (found["finished"] & (found["done"] if self.stop == "conditions" else True))
+        status = np.select([goal.still, valid & reached, valid], ["already_target", "converged", "step_budget"], "not_found")
         if (status == "not_found").any() or (status == "step_budget").any():
             warnings.warn(
                 f"{(status == 'not_found').sum()} of {len(X)} rows did not reach their target and "
@@ -205,13 +252,12 @@ class CounterfactualExplainer(OneToOneFeatureMixin, TransformerMixin, BaseEstima
         return Counterfactuals(
             x=restore_samples(X, layout), x_cf=restore_samples(x_cf, layout),
             reconstruction=restore_samples(found["reconstruction"], layout), container=container,
-            source=self.classes_[source], target=self.classes_[target], prediction=self.classes_[prediction],
-            proba_before=proba[rows, target], proba_after=proba_after[rows, target], valid=valid, status=status,
+            target=goal.asked, status=status, **judged,
             n_steps=found["n_steps"], z=found["z0"], z_cf=found["z"],
             distance=np.linalg.norm(found["z"] - found["z0"], axis=1),
             distance_x=np.linalg.norm(flat(x_cf - X), axis=1),
             log_density=found["log_density"],
-            density_percentile=self.density_.percentile(found["log_density"], target),
+            density_percentile=self.density_.percentile(found["log_density"], goal.rows["target"]),
             reconstruction_error=np.linalg.norm(flat(found["reconstruction"] - X), axis=1),
             conditions=found["held"],
             surrogate_valid=found["search_valid"] if self.classifier_.is_surrogate else None,
@@ -220,8 +266,8 @@ class CounterfactualExplainer(OneToOneFeatureMixin, TransformerMixin, BaseEstima
 
     def _metadata(self, seconds: float) -> dict[str, Any]:
         return {
-            "explainer": type(self).__name__, "parameters": repr(self), "classes": self.classes_.tolist(),
-            "class_counts": self.class_counts_.tolist(), "n_train": int(self.class_counts_.sum()),
+            "explainer": type(self).__name__, "parameters": repr(self), "n_train": int(self.task_.counts.sum()),
+            **self.task_.metadata(),
             "data_range": list(self.data_range), "is_image": self.layout_.is_image,
             "user_shape": list(self.layout_.user_shape), "net_shape": list(self.layout_.net_shape),
             "feature_names": [str(name) for name in getattr(self, "feature_names_in_", ())] or None,
@@ -249,10 +295,13 @@ class CounterfactualExplainer(OneToOneFeatureMixin, TransformerMixin, BaseEstima
         return X
 
     def predict(self, X: Any) -> np.ndarray:
-        """The explained classifier's labels, shape (n,)."""
-        proba = self.predict_proba(X)
-        return self.classes_[proba.argmax(1)]
+        """The explained model's labels, or values, shape (n,)."""
+        check_is_fitted(self)
+        if not hasattr(self, "classes_"):
+            return self.classifier_.predict(self._read(X))
+        return self.classes_[self.predict_proba(X).argmax(1)]
 
+    @available_if(lambda self: getattr(self, "task_", None) is None or hasattr(self, "classes_"))
     def predict_proba(self, X: Any) -> np.ndarray:
         """The explained classifier's probabilities, shape (n, K), columns as in ``classes_``."""
         check_is_fitted(self)
@@ -262,7 +311,8 @@ class CounterfactualExplainer(OneToOneFeatureMixin, TransformerMixin, BaseEstima
         """log p(z|y) of each row's code in nats, shape (n,); without `y`, log p(z) over all classes."""
         check_is_fitted(self)
         Z, _ = self.coordinates_.encode_dataset(self._read(X))
-        return self.density_.score_samples(Z, None if y is None else label_indices(y, self.classes_))
+        return self.density_.score_samples(
+            Z, None if y is None or not hasattr(self, "classes_") else label_indices(y, self.classes_))
 
     def score(self, X: Any, y: Any = None) -> float:
         """How good the counterfactuals of `X` are, in [0, 1]; larger is better. What `GridSearchCV` maximises.
@@ -294,12 +344,3 @@ class CounterfactualExplainer(OneToOneFeatureMixin, TransformerMixin, BaseEstima
         twin.classifier = self.classifier
         return twin
 
-
-def _check_classes(y: np.ndarray) -> np.ndarray:
-    labels, counts = np.unique(y, return_counts=True)
-    if len(labels) < 2:
-        raise ValueError(f"y has 1 class ({labels[0]!r}); a counterfactual needs at least 2 to choose from.")
-    if counts.min() < 2:
-        raise ValueError(f"The class {labels[counts.argmin()]!r} has 1 row in y; at least 2 rows a class are needed. "
-                         "Add rows of it, or leave the class out.")
-    return labels

@@ -7,12 +7,12 @@ from typing import Any
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 
-from cfexplain.coordinates import VAE, Autoencoder, Coordinates, Identity, PretrainedCoordinates
+from cfexplain.coordinates import GAN, VAE, Autoencoder, Coordinates, Flow, Identity, PretrainedCoordinates
 from cfexplain.density import ConditionalFlow
 
 __all__ = ["make_coordinates", "make_density"]
 
-NAMED = {"vae": VAE, "autoencoder": Autoencoder, "identity": Identity}
+NAMED = {"vae": VAE, "autoencoder": Autoencoder, "identity": Identity, "flow": Flow, "gan": GAN}
 
 
 def make_coordinates(spec: Any, defaults: dict[str, Any]) -> tuple[Coordinates, bool]:

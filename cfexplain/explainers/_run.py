@@ -12,6 +12,7 @@ from joblib import Parallel, delayed
 from torch import Tensor
 
 from cfexplain._tiles import TILE, in_tiles
+from cfexplain.coordinates.clip import clipped
 from cfexplain.coordinates.detail import render
 from cfexplain.explainers._running import one_thread, progress_bar, with_smaller_tiles
 from cfexplain.objective import Objective, Point, Term, TypicalFeatures
@@ -19,6 +20,7 @@ from cfexplain.search import Found, SearchOptions, search
 
 if TYPE_CHECKING:
     from cfexplain.explainers._base import CounterfactualExplainer
+    from cfexplain.explainers._tasks import Goal
 
 __all__ = ["Run"]
 
@@ -38,24 +40,26 @@ class Run:
 
     def __init__(self, explainer: CounterfactualExplainer, record_path: bool):
         self.explainer = explainer
-        self.objective = Objective(explainer._terms())
+        self.objective = Objective(explainer._terms(), explainer.needs_valid)
         self.detail = detail_mode(explainer)
         self.options = search_options(explainer, record_path)
 
-    def rows(self, X: np.ndarray, source: np.ndarray, target: np.ndarray, n_jobs: int | None) -> dict[str, Any]:
+    def rows(self, X: np.ndarray, goal: Goal, n_jobs: int | None) -> dict[str, Any]:
         """Arrays a row, on the CPU: ``x_cf``, ``z0``, ``z``, ``reconstruction``, ``log_density``, ``held`` (by
-        condition), … of `X` (n, ...), with classes as indices."""
+        condition), … of `X` (n, ...)."""
+        wanted = {**goal.rows, "still": goal.still}
         if n_jobs is None or n_jobs == 1:
-            return self._blocks(X, source, target)
+            return self._blocks(X, wanted)
         cuts = np.array_split(np.arange(len(X)), max(1, min(len(X) // TILE, 4 * abs(n_jobs))))
         return _joined(Parallel(n_jobs=n_jobs)(
-            delayed(_in_worker)(self, X[cut], source[cut], target[cut]) for cut in cuts))
+            delayed(_in_worker)(self, X[cut], {name: rows[cut] for name, rows in wanted.items()}) for cut in cuts))
 
-    def _blocks(self, X: np.ndarray, source: np.ndarray, target: np.ndarray) -> dict[str, Any]:
+    def _blocks(self, X: np.ndarray, wanted: dict[str, np.ndarray]) -> dict[str, Any]:
         blocks, options = [], self.options
         with progress_bar(len(X), bool(self.explainer.verbose)) as bar, self.explainer.classifier_.frozen():
             for first in range(0, len(X), BLOCK):
-                some = [rows[first : first + BLOCK] for rows in (X, source, target)]
+                cut = slice(first, first + BLOCK)
+                some = (X[cut], {name: rows[cut] for name, rows in wanted.items()})
                 report = None if bar is None else (lambda done, step, first=first: bar(first + done, step))
                 block = with_smaller_tiles(
                     lambda tile, some=some, report=report, options=options:
@@ -65,12 +69,11 @@ class Run:
                 blocks.append(block)
         return _joined(blocks)
 
-    def prepare(self, X: np.ndarray, source: np.ndarray, target: np.ndarray) -> tuple[dict[str, Tensor], Tensor]:
+    def prepare(self, X: np.ndarray, wanted: dict[str, np.ndarray]) -> tuple[dict[str, Tensor], Tensor]:
         """What the search knows of each row, on the device, and where it starts."""
         ex = self.explainer
         x = torch.from_numpy(X).to(ex.device_)
-        rows = {"x": x, "source": torch.from_numpy(source).to(ex.device_),
-                "target": torch.from_numpy(target).to(ex.device_)}
+        rows = {"x": x, **{name: torch.from_numpy(values).to(ex.device_) for name, values in wanted.items()}}
         with torch.no_grad():
             rows["z0"] = in_tiles(ex.coordinates_.encode, x)
             rows["reconstruction"] = in_tiles(ex.coordinates_.decode, rows["z0"])
@@ -82,11 +85,11 @@ class Run:
             rows |= {name: torch.as_tensor(limit).to(rows["z0"])[rows["target"]] for name, limit in limits.items()}
             return rows, self._start(rows)
 
-    def _block(self, X: np.ndarray, source: np.ndarray, target: np.ndarray, options: SearchOptions,
+    def _block(self, X: np.ndarray, wanted: dict[str, np.ndarray], options: SearchOptions,
                report: Callable | None) -> dict[str, Any]:
-        rows, start = self.prepare(X, source, target)
+        rows, start = self.prepare(X, wanted)
         x = rows["x"]
-        moving = np.flatnonzero(source != target)
+        moving = np.flatnonzero(~wanted["still"])
         found = search(
             lambda z, some: self.objective.evaluate(self.point(z, some)), start[moving], rows["z0"][moving],
             {name: values[moving] for name, values in rows.items()}, options, report)
@@ -97,7 +100,7 @@ class Run:
             x_cf, log_density, valid, opinion, *held = in_tiles(
                 lambda z, *values: self._judged(z, dict(zip(names, values, strict=True))), z, *rows.values(),
                 tile=options.tile)
-        still = (rows["source"] == rows["target"]).view(-1, *[1] * (x.ndim - 1))
+        still = rows["still"].view(-1, *[1] * (x.ndim - 1))
         block: dict[str, Any] = {
             "x_cf": torch.where(still, x, x_cf), "z0": rows["z0"], "z": z, "reconstruction": rows["reconstruction"],
             "log_density": log_density, "search_valid": valid, "opinion": opinion,
@@ -113,8 +116,7 @@ class Run:
         point = self.point(z, rows)
         opinion = torch.zeros_like(point.log_density) if self.explainer.opinions_ is None else point.opinion
         held = self.objective.conditions(point)
-        valid = point.logits.argmax(1) == point.target
-        return (point.x, point.log_density, valid, opinion > 0, *(held[name] for name in self._conditions()))
+        return (point.x, point.log_density, point.valid, opinion > 0, *(held[name] for name in self._conditions()))
 
     def _conditions(self) -> list[str]:
         return [term.name for term in self.objective.terms if type(term).holds is not Term.holds]
@@ -131,7 +133,8 @@ class Run:
 
     def point(self, z: Tensor, rows: dict[str, Tensor]) -> Point:
         ex = self.explainer
-        return Point(z, rows, self._decode, self._classify, ex.density_.log_prob, ex.opinions_, ex.class_features_)
+        return ex.task_.point(
+            z, rows, self._decode, self._classify, ex.density_.log_prob, ex.opinions_, ex.class_features_)
 
     def _classify(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         ex = self.explainer
@@ -143,6 +146,8 @@ class Run:
         """x′: decoded, with the detail that the coordinates lost put back, within the rules for columns."""
         ex = self.explainer
         x = ex.coordinates_.decode(z)
+        if ex.layout_.is_image:
+            x = clipped(x, ex.clip, ex.data_range)
         if self.detail != "decoder":
             x = render(x, rows["x"], rows["reconstruction"], self.detail, tau=ex.tau,
                        data_range=ex.data_range if ex.layout_.is_image else None)
@@ -171,12 +176,12 @@ def search_options(explainer: CounterfactualExplainer, record_path: bool) -> Sea
         raise ValueError(f"start={start!r} is not known; choose 'latent', 'swap', or a share of the way in [0, 1].")
     step, tile = explainer.step_size, explainer.batch_size
     if step is None:
-        step = 0.05 if explainer.update == "adam" else 0.1
+        step = explainer.step_sizes[explainer.update]
     if tile == "auto":
         tile = TILE if explainer.device_.type == "cpu" else 512
     return SearchOptions(
         update=explainer.update, step_size=float(step), max_steps=int(explainer.max_steps), stop=explainer.stop,
-        patience=int(explainer.patience), refine=int(explainer.refine), tile=int(tile), record_path=record_path)
+        patience=int(explainer.patience), refine=explainer._refine(), tile=int(tile), record_path=record_path)
 
 
 def _paths(found: Found, moving: np.ndarray, z0: np.ndarray) -> list[np.ndarray]:
@@ -202,6 +207,6 @@ def _joined(blocks: list[dict[str, Any]]) -> dict[str, Any]:
     return joined
 
 
-def _in_worker(run: Run, *rows: np.ndarray) -> dict[str, Any]:
+def _in_worker(run: Run, X: np.ndarray, wanted: dict[str, np.ndarray]) -> dict[str, Any]:
     with one_thread():
-        return run._blocks(*rows)
+        return run._blocks(X, wanted)

@@ -9,6 +9,7 @@ import numpy as np
 
 from cfexplain._arrays import Layout
 from cfexplain._optional import optional_import
+from cfexplain._words import is_regression
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -173,15 +174,20 @@ def _short(text: Any, most: int) -> str:
 
 
 def _title(row: Counterfactuals, most: int) -> str:
-    """``4 → 9``, in two lines where the labels are long."""
-    source, target = _short(row.source[0], most), _short(row.target[0], most)
+    """``4 → 9``, in two lines where the labels are long; of a regression ``2.1 → 7``, the value and what is wanted."""
+    source, target = _short(_source(row), most), _short(row.target[0], most)
     return f"{source} → {target}" if len(source) + len(target) < most - 2 else f"{source}\n→ {target}"
+
+
+def _source(row: Counterfactuals) -> Any:
+    return f"{row.source[0]:.3g}" if is_regression(row) else row.source[0]
 
 
 def _facts(row: Counterfactuals) -> str:
     percentile = row.density_percentile[0]
     typical = "" if np.isnan(percentile) else f"percentile {percentile:.0f}"
-    return "\n".join(line for line in (f"p {_probability(row.proba_after[0])}", typical) if line)
+    said = f"says {row.prediction[0]:.3g}" if is_regression(row) else f"p {_probability(row.proba_after[0])}"
+    return "\n".join(line for line in (said, typical) if line)
 
 
 def _probability(p: float) -> str:
@@ -215,7 +221,8 @@ def _draw_images(cf: Counterfactuals, axes: np.ndarray, figure: Figure | SubFigu
         axes[0, c].set_title(_title(row, 13), fontsize=11, fontweight="bold", pad=5)
         below, color = _facts(row), GREY
         if not row.valid[0]:
-            below, color = f"not valid\nstill {_short(row.prediction[0], 11)}\n{below}", VERMILLION
+            says = "" if is_regression(row) else f"\nstill {_short(row.prediction[0], 11)}"
+            below, color = f"not valid{says}\n{below}", VERMILLION
             if row.prediction[0] != row.source[0]:
                 below = below.replace("still", "says", 1)
             axes[ROWS.index("counterfactual"), c].spines[:].set(color=VERMILLION, linewidth=2, linestyle=(0, (4, 2)))
@@ -264,10 +271,11 @@ def _draw_changes(row: Counterfactuals, ax: Axes, most: int, slots: int) -> None
     else:
         ax.text(0.5, 0.5, "nothing changed", transform=ax.transAxes, ha="center", va="center", color=GREY)
         ax.set_xticks([])
-    title = f"{_short(row.source[0], 20)} → {_short(row.target[0], 20)}"
+    title = f"{_short(_source(row), 20)} → {_short(row.target[0], 20)}"
     ax.set_title(title, fontsize=11, fontweight="bold", loc="left", pad=20)
     facts = _facts(row).replace("\n", " · ")
     if not row.valid[0]:
-        facts = f"not valid (says {_short(row.prediction[0], 14)}) · {facts}"
+        facts = f"not valid · {facts}" if is_regression(row) else (
+            f"not valid (says {_short(row.prediction[0], 14)}) · {facts}")
     ax.annotate(facts, (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", va="bottom", fontsize=8,
                 color=GREY if row.valid[0] else VERMILLION)

@@ -1,0 +1,1 @@
+"""Diffeomorphic Counterfactuals with Generative Models (Dombrowski et al.), reproduced on real data."""

@@ -1,0 +1,245 @@
+"""Classification: MNIST 4 → 9, smiles both ways, healthy → pneumonia; by flows, and by a VAE and a GAN.
+
+Each search is made in Z and in X (the adversarial control) on the same test images, and judged by what took no part in it:
+a second network, a linear oracle, class-wise autoencoders (IM1), nearest real images.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.frozen import FrozenEstimator
+from sklearn.metrics import balanced_accuracy_score
+from torch import nn
+
+from benchmarks._common import RESULTS, trained
+from benchmarks.diffeomorphic.networks import flow, smile_split
+from benchmarks.measures import Judges, digit_judge, face_judge, sharpness
+from benchmarks.place_faces import moved, train_smile_net
+from cfexplain import DiffeomorphicExplainer, GradientExplainer
+from cfexplain.classifiers._training import train_classifier
+from cfexplain.coordinates import GAN, VAE, Autoencoder, Coordinates, Flow
+from cfexplain.datasets import load_mnist, load_pneumonia
+from cfexplain.metrics import class_autoencoders, distance_to_class, im1, neighbour_share
+
+# Learning rates and steps of the authors' README
+PUBLISHED = {"mnist": dict(x=5e-4, z=5e-2, steps=2000), "faces": dict(x=7e-4, z=5e-3, steps=1000),
+             "xray": dict(x=5e-4, z=5e-3, steps=1000)}
+SHOWN = 12
+
+
+@dataclass
+class Case:
+    """What one data set brings: images (n, H, W), classes 0..K-1, the explained network and its judges."""
+
+    name: str
+    X: np.ndarray
+    y: np.ndarray
+    X_test: np.ndarray
+    y_test: np.ndarray
+    net: nn.Module
+    judges: Judges
+    experts: dict[int, Coordinates]
+    pairs: list[tuple[int, int]]
+    labels: list[str]
+
+    def accuracy(self) -> dict[str, float]:
+        """Balanced accuracy on test images."""
+        explainer = GradientExplainer(self.net, task="classification").fit(self.X[:2000], self.y[:2000])
+        said = {"classifier": explainer.predict(self.X_test), "judge": self.judges.predict(self.X_test),
+                "svm": self.judges.svm_predict(self.X_test)}
+        return {name: float(balanced_accuracy_score(self.y_test, labels)) for name, labels in said.items()}
+
+
+def load_case(name: str, quick: bool) -> Case:
+    """Data, networks and judges of `name`, trained once."""
+    if name == "mnist":
+        X, y, X_test, y_test = load_mnist(size=28)
+        pairs, labels = [(4, 9)], [str(k) for k in range(10)]
+    elif name == "faces":
+        X, y, X_test, y_test = smile_split()
+        y, y_test = (y == "smile").astype(int), (y_test == "smile").astype(int)
+        pairs, labels = [(0, 1), (1, 0)], ["no smile", "smile"]
+    else:
+        X, y, X_test, y_test = load_pneumonia()
+        pairs, labels = [(0, 1)], ["healthy", "pneumonia"]
+    if quick:
+        X, y = X[:4000], y[:4000]
+    config = {"n": len(X), "version": 1}
+    if name == "faces":
+        net = trained("diffeo-faces-net", config, lambda: train_smile_net(X, y, 0))
+        judges = trained("diffeo-faces-judge", config, lambda: Judges.fit(
+            face_judge(), X, y, X_test, y_test, seed=5, updates=8 * len(X) // 200, augment=moved, lr=2e-3,
+            weight_decay=1e-2))
+    else:
+        net = trained(f"diffeo-{name}-net", config, lambda: train_classifier(
+            X[:, None], np.eye(len(labels))[y], updates=1000 if name == "mnist" else 600, seed=0))
+        judges = trained(f"diffeo-{name}-judge", config, lambda: Judges.fit(
+            nn.Sequential(nn.ZeroPad2d(2), *digit_judge(len(labels))), X, y, X_test, y_test, seed=100,
+            updates=1200 if name == "mnist" else 600))
+    classes = sorted({k for pair in pairs for k in pair})
+    some = np.isin(y, classes)
+    experts = trained(f"diffeo-{name}-experts", config, lambda: class_autoencoders(
+        X[some], y[some], Autoencoder(16, training_budget=0.8, random_state=0)))
+    return Case(name, X, y, X_test, y_test, net, judges, experts, pairs, labels)
+
+
+def searches(case: Case, generator: Coordinates) -> dict[str, Any]:
+    """Name -> explainer: the package's default, with a density term, as published, and the control in X."""
+    rates = PUBLISHED[case.name]
+    z: dict[str, Any] = dict(generator=FrozenEstimator(generator), random_state=0)
+    return {
+        "Z": DiffeomorphicExplainer(case.net, **z),
+        "Z, half step": DiffeomorphicExplainer(case.net, step_size=0.5 / 28, **z),
+        "Z, density": DiffeomorphicExplainer(case.net, plausibility_weight=0.1, **z),
+        "Z, Adam (published)": DiffeomorphicExplainer(case.net, update="adam", step_size=rates["z"],
+                                                      max_steps=rates["steps"], **z),
+        "X, Adam (published)": GradientExplainer(case.net, step_size=rates["x"], max_steps=rates["steps"], random_state=0),
+    }
+
+
+def measure(case: Case, name: str, explainer: Any, generator: Coordinates, x: np.ndarray, source: int, target: int,
+            fit_rows: int) -> tuple[dict[str, Any], np.ndarray]:
+    """Explain `x` and judge it: the paper's figures and ours, for one search."""
+    explainer.fit(case.X[:fit_rows], case.y[:fit_rows])
+    started = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cf = explainer.explain(x, target=target)
+    seconds = time.perf_counter() - started
+    row = {"direction": f"{case.labels[source]} → {case.labels[target]}", "search": name, "rows": len(x),
+           "success": float((cf.proba_after > explainer.confidence).mean()), "valid": float(cf.valid.mean()),
+           **judged(case, generator, x, np.asarray(cf), source, target),
+           "l2_z_path": float(cf.distance.mean()) if name.startswith("Z") else None,
+           "reconstruction_l2": float(cf.reconstruction_error.mean()),
+           "steps": float(np.median(cf.n_steps)), "seconds": seconds}
+    print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
+    return row, np.asarray(cf)
+
+
+def judged(case: Case, generator: Coordinates, x: np.ndarray, images: np.ndarray, source: int, target: int,
+           ) -> dict[str, float]:
+    """What judges and real images say of `images`, made from `x` (or of real images, with `x` themselves)."""
+    of_source = case.X[case.y == source][:1000]
+    stored = (np.round(images * 255) / 255).astype(np.float32)  # as a file holds them
+    row = {
+        "judge": float((case.judges.predict(images) == target).mean()),
+        "svm": float((case.judges.svm_predict(images) == target).mean()),
+        "im1": float(im1(images, case.experts[source], case.experts[target]).mean()),
+        "neighbour_share": float(neighbour_share(images, case.X, case.y, target, k=10, source=source).mean()),
+        "realism": float(np.median(case.judges.realism(images, target))),
+        "sharpness": float(np.median(sharpness(images) / sharpness(x))),
+        "l2_x": float(np.linalg.norm((images - x).reshape(len(x), -1), axis=1).mean()),
+        "l2_x_to_class": float(distance_to_class(images, of_source).mean()),
+    }
+    if generator.encodes_at_once:
+        z, z0 = generator.transform(stored), generator.transform(x)
+        row |= {"l2_z": float(np.linalg.norm(z - z0, axis=1).mean()),
+                "l2_z_to_class": float(distance_to_class(z, generator.transform(of_source[:300])).mean())}
+    if isinstance(generator, Flow):
+        row["bits_per_dim"] = float(generator.bits_per_dim(stored).mean())
+    return row
+
+
+def experiment(case: Case, name: str, generator: Coordinates, rows: int, quick: bool,
+               pictures: dict[str, list[tuple[str, np.ndarray]]], only: tuple[str, ...] = ()) -> dict[str, Any]:
+    """All searches with one generator, both ways where there are two."""
+    table = []
+    for source, target in case.pairs:
+        at_hand = GradientExplainer(case.net, task="classification").fit(case.X[:2000], case.y[:2000])
+        right = np.flatnonzero((case.y_test == source) & (at_hand.predict(case.X_test) == source))[:rows]
+        x = case.X_test[right]
+        strips = pictures.setdefault(f"{case.labels[source]} → {case.labels[target]}", [("original", x[:SHOWN])])
+        for search, explainer in searches(case, generator).items():
+            if only and search not in only:
+                continue
+            label = f"{name}: {search}" if search.startswith("Z") else search
+            if any(label == done for done, _ in strips):
+                continue
+            row, images = measure(case, search, explainer, generator, x, source, target, 500 if quick else 4000)
+            table.append(row)
+            strips.append((label, images[:SHOWN]))
+        real = case.X_test[case.y_test == target][:len(x)]
+        for kind, images in (("original", x), ("real target", real)):
+            table.append({"direction": table[-1]["direction"], "search": kind, "rows": len(images),
+                          **judged(case, generator, images, images, source, target)})
+    result: dict[str, Any] = {"generator": name, "table": table}
+    if isinstance(generator, Flow):
+        test = case.X_test[:1000]
+        back = generator.inverse_transform(generator.transform(test))
+        result |= {
+            "bits_per_dim_test": float(generator.bits_per_dim(test).mean()), "n_bits": generator.n_bits,
+            "round_trip": float(np.abs(back - test).max()),
+            "parameters": sum(p.numel() for p in generator.module_.parameters()),
+            "updates": sum(1 for _ in generator.history_), "training": repr(generator)}
+    else:
+        result["inversion_rms"] = float(np.sqrt(np.square(
+            generator.inverse_transform(generator.transform(case.X_test[:100])) - case.X_test[:100]).mean()))
+    return result
+
+
+def approximate(kind: str, quick: bool) -> Coordinates:
+    """A VAE or a GAN of MNIST's 28×28 images."""
+    X = load_mnist(size=28)[0]
+    budget = 0.05 if quick else 1.0
+    if kind == "VAE":
+        return trained("diffeo-mnist-vae", {"budget": budget}, lambda: VAE(
+            training_budget=2 * budget, random_state=0, verbose=1).fit(X))
+    return trained("diffeo-mnist-gan", {"budget": budget}, lambda: GAN(
+        training_budget=budget, random_state=0, verbose=1).fit(X[:20_000]))
+
+
+def run(name: str, quick: bool) -> dict[str, Any]:
+    """The experiment `name`: "mnist", "faces", "xray", or "approximate" (VAE and GAN on MNIST)."""
+    torch.manual_seed(0)
+    case = load_case("mnist" if name == "approximate" else name, quick)
+    pictures: dict[str, list[tuple[str, np.ndarray]]] = {}
+    rows = 24 if quick else {"mnist": 500, "faces": 200, "xray": 200, "approximate": 100}[name]
+    if name == "approximate":
+        only = ("Z", "Z, Adam (published)", "X, Adam (published)")
+        parts = [experiment(case, kind, approximate(kind, quick), rows, quick, pictures, only) for kind in ("VAE", "GAN")]
+    else:
+        kinds = ("glow", "realnvp") if name == "mnist" else ("glow",)
+        parts = [experiment(case, kind, flow(f"{name}-{kind}", quick), rows, quick, pictures) for kind in kinds]
+    swept = sweep(case, flow("mnist-glow", quick), quick) if name == "mnist" else None
+    draw(pictures, RESULTS / f"diffeomorphic_{name}{'_quick' if quick else ''}.png")
+    return {"accuracy": case.accuracy(), "generators": parts, "published": PUBLISHED[case.name],
+            "confidence_sweep": swept}
+
+
+def sweep(case: Case, generator: Coordinates, quick: bool) -> list[dict[str, float]]:
+    """The same images at rising confidence (figure 18), in one batched call."""
+    source, target = case.pairs[0]
+    explainer = DiffeomorphicExplainer(case.net, generator=FrozenEstimator(generator), step_size=0.2 / 28, random_state=0)
+    explainer.fit(case.X[:500], case.y[:500])
+    x = case.X_test[(case.y_test == source) & (explainer.predict(case.X_test) == source)][:SHOWN]
+    levels = (0.25, 0.5, 0.75, 0.9, 0.99)
+    found = explainer.confidence_sweep(x, target, levels)
+    draw({f"{case.labels[source]} → {case.labels[target]}": [("original", x), *(
+        (f"Λ = {level}", np.asarray(cf)) for level, cf in zip(levels, found, strict=True))]},
+        RESULTS / f"diffeomorphic_sweep{'_quick' if quick else ''}.png")
+    return [{"confidence": level, "reached": float(cf.conditions["decision"].mean()), "steps": float(np.median(cf.n_steps)),
+             "judge": float((case.judges.predict(np.asarray(cf)) == target).mean()), "l2_x": float(cf.distance_x.mean())}
+            for level, cf in zip(levels, found, strict=True)]
+
+
+def draw(pictures: dict[str, list[tuple[str, np.ndarray]]], file: Any) -> None:
+    """A strip of images for each search."""
+    from matplotlib.figure import Figure
+
+    lines = [(f"{title}\n{name}" if i == 0 else name, images) for title, strips in pictures.items()
+             for i, (name, images) in enumerate(strips)]
+    figure = Figure(figsize=(11, 0.85 * len(lines)))
+    for axes, (name, images) in zip(np.atleast_1d(figure.subplots(len(lines))), lines, strict=True):
+        axes.imshow(np.concatenate(list(images), 1), cmap="gray", vmin=0, vmax=1)
+        axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+        axes.set_xticks([])
+        axes.set_yticks([])
+    figure.subplots_adjust(0.2, 0.0, 1.0, 1.0, hspace=0.04)
+    RESULTS.mkdir(exist_ok=True)
+    figure.savefig(file, dpi=75, bbox_inches="tight")

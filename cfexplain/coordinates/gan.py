@@ -1,0 +1,296 @@
+"""A dcGAN trained on the images at hand, and its inverse by inversion."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import ArrayLike
+from skorch import NeuralNet
+from skorch.callbacks import PassthroughScoring
+from torch import Tensor, nn
+
+from cfexplain._random import draw_seed, seeded_torch
+from cfexplain._training import Rows, train_network
+from cfexplain._training_callbacks import Bar
+from cfexplain.coordinates._base import Coordinates
+from cfexplain.coordinates.generator import inversion_errors
+from cfexplain.coordinates.inversion import Inversion, Inverter
+from cfexplain.nets.gan import Discriminator, GANNet, refresh_statistics
+
+__all__ = ["GAN"]
+
+# Two time scales (Heusel et al., 2017): with equal rates, or with momentum, digits need several times the updates.
+CRITIC_LR = 3.0
+
+
+class GAN(Coordinates):
+    """Latents z ~ N(0, I) of a dcGAN: sharp images, but no encoder of its own.
+
+    A generator G and a spectrally normalised discriminator are trained in turns with the hinge loss, the discriminator at
+    three times the learning rate; G's weights are averaged over the updates. `encode` is inversion (eq. 11 of
+    Diffeomorphic Counterfactuals): Adam over z, from the guess of an encoder that was trained on pairs (G(z), z) and from
+    further starting points, for every row. It costs ``steps · restarts`` passes through G a row and is not differentiable
+    in x.
+
+    Parameters
+    ----------
+    latent_dim : int, default=64
+    width : int, default=24
+        Channels of the largest hidden layer of generator, discriminator and encoder; deeper layers have up to four times
+        as many.
+    inversion : Inversion, optional
+        Default: ``Inversion(steps=100, restarts=2)``, of which one restart begins at the encoder's guess.
+    image_shape : (C, H, W), optional
+        Reads rows of shape (d,) as images.
+    data_range : (low, high), default=(0, 1)
+        Of images.
+    batch_size : int, default=32
+    lr : float, default=2e-3
+        Adam's, of the generator; falls to zero over the last half.
+    training_budget : float, default=1.0
+        Multiplies the gradient updates: 2500 of each network.
+    random_state : int, RandomState or None
+    verbose : int, default=0
+    device : str, default="cpu"
+
+    Attributes
+    ----------
+    latent_dim_, module_, layout_, dtype_
+        See `Coordinates`.
+    inversion_error_ : ndarray of shape (min(n, 256),)
+        Root mean square of G(encode(x)) − x, as a share of the width of `data_range`, of rows spread evenly over the X
+        of `fit`.
+    history_ : list of dict
+        Losses of each epoch.
+    seed_ : int
+        Drawn from `random_state`.
+
+    References
+    ----------
+    Goodfellow et al.: Generative Adversarial Nets, NeurIPS 2014. Radford et al.: dcGAN, ICLR 2016. Miyato et al.:
+    Spectral Normalization for GANs, ICLR 2018. Dombrowski et al.: Diffeomorphic Counterfactuals, section 2.4.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> images = load_digits().images / 16
+    >>> gan = GAN(latent_dim=8, width=8, training_budget=0.01, random_state=0).fit(images)
+    >>> gan.sample(3, random_state=0).shape, gan.transform(images[:3]).shape
+    ((3, 8, 8), (3, 8))
+    """
+
+    _updates = 2500
+
+    encodes_at_once = False
+
+    def __init__(
+        self,
+        latent_dim: int = 64,
+        *,
+        width: int = 24,
+        inversion: Inversion | None = None,
+        image_shape: tuple[int, ...] | None = None,
+        data_range: tuple[float, float] = (0.0, 1.0),
+        batch_size: int = 32,
+        lr: float = 2e-3,
+        training_budget: float = 1.0,
+        random_state: Any = None,
+        verbose: int = 0,
+        device: str = "cpu",
+    ):
+        self.latent_dim = latent_dim
+        self.width = width
+        self.inversion = inversion
+        self.image_shape = image_shape
+        self.data_range = data_range
+        self.batch_size = batch_size
+        self.lr = lr
+        self.training_budget = training_budget
+        self.random_state = random_state
+        self.verbose = verbose
+        self.device = device
+
+    def fit(self, X: ArrayLike | Tensor, y: Any = None) -> GAN:
+        """Train the networks on the images `X`, and measure the inversion error.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n, H, W), (n, C, H, W), or (n, d) with `image_shape`
+            Floats in ``data_range``.
+        y : ignored
+
+        Raises
+        ------
+        ValueError
+            X is a table or cannot be used, or a parameter is out of range.
+        DataRangeError
+            Images outside ``data_range``, or of integers.
+        FloatingPointError
+            Training ended in a loss that is not finite.
+        """
+        X = self._read_fit(X)
+        self._check_parameters()
+        self.latent_dim_ = int(self.latent_dim)
+        self.seed_ = draw_seed(self.random_state)
+        with seeded_torch(self.seed_):
+            self.module_ = self._make_module()
+            net, critic = self.module_.generator.net, Discriminator(self.layout_.net_shape, width=self.width)
+        u = net.to_units(torch.from_numpy(X).float()).clamp(0, 1)
+        updates = max(1, round(self._updates * self.training_budget))
+        self.history_ = _train_adversaries(
+            net, critic, u, updates=updates, lr=self.lr, batch_size=self.batch_size, seed=self.seed_,
+            device=self.device, verbose=self.verbose)
+        self._train_encoder(net, max(1, updates // 5))
+        self.module_.to(torch.from_numpy(X).dtype)
+        self.inversion_error_ = inversion_errors(self, X)
+        return self
+
+    def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
+        """Images G(z) of `n_samples` draws z ~ N(0, I), in the layout that X had at `fit`."""
+        z = np.random.default_rng(draw_seed(random_state)).normal(size=(n_samples, self.latent_dim_))
+        return self.inverse_transform(z)
+
+    def _make_module(self) -> Inverter:
+        """The networks, untrained, as the parameters, ``layout_`` and ``latent_dim_`` say."""
+        net = GANNet(self.layout_.net_shape, self.latent_dim_, width=self.width, data_range=self.data_range)
+        net.to(memory_format=torch.channels_last)
+        options = Inversion(steps=100, restarts=2) if self.inversion is None else self.inversion
+        return Inverter(_Generator(net), _Encoder(net), self.latent_dim_, options, self.seed_,
+                        torch.tensor(float(self.data_range[1] - self.data_range[0]))).eval()
+
+    def _train_encoder(self, net: GANNet, updates: int) -> None:
+        """Teach the encoder to guess z from G(z)."""
+        with seeded_torch(self.seed_ + 1), torch.no_grad():
+            z = torch.randn(min(20_000, 50 * updates), self.latent_dim_)
+            u = torch.cat([net.outputs(part.to(self.device)).sigmoid().cpu() for part in z.split(200)])
+
+        def loss(net: GANNet, rows: Rows, progress: float) -> Tensor:
+            return (net.moments(rows["u"])[0] - rows["z"]).square().mean(1)
+
+        train_network(net, loss, {"u": u, "z": z}, updates=updates, seed=self.seed_, lr=4e-3, batch_size=100,
+                      device=self.device, verbose=self.verbose, name="encoder of the GAN")
+
+    def _check_parameters(self) -> None:
+        if not self.layout_.is_image:
+            raise ValueError(
+                f"GAN draws images, but X is a table of {self.layout_.net_shape[0]} columns. Pass images (n, H, W) or "
+                "(n, C, H, W), or image_shape=(C, H, W) if the rows are flattened images; VAE() is for tables.")
+        for name in ("latent_dim", "batch_size", "width"):
+            value = getattr(self, name)
+            if int(value) != value or value < 1:
+                raise ValueError(f"{name}={value!r} must be a positive integer.")
+        for name in ("training_budget", "lr"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)!r} must be positive.")
+        if self.inversion is not None and not isinstance(self.inversion, Inversion):
+            raise TypeError(f"inversion must be an Inversion(...), got {type(self.inversion).__name__}.")
+
+
+class _Generator(nn.Module):
+    def __init__(self, net: GANNet):
+        super().__init__()
+        self.net = net
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.net.decode(z)
+
+
+class _Encoder(_Generator):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net.encode(x)
+
+
+# ------------------------------------------------------------------- training
+
+
+def _train_adversaries(net: GANNet, critic: Discriminator, u: Tensor, *, updates: int, lr: float, batch_size: int,
+                       seed: int, device: str, verbose: int) -> list[dict[str, Any]]:
+    """Train `net`'s generator against `critic` on images `u` in [0, 1]; the generator gets its averaged weights."""
+    batch_size = min(batch_size, len(u))
+    per_epoch = len(u) // batch_size
+    epochs = math.ceil(updates / per_epoch)
+    names = ("generator_loss", "discriminator_loss")
+    with seeded_torch(seed):
+        trainer = _Adversaries(
+            module=_Pair(net, critic).to(device, memory_format=torch.channels_last), criterion=nn.Identity,
+            optimizer=torch.optim.Adam, lr=lr, optimizer__betas=(0.0, 0.99), max_epochs=epochs, batch_size=batch_size,
+            iterator_train__shuffle=True, iterator_train__drop_last=True, train_split=None, verbose=0, device=device,
+            callbacks=[(name, PassthroughScoring(name, on_train=True)) for name in names]
+            + ([("bar", Bar("GAN", epochs * per_epoch))] if verbose else []),
+            total=epochs * per_epoch)
+        # Not trainer.fit: it would take a person's Ctrl-C for the end of training.
+        trainer.initialize()
+        trainer.notify("on_train_begin", X=u, y=None)
+        trainer.fit_loop(u, None)
+        trainer.notify("on_train_end", X=u, y=None)
+        net.decoder = trainer.average_
+        refresh_statistics(net.decoder, list(torch.randn(20, 200, net.latent_dim, device=device)))
+    net.eval().requires_grad_(False)
+    history = [{k: v for k, v in row.items() if k != "batches"} for row in trainer.history]
+    if not all(torch.isfinite(p).all() for p in net.decoder.parameters()):
+        raise FloatingPointError("Training the GAN ended in weights that are not finite. Try a smaller lr=.")
+    return history
+
+
+class _Pair(nn.Module):
+    def __init__(self, net: GANNet, critic: Discriminator):
+        super().__init__()
+        self.net, self.critic = net, critic
+
+
+class _Adversaries(NeuralNet):
+    """Each step: one update of the discriminator, one of the generator (hinge losses), one of the average."""
+
+    def __init__(self, *args: Any, total: int, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.total = total
+
+    def initialize_optimizer(self, *args: Any, **kwargs: Any) -> _Adversaries:
+        pair = self.module_
+        _, settings = self.get_params_for_optimizer("optimizer", pair.named_parameters())
+        self.optimizer_ = self.optimizer(pair.net.decoder.parameters(), **settings)
+        self.optimizer_critic_ = self.optimizer(pair.critic.parameters(), **settings)
+        self.average_ = copy.deepcopy(pair.net.decoder).requires_grad_(False)
+        self.done_ = 0
+        return self
+
+    def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
+        net, critic = self.module_.net, self.module_.critic
+        real = batch[0].to(self.device)
+        self._set_training(True)
+        lr = self.lr * min(1.0, 2 * (1 - self.done_ / self.total))
+        self.optimizer_.param_groups[0]["lr"] = lr
+        self.optimizer_critic_.param_groups[0]["lr"] = CRITIC_LR * lr
+        with torch.no_grad():
+            fake = self._drawn(len(real))
+        on_real, on_fake = critic(torch.cat([real, fake])).chunk(2)
+        critic_loss = F.relu(1 - on_real).mean() + F.relu(1 + on_fake).mean()
+        self._step(self.optimizer_critic_, critic_loss)
+        critic.requires_grad_(False)
+        loss = -critic(self._drawn(len(real))).mean()
+        self._step(self.optimizer_, loss)
+        critic.requires_grad_(True)
+        self.done_ += 1
+        # remembers a tenth of the updates so far, at most 200
+        share = 1 / min(200.0, 1 + self.done_ / 10)
+        with torch.no_grad():
+            for mean, now in zip(self.average_.parameters(), net.decoder.parameters(), strict=True):
+                mean.lerp_(now, share)
+        self.history.record_batch("generator_loss", loss.item())
+        self.history.record_batch("discriminator_loss", critic_loss.item())
+        return {"loss": loss.detach(), "y_pred": on_fake.detach()}
+
+    def _drawn(self, count: int) -> Tensor:
+        net = self.module_.net
+        return net.outputs(torch.randn(count, net.latent_dim, device=self.device)).sigmoid()
+
+    @staticmethod
+    def _step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()

@@ -1,0 +1,54 @@
+"""log p(z) under the prior that the coordinates were trained with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from cfexplain.coordinates import Coordinates
+from cfexplain.density._base import ClassDensity, or_impossible
+
+__all__ = ["Prior"]
+
+
+class Prior(ClassDensity):
+    """The base density of a flow, or the prior of a VAE or GAN, N(0, I): one density for all classes.
+
+    Nothing is trained. Percentiles are still a class's own: log p(z) of a counterfactual is ranked among the training
+    codes of its target.
+
+    Parameters
+    ----------
+    coordinates : Coordinates
+        Fitted. For a flow that is not whitened, log p(z) is that of the whitened code.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cfexplain.coordinates import Identity
+    >>> Z = np.random.default_rng(0).normal(size=(100, 2))
+    >>> prior = Prior(Identity().fit(Z)).fit(Z, np.repeat([0, 1], 50))
+    >>> prior.score_samples(np.zeros((1, 2))).round(3).tolist(), prior.percentile(0.0, 1)
+    ([-1.838], 100.0)
+    """
+
+    def __init__(self, coordinates: Coordinates):
+        self.coordinates = coordinates
+
+    def fit(self, Z: ArrayLike, y: ArrayLike | None = None, *, std: Any = None) -> Prior:
+        """Record the log densities of each class's codes `Z` (n, d)."""
+        Z = np.asarray(Z)
+        self.classes_, codes = np.unique(np.zeros(len(Z), dtype=int) if y is None else y, return_inverse=True)
+        densities = self.score_samples(Z)
+        self.log_densities_ = [np.sort(densities[codes == k]) for k in range(len(self.classes_))]
+        return self
+
+    def log_prob(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        return self.coordinates.log_prior(z)
+
+    def score_samples(self, Z: ArrayLike, y: Any = None) -> np.ndarray:
+        """log p(z) in nats, shape (n,); the same for every class."""
+        return or_impossible(self.coordinates._tiled(self.log_prob, np.asarray(Z)))
