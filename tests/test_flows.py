@@ -652,3 +652,13 @@ def test_an_interrupted_flow_goes_on(tmp_path, X):
     assert (tmp_path / "flow").exists()
     np.testing.assert_array_equal(Flow(**options).fit(X).score_samples(X), wanted)
     assert not (tmp_path / "flow").exists()
+
+
+def test_the_held_learning_rate_rises_stays_and_falls():
+    from cfexplain._training import _schedule
+
+    rates = _schedule("hold", 1.0, 1000).simulate(1000, 1.0)
+    np.testing.assert_allclose(rates[:3], [1 / 200, 2 / 200, 3 / 200])
+    np.testing.assert_allclose(rates[200:600], 1.0)
+    np.testing.assert_allclose(rates[800], 0.5)
+    assert rates[-1] == 0.02 and (np.diff(rates[600:]) <= 0).all()

@@ -190,7 +190,8 @@ class Flow(Coordinates):
         self.history_ = train_network(
             net, self._image_loss if is_image else self._table_loss, {"x": rows},
             updates=max(1, round((12_000 if is_image else 3_000) * self.training_budget)), seed=seed,
-            lr=self.lr or (2e-3 if is_image else 3e-3), batch_size=self.batch_size, clip=5.0, schedule="hold" if is_image else "one_cycle", ema=self.ema,
+            lr=self.lr or (2e-3 if is_image else 3e-3), batch_size=self.batch_size, clip=5.0,
+            schedule="hold" if is_image else "one_cycle", ema=self.ema,
             validation_fraction=0.05 if is_image else 0.1, checkpoint=self.checkpoint, device=self.device,
             verbose=self.verbose, name="flow")
         self.module_ = net.to(torch.from_numpy(X).dtype)
