@@ -6,6 +6,7 @@ A paper's class chooses coordinates, terms and stopping (`_terms`); everything e
 from __future__ import annotations
 
 import copy
+import math
 import time
 import warnings
 from typing import Any
@@ -51,6 +52,7 @@ class CounterfactualExplainer(OneToOneFeatureMixin, TransformerMixin, BaseEstima
     ink_quantile: float | None = None
     needs_valid = True
     step_sizes = {"normalized": 0.1, "adam": 0.05}
+    settle = math.inf
 
     def _terms(self) -> list[Term]:
         """The objective of the paper: terms with weights."""

@@ -180,7 +180,7 @@ def search_options(explainer: CounterfactualExplainer, record_path: bool) -> Sea
     if tile == "auto":
         tile = TILE if explainer.device_.type == "cpu" else 512
     return SearchOptions(
-        update=explainer.update, step_size=float(step), max_steps=int(explainer.max_steps), stop=explainer.stop,
+        update=explainer.update, step_size=float(step), settle=explainer.settle, max_steps=int(explainer.max_steps), stop=explainer.stop,
         patience=int(explainer.patience), refine=explainer._refine(), tile=int(tile), record_path=record_path)
 
 

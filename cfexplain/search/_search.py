@@ -8,6 +8,7 @@ copied and counted.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -52,6 +53,8 @@ class SearchOptions:
     update : {"normalized", "adam"}
     step_size : float
         Adam's learning rate, or the length of a normalized step in standard deviations a dimension.
+    settle : float
+        A row's steps grow shorter after so many of them, as 1/√count: one that only crosses its target to and fro lands.
     max_steps : int
         Gradient steps a row may take.
     stop : {"conditions", "converged"}
@@ -68,6 +71,7 @@ class SearchOptions:
 
     update: str = "normalized"
     step_size: float = 0.1
+    settle: float = math.inf
     max_steps: int = 100
     stop: str = "conditions"
     patience: int = 50
@@ -206,6 +210,8 @@ def _advance(evaluate: Callable, state: _State, rows: Mapping[str, Tensor], tile
 
     move, first, second = UPDATES[options.update](
         gradient, state.first[padded], state.second[padded], state.count[padded] + 1)
+    if options.settle < math.inf:
+        move = move * (options.settle / (state.count[padded] + 1)).sqrt().clamp(max=1)[:, None]
     descended = z - options.step_size * move
     # bisection: the interval's half that still holds the nearest point known to meet every condition
     refining = state.refined[padded] >= 0
