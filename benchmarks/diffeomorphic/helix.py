@@ -5,9 +5,10 @@
 Data on a helix in R³, classes its lower and upper half. Points of both classes, drawn as the data are, search for the other
 class until its probability exceeds 0.9: in X, and in the base space Z of a flow. How far from the helix do they end?
 
-The explained network and the published search (Adam, learning rate 0.03, at most 1,000 steps) are the paper's, but for
-one thing: it learns for 1,500 updates, not 3,000. After 3,000 its log-odds are no longer monotone along the helix, so that a
-search that keeps to the helix can end in a local optimum of the classifier; the searches marked "3000 updates" are of it.
+The explained network and the search (Adam, learning rate 0.03, at most 1,000 steps) are those of the authors' code, but for
+one thing: the network learns for 1,500 updates, not 3,000. After 3,000 its log-odds are no longer monotone along the helix:
+a search that keeps to the helix stops in a local optimum of the classifier, or leaves it there. Whether it then arrives is
+luck of the seeds; the rows marked "3000 updates" show it, for two seeds of the classifier.
 """
 
 from __future__ import annotations
@@ -35,16 +36,19 @@ PAPER = {"X": 2.34, "Z": 0.01}
 CONFIDENCE = 0.9
 FLOW: dict[str, Any] = dict(noise=0.01, batch_size=128, training_budget=0.3, random_state=0)
 ADAM: dict[str, Any] = dict(update="adam", step_size=0.03, max_steps=1000)
-# name -> where, how, and for how many updates the explained network has learned
-SEARCHES: dict[str, tuple[str, dict[str, Any], int]] = {
-    "Z, Adam 0.03 (published)": ("Z", ADAM, 1500),
-    "X, Adam 0.03 (published)": ("X", ADAM, 1500),
-    "Z, default (normalized)": ("Z", {}, 1500),
-    "X, normalized": ("X", dict(update="normalized"), 1500),
-    "X, default (Adam 0.005)": ("X", {}, 1500),
-    "Z, Adam 0.03, 3000 updates": ("Z", ADAM, 3000),
-    "X, Adam 0.03, 3000 updates": ("X", ADAM, 3000),
-    "Z, normalized 0.2, 3000 updates": ("Z", dict(step_size=0.2), 3000),
+# name -> where, how, and updates and seed of the explained network
+SEARCHES: dict[str, tuple[str, dict[str, Any], int, int]] = {
+    "Z, Adam 0.03": ("Z", ADAM, 1500, 0),
+    "X, Adam 0.03": ("X", ADAM, 1500, 0),
+    "Z, default (normalized)": ("Z", {}, 1500, 0),
+    "X, normalized": ("X", dict(update="normalized"), 1500, 0),
+    "X, default (Adam 0.005)": ("X", {}, 1500, 0),
+    "Z, Adam 0.03, 3000 updates": ("Z", ADAM, 3000, 0),
+    "X, Adam 0.03, 3000 updates": ("X", ADAM, 3000, 0),
+    "Z, default, 3000 updates": ("Z", {}, 3000, 0),
+    "Z, normalized 0.2, 3000 updates": ("Z", dict(step_size=0.2), 3000, 0),
+    "Z, Adam 0.03, 3000 updates, seed 1": ("Z", ADAM, 3000, 1),
+    "X, Adam 0.03, 3000 updates, seed 1": ("X", ADAM, 3000, 1),
 }
 BLUE, VERMILION, GREY, ORANGE = "#0072B2", "#D55E00", "#777777", "#E69F00"  # Okabe and Ito
 
@@ -80,6 +84,7 @@ def measure(cf: Counterfactuals, seconds: float) -> dict[str, Any]:
         "reached_by_target": {int(k): f"{reached[cf.target == k].sum()}/{(cf.target == k).sum()}" for k in (0, 1)},
         "median_distance": float(np.median(bounded)), "mean_distance": float(bounded.mean()),
         "quartiles": np.quantile(bounded, [0.25, 0.75]).tolist(), "largest_distance": float(bounded.max()),
+        "share_beyond_0.05": float((bounded > 0.05).mean()),
         "median_distance_helix_without_ends": float(np.median(endless)),
         "median_steps": float(np.median(cf.n_steps)), "most_steps": int(cf.n_steps.max()), "seconds": seconds}
 
@@ -104,11 +109,12 @@ def run(quick: bool = False) -> dict[str, Any]:
     config = FLOW | ({"training_budget": FLOW["training_budget"] / 5} if quick else {})
     flow = trained("helix-flow", config, lambda: Flow(**config).fit(X))
     chosen = dict(list(SEARCHES.items())[:3]) if quick else SEARCHES
-    nets = {updates: trained("helix-classifier", {"updates": updates, "seed": 0}, lambda n=updates: train_classifier(n))
-            for updates in dict.fromkeys(updates for _, _, updates in chosen.values())}
+    nets = {(updates, seed): trained("helix-classifier", {"updates": updates, "seed": seed},
+                                     lambda key=(updates, seed): train_classifier(*key))
+            for updates, seed in dict.fromkeys((updates, seed) for _, _, updates, seed in chosen.values())}
     table, found, explainers = {}, {}, {}
-    for name, (space, settings, updates) in chosen.items():
-        common = dict(classifier=nets[updates], confidence=CONFIDENCE, random_state=0)
+    for name, (space, settings, *key) in chosen.items():
+        common = dict(classifier=nets[tuple(key)], confidence=CONFIDENCE, random_state=0)
         explainer = (DiffeomorphicExplainer(generator=FrozenEstimator(flow), **common, **settings) if space == "Z"
                      else GradientExplainer(**common, **settings)).fit(X, y)
         started = time.perf_counter()
@@ -118,21 +124,23 @@ def run(quick: bool = False) -> dict[str, Any]:
         table[name] = measure(cf, time.perf_counter() - started)
         found[name], explainers[name] = cf, explainer
         row = table[name]
-        print(f"{name:32s} reached {row['reached']:6.1%}  distance median {row['median_distance']:.4f} mean "
+        print(f"{name:36s} reached {row['reached']:6.1%}  distance median {row['median_distance']:.4f} mean "
               f"{row['mean_distance']:.4f}  steps {row['median_steps']:.0f}  {row['seconds']:.0f} s", flush=True)
 
     space = tangent_space(flow, x, k=3, random_state=0)
     along = np.column_stack([np.cos(x[:, 2]), -np.sin(x[:, 2]), np.ones(len(x))])
     cosine = np.abs((space.vectors[:, 0] * along).sum(1)) / np.linalg.norm(along, axis=1)
-    published = ["X, Adam 0.03 (published)", "Z, Adam 0.03 (published)"]
+    drawn = ["X, Adam 0.03", "Z, Adam 0.03"]
     folder = CACHE if quick else RESULTS
     folder.mkdir(exist_ok=True)
-    draw(explainers[published[0]], explainers[published[1]], flow,
-         [helix_distance(found[name].x_cf) for name in published], folder / "diffeomorphic_helix.png")
+    draw(explainers[drawn[0]], explainers[drawn[1]], flow, [helix_distance(found[name].x_cf) for name in drawn],
+         folder / "diffeomorphic_helix.png")
     result = {
         "quick": quick, "confidence": CONFIDENCE, "paper_median_distance": PAPER, "flow": config, "searches": table,
-        "classifiers": {str(n): {"accuracy": float(np.mean((_probability(net, X) > 0.5) == y)),
-                                 "share_of_helix_where_it_falls": falling_share(net)} for n, net in nets.items()},
+        "classifiers": {
+            f"{updates} updates, seed {seed}": {"accuracy": float(np.mean((_probability(net, X) > 0.5) == y)),
+                                                "share_of_helix_where_it_falls": falling_share(net)}
+            for (updates, seed), net in nets.items()},
         "samples_of_flow_median_distance": float(np.median(helix_distance(flow.sample(2000, random_state=0)))),
         "tangent": {"median_singular_values": np.median(space.singular_values, axis=0).tolist(),
                     "one_dimensional": float((space.intrinsic_dimension("gap") == 1).mean()),
@@ -143,25 +151,29 @@ def run(quick: bool = False) -> dict[str, Any]:
 def in_words(result: dict[str, Any]) -> dict[str, Any]:
     """``text`` and ``tables`` for the page of results."""
     rows = [[name, f"{row['reached']:.1%}", f"{row['median_distance']:.4f}", f"{row['mean_distance']:.4f}",
-             f"{row['largest_distance']:.3f}", f"{row['median_steps']:.0f}", f"{row['seconds']:.0f}"]
+             f"{row['largest_distance']:.3f}", f"{row['share_beyond_0.05']:.1%}",
+             f"{row['median_steps']:.0f}", f"{row['seconds']:.0f}"]
             for name, row in result["searches"].items()]
-    rows.append(["paper, Z", "100 %", f"{PAPER['Z']:g}", "", "", "", ""])
-    rows.append(["paper, X", "100 %", f"{PAPER['X']:g}", "", "", "", ""])
+    rows.append(["paper, Z", "100.0%", f"{PAPER['Z']:g}", *[""] * 5])
+    rows.append(["paper, X", "100.0%", f"{PAPER['X']:g}", *[""] * 5])
     count, tangent = next(iter(result["searches"].values()))["searches"], result["tangent"]
-    falls = result["classifiers"].get("3000", {}).get("share_of_helix_where_it_falls")
+    falls = [classifier["share_of_helix_where_it_falls"] for name, classifier in result["classifiers"].items()
+             if name.startswith("3000")]
     text = (
         f"{count} points, drawn as the data are, search for the other class until its probability exceeds "
         f"{result['confidence']}: the same points in Z and in X. Distances are to the piece of the helix that holds the "
         f"data, of the searches that reached it. Samples of the flow lie {result['samples_of_flow_median_distance']:.3f} "
         f"from the helix (median). Its tangent space is one-dimensional at {tangent['one_dimensional']:.1%} of the points "
         f"(eigengap), with a cosine of {tangent['median_cosine_with_helix']:.4f} to the helix's own direction (median).")
-    if falls is not None:
+    if falls:
         text += (
-            f" After 3,000 updates, as published, the classifier's log-odds fall along {falls:.0%} of the helix instead of "
-            "rising everywhere: a search that keeps to the helix can end in a local optimum of the classifier, hence the "
-            "1,500 updates of the first rows.")
+            " The classifier learned for 1,500 updates; after 3,000, as in the authors' code, its log-odds fall along "
+            f"{' and '.join(f'{share:.0%}' for share in falls)} of the helix (seeds 0 and 1) instead of rising everywhere. "
+            "A search that keeps to the helix then stops in a local optimum of the classifier, unless its steps are long "
+            "enough to jump over it or carry it off the helix: see the rows of 3,000 updates.")
     return {"text": text, "tables": {"Distance to the helix": {
-        "head": ["search", "reached Λ", "median", "mean", "largest", "steps (median)", "seconds"], "rows": rows}}}
+        "head": ["search", "reached Λ", "median", "mean", "largest", "beyond 0.05", "steps (median)", "seconds"],
+        "rows": rows}}}
 
 
 def _probability(net: nn.Module, X: np.ndarray) -> np.ndarray:
