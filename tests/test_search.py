@@ -1,5 +1,7 @@
 """The search by itself, on objectives whose answers are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -162,3 +164,24 @@ def test_norm_and_log_odds_against_float64():
     rest = logits.softmax(1).numpy().sum(1) - p
     keep = rest > 1e-12
     np.testing.assert_allclose(log_odds(logits, target).numpy()[keep], np.log(p / rest)[keep], rtol=1e-3)
+
+
+def test_a_row_that_gets_no_nearer_starts_again_with_steps_of_another_length():
+    """A wall that steps of one length always meet and steps of twice the length leap over."""
+    def evaluate(z, rows):
+        x = z[:, 0]
+        wall = 50 * torch.relu(0.35 - (x - 1.5).abs())
+        return Evaluation(loss=(3 - x).clamp(min=0) + wall, done=x >= 3, valid=x >= 3, score=x)
+
+    start = torch.zeros(3, 1, dtype=torch.float64)
+    start[1] = 2.2  # beyond the wall: never stalls
+    options = SearchOptions(update="normalized", step_size=0.2, max_steps=200)
+    stuck = search(evaluate, start, start, {}, options)
+    found = search(evaluate, start, start, {}, replace(options, stall=10))
+    assert stuck.done.tolist() == [False, True, False] and found.done.all()
+    assert found.n_steps[1] == stuck.n_steps[1]  # nothing changes for a row on its way
+    alone = search(evaluate, start[:1], start[:1], {}, replace(options, stall=10))
+    assert torch.equal(alone.z, found.z[:1]) and alone.n_steps[0] == found.n_steps[0]
+    recorded = search(evaluate, start, start, {}, replace(options, stall=10, record_path=True))
+    jumps = [(path[1:] - path[:-1]).abs().max() for path in recorded.path]
+    assert len(recorded.path[0]) == found.n_steps[0] + 1 and jumps[0] > 0.5 > jumps[1]  # back to the start, and not

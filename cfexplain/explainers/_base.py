@@ -6,7 +6,6 @@ A paper's class chooses coordinates, terms and stopping (`_terms`); everything e
 from __future__ import annotations
 
 import copy
-import math
 import time
 import warnings
 from typing import Any
@@ -52,7 +51,7 @@ class CounterfactualExplainer(OneToOneFeatureMixin, TransformerMixin, BaseEstima
     ink_quantile: float | None = None
     needs_valid = True
     step_sizes = {"normalized": 0.1, "adam": 0.05}
-    settle = math.inf
+    stall: int | None = None
 
     def _terms(self) -> list[Term]:
         """The objective of the paper: terms with weights."""

@@ -180,8 +180,9 @@ def search_options(explainer: CounterfactualExplainer, record_path: bool) -> Sea
     if tile == "auto":
         tile = TILE if explainer.device_.type == "cpu" else 512
     return SearchOptions(
-        update=explainer.update, step_size=float(step), settle=explainer.settle, max_steps=int(explainer.max_steps), stop=explainer.stop,
-        patience=int(explainer.patience), refine=explainer._refine(), tile=int(tile), record_path=record_path)
+        update=explainer.update, step_size=float(step), stall=explainer.stall,
+        max_steps=int(explainer.max_steps), stop=explainer.stop, patience=int(explainer.patience),
+        refine=explainer._refine(), tile=int(tile), record_path=record_path)
 
 
 def _paths(found: Found, moving: np.ndarray, z0: np.ndarray) -> list[np.ndarray]:

@@ -53,7 +53,7 @@ class DiffeomorphicExplainer(CounterfactualExplainer):
         runs (cross-entropy), hence the default. Under ``update="normalized"`` both take the same steps.
     plausibility_weight : float, default=0.0
         Weight of a hinge on log p(z) at `typical_quantile` of the target class: beyond the paper. For exact coordinates it
-        costs nothing, and 0.3 frees the few rows that get stuck on the way to the target.
+        costs nothing; 0.3 is a good value.
     typical_quantile : float in (0, 1), default=0.5
     clip : {"straight_through", "autograd", "none"}, default="straight_through"
         How images that leave `data_range` are brought back: a flow decodes to −0.056 … 1.056. See `clipped`.
@@ -62,12 +62,12 @@ class DiffeomorphicExplainer(CounterfactualExplainer):
     tau : float, default=0.15
         See `PLACEExplainer`.
     update : {"normalized", "adam"}, default="normalized"
-        "adam" is as published. Normalised steps reach their target in a tenth of the steps, and cross to the other class
-        where small ones stop half-way.
+        "adam" is as published. Normalised steps cross to the other class where small ones stop half-way; a row that gets
+        no nearer for 20 of them starts again with steps of another length.
     step_size : float, optional
         Default: 0.0357 standard deviations a dimension ("normalized"; a step of length 1 for 28×28 pixels), or a learning
         rate of 0.005 ("adam").
-    max_steps : int, default=200
+    max_steps : int, default=500
     stop : {"conditions", "converged"}, default="conditions"
     patience : int, default=50
     refine : int, optional
@@ -116,7 +116,7 @@ device
         tau: float = 0.15,
         update: str = "normalized",
         step_size: float | None = None,
-        max_steps: int = 200,
+        max_steps: int = 500,
         stop: str = "conditions",
         patience: int = 50,
         refine: int | None = None,
@@ -166,9 +166,9 @@ device
     step_sizes = {"normalized": 1 / 28, "adam": 5e-3}
 
     @property
-    def settle(self) -> float:
-        """Normalised steps are of one length, and some rows would cross their target to and fro for ever."""
-        return 20.0 if self.update == "normalized" else math.inf
+    def stall(self) -> int | None:
+        """A flow's landscape is rugged: a row in fifty gets stuck, and reaches its target by steps of another length."""
+        return 20 if self.update == "normalized" else None
 
     def confidence_sweep(self, X: Any, target: Any = None,
                          confidences: Sequence[float] = (0.25, 0.5, 0.75, 0.9, 0.99)) -> list[Counterfactuals]:

@@ -8,7 +8,6 @@ copied and counted.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,10 @@ from torch import Tensor
 from cfexplain._tiles import aligned
 from cfexplain.search._updates import UPDATES
 
-__all__ = ["Evaluation", "Found", "SearchOptions", "search"]
+__all__ = ["ATTEMPTS", "Evaluation", "Found", "SearchOptions", "search"]
+
+# Lengths of the steps of successive attempts, in step sizes: another length crosses another part of a rugged landscape.
+ATTEMPTS = (1.0, 2.0, 0.5, 1.4, 0.7)
 
 
 @dataclass
@@ -53,10 +55,11 @@ class SearchOptions:
     update : {"normalized", "adam"}
     step_size : float
         Adam's learning rate, or the length of a normalized step in standard deviations a dimension.
-    settle : float
-        A row's steps grow shorter after so many of them, as 1/√count: one that only crosses its target to and fro lands.
+    stall : int, optional
+        A row whose loss has not fallen by a hundredth for so many steps starts again, with steps of another length
+        (`ATTEMPTS`). Its best point so far is kept.
     max_steps : int
-        Gradient steps a row may take.
+        Gradient steps a row may take, in all its attempts together.
     stop : {"conditions", "converged"}
         A row is finished at its first point that meets every condition, or when its objective has not become less for
         `patience` steps.
@@ -71,7 +74,7 @@ class SearchOptions:
 
     update: str = "normalized"
     step_size: float = 0.1
-    settle: float = math.inf
+    stall: int | None = None
     max_steps: int = 100
     stop: str = "conditions"
     patience: int = 50
@@ -110,6 +113,7 @@ class _State:
     """One row of each tensor is one search."""
 
     z: Tensor  # where the row is
+    start: Tensor  # where each of its attempts begins
     reference: Tensor  # where distance is measured from
     first: Tensor
     second: Tensor
@@ -124,6 +128,10 @@ class _State:
     high: Tensor
     anchor: Tensor
     finished: Tensor
+    attempt: Tensor  # attempts given up
+    began: Tensor  # `count` at the beginning of this attempt
+    lowest: Tensor  # loss of this attempt, and steps since it fell by a hundredth
+    waited: Tensor
     path: list[list[Tensor]] = field(default_factory=list)
 
 
@@ -184,12 +192,14 @@ def search(
 def _initial(start: Tensor, reference: Tensor, options: SearchOptions) -> _State:
     n, like = len(start), {"dtype": start.dtype, "device": start.device}
     return _State(
-        z=start.clone(), reference=reference, first=torch.zeros_like(start), second=torch.zeros_like(start),
+        z=start.clone(), start=start, reference=reference, first=torch.zeros_like(start), second=torch.zeros_like(start),
         count=torch.zeros(n, **like), best_z=start.clone(), best_rank=torch.full((n,), -1, device=start.device),
         best_value=torch.full((n,), -torch.inf, **like), best_loss=torch.full((n,), torch.inf, **like),
         since_best=torch.zeros(n, device=start.device), refined=torch.full((n,), -1, device=start.device),
         low=torch.zeros(n, **like), high=torch.ones(n, **like), anchor=start.clone(),
         finished=torch.zeros(n, dtype=torch.bool, device=start.device),
+        attempt=torch.zeros(n, dtype=torch.long, device=start.device), began=torch.zeros(n, **like),
+        lowest=torch.full((n,), torch.inf, **like), waited=torch.zeros(n, dtype=torch.long, device=start.device),
         path=[[] for _ in range(n)] if options.record_path else [],
     )
 
@@ -209,10 +219,11 @@ def _advance(evaluate: Callable, state: _State, rows: Mapping[str, Tensor], tile
     done, valid = point.done & finite, point.valid & torch.isfinite(point.score)
 
     move, first, second = UPDATES[options.update](
-        gradient, state.first[padded], state.second[padded], state.count[padded] + 1)
-    if options.settle < math.inf:
-        move = move * (options.settle / (state.count[padded] + 1)).sqrt().clamp(max=1)[:, None]
-    descended = z - options.step_size * move
+        gradient, state.first[padded], state.second[padded], state.count[padded] - state.began[padded] + 1)
+    again = _stalled(state, tile, padded, loss, options)
+    lengths = torch.tensor(ATTEMPTS).to(z)[state.attempt[padded] % len(ATTEMPTS)]
+    descended = torch.where(again[:, None], state.start[padded], z - options.step_size * lengths[:, None] * move)
+    first, second = (torch.where(again[:, None], 0.0, moment) for moment in (first, second))
     # bisection: the interval's half that still holds the nearest point known to meet every condition
     refining = state.refined[padded] >= 0
     low = torch.where(refining & ~done, (state.low[padded] + state.high[padded]) / 2, state.low[padded])
@@ -237,6 +248,22 @@ def _advance(evaluate: Callable, state: _State, rows: Mapping[str, Tensor], tile
     state.z[tile] = torch.where(bisect[:, None], middle[:n], descended[:n])
     state.first[tile], state.second[tile] = first[:n], second[:n]
     state.count[tile] += (~stop & ~bisect).to(state.count.dtype)
+    state.attempt[tile] += again[:n].long()
+    state.began[tile] = torch.where(again[:n], state.count[tile], state.began[tile])
+
+
+def _stalled(state: _State, tile: Tensor, padded: Tensor, loss: Tensor, options: SearchOptions) -> Tensor:
+    """Which rows of a tile start again, and how long each has gone without getting nearer."""
+    if options.stall is None:
+        return torch.zeros_like(loss, dtype=torch.bool)
+    lowest = state.lowest[padded]
+    nearer = loss < lowest - 0.01 * lowest.abs().nan_to_num(posinf=0.0)
+    waited = torch.where(nearer, 0, state.waited[padded] + 1)
+    again = waited >= options.stall
+    n = len(tile)
+    state.lowest[tile] = torch.where(again, torch.inf, torch.where(nearer, loss, lowest))[:n]
+    state.waited[tile] = torch.where(again, 0, waited)[:n]
+    return again
 
 
 def _keep_best(state: _State, tile: Tensor, z: Tensor, loss: Tensor, score: Tensor, done: Tensor, valid: Tensor,
