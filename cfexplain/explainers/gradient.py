@@ -22,8 +22,8 @@ classifier_output, batch_size, training_budget, random_state, verbose, device
         See `DiffeomorphicExplainer`.
     update : {"adam", "normalized"}, default="adam"
     step_size : float, optional
-        Default: a learning rate of 5e-4 for images and 5e-3 for standardised columns ("adam"), or 0.01 a dimension
-        ("normalized").
+        Default: a learning rate of 5e-4 for images and 5e-3 for tables ("adam"), or 0.01 a dimension ("normalized"); in
+        X's own units, so standardise the columns of a table.
     max_steps : int, default=2000
 
     Examples
@@ -70,5 +70,5 @@ classifier_output, batch_size, training_budget, random_state, verbose, device
 
     @property
     def step_sizes(self) -> dict[str, float]:
-        """Images are in [0, 1], columns in standard deviations."""
+        """In units of X: images in [0, 1], columns that were standardised before."""
         return {"normalized": 0.01, "adam": 5e-4 if self.layout_.is_image else 5e-3}
