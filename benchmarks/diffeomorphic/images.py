@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import balanced_accuracy_score
 from torch import nn
@@ -175,7 +176,7 @@ def experiment(case: Case, name: str, generator: Coordinates, rows: int, quick: 
             "bits_per_dim_test": float(generator.bits_per_dim(test).mean()), "n_bits": generator.n_bits,
             "round_trip": float(np.abs(back - test).max()),
             "parameters": sum(p.numel() for p in generator.module_.parameters()),
-            "updates": sum(1 for _ in generator.history_), "training": repr(generator)}
+            "epochs": len(generator.history_), "training": repr(clone(generator).set_params(checkpoint=None))}
     else:
         result["inversion_rms"] = float(np.sqrt(np.square(
             generator.inverse_transform(generator.transform(case.X_test[:100])) - case.X_test[:100]).mean()))
