@@ -128,7 +128,7 @@ class Resume(Callback):
         data = io.BytesIO(self.path.read_bytes())
         try:
             state = torch.load(data, weights_only=True)
-            theirs = state.get("training", self.training)
+            theirs = state["training"]
             if theirs != self.training:
                 raise ValueError(f"it has {theirs}, this training {self.training} (random_state must be an int).")
             net.module_.load_state_dict(state["module"])
@@ -153,7 +153,7 @@ class Resume(Callback):
         best.misses_, best.best_epoch_, best.dynamic_threshold_ = state["misses"], state["best_epoch"], state["threshold"]
         best.best_model_weights_ = state["best"]
         torch.set_rng_state(state["rng"])
-        if state.get("cuda") is not None:
+        if state["cuda"] is not None:
             torch.cuda.set_rng_state(state["cuda"], net.device)
 
     def on_epoch_end(self, net: NeuralNet, **_: Any) -> None:

@@ -36,6 +36,7 @@ __all__ = [
     "ValuePoint",
     "greyness",
     "log_odds",
+    "log_odds_of",
     "row_norm",
 ]
 
@@ -50,6 +51,15 @@ def log_odds(logits: Tensor, target: Tensor) -> Tensor:
     index = target[:, None].expand(*logits.shape[:-1], 1)
     own = logits.gather(-1, index)[..., 0]
     return own - logits.scatter(-1, index, -torch.inf).logsumexp(-1)
+
+
+def log_odds_of(confidence: float) -> float:
+    """log p − log(1 − p) of a probability strictly between 0 and 1, in float64.
+
+    >>> log_odds_of(0.5)
+    0.0
+    """
+    return math.log(confidence / (1 - confidence))
 
 
 def row_norm(difference: Tensor) -> Tensor:
@@ -202,7 +212,7 @@ class LogOddsHinge(Term):
 
     @property
     def needed(self) -> float:
-        return math.log(self.confidence / (1 - self.confidence))
+        return log_odds_of(self.confidence)
 
     def _log_odds(self, point: Point) -> Tensor:
         return point.log_odds

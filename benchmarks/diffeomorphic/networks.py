@@ -22,9 +22,9 @@ HELD_OUT, MALL_TRAIN = 2000, 1620
 FLOWS: dict[str, dict[str, Any]] = {
     "mnist-glow": dict(architecture="glow", training_budget=1.0),
     "mnist-realnvp": dict(architecture="realnvp", training_budget=1.0),
-    "faces-glow": dict(architecture="glow", levels=3, steps=8, hidden=64, n_bits=5, batch_size=32, training_budget=0.25),
-    "xray-glow": dict(architecture="glow", training_budget=0.2),
-    "mall-glow": dict(architecture="glow", levels=3, steps=8, hidden=64, n_bits=5, batch_size=32, training_budget=0.2),
+    "faces-glow": dict(architecture="glow", levels=3, steps=8, hidden=64, n_bits=5, batch_size=32, training_budget=0.5),
+    "xray-glow": dict(architecture="glow", training_budget=0.4),
+    "mall-glow": dict(architecture="glow", levels=3, steps=8, hidden=64, n_bits=5, batch_size=32, training_budget=0.3),
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +17,7 @@ from cfexplain._random import draw_seed, seeded_torch
 from cfexplain._tiles import in_tiles
 from cfexplain._training import Rows, train_network
 from cfexplain.nets.autoencoders import AutoencoderNet
+from cfexplain.nets.flow_nets import standard_normal
 
 __all__ = ["Coordinates", "TrainedCoordinates"]
 
@@ -72,7 +72,7 @@ class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
     def log_prior(self, z: Tensor) -> Tensor:
         """log N(z; 0, I) in nats, (B,): the density that these coordinates mean their codes to have."""
-        return -0.5 * z.square().sum(1) - 0.5 * z.shape[1] * math.log(2 * math.pi)
+        return standard_normal(z)
 
     def encode_dataset(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """`posterior` of many rows, in tiles of one size: a row's bits do not depend on its company.

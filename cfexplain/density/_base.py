@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from cfexplain.exceptions import TargetError
 __all__ = ["ClassDensity", "or_impossible"]
 
 
-class ClassDensity(BaseEstimator):
+class ClassDensity(BaseEstimator, ABC):
     """Base of densities p(z | y) of codes; `fit` sets ``classes_`` and ``log_densities_``.
 
     Attributes
@@ -25,9 +26,9 @@ class ClassDensity(BaseEstimator):
         log p(z | k) of the training codes of class k, sorted; densities that are not finite are -inf.
     """
 
+    @abstractmethod
     def log_prob(self, z: Tensor, c: Tensor) -> Tensor:
         """log p(z | c) in nats, (B,), differentiable in `z`; `c` are class indices."""
-        raise NotImplementedError
 
     def percentile(self, log_density: ArrayLike, y: Any) -> Any:
         """Where a log density ranks among class `y`'s own training codes.

@@ -93,9 +93,10 @@ class CounterfactualExplainer(OneToOneFeatureMixin, TransformerMixin, BaseEstima
             self.classifier, X, y, layout=self.layout_, outputs=self.classifier_output, seed=seed, **budget)
         self.task_ = kind(self.classifier_, y)
         if kind is Classification:
-            self.classes_ = self.task_.classes
+            self.classes_, self.class_counts_ = self.task_.classes, self.task_.counts
         else:  # fitted before, on labels
-            vars(self).pop("classes_", None)
+            for name in ("classes_", "class_counts_"):
+                vars(self).pop(name, None)
         index = self.task_.groups
 
         self.coordinates_, unfitted = make_coordinates(
@@ -238,10 +239,8 @@ class CounterfactualExplainer(OneToOneFeatureMixin, TransformerMixin, BaseEstima
         x_cf = np.ascontiguousarray(found["x_cf"])
         judged = self.task_.judge(self.classifier_, x_cf, goal)
         judged["valid"] = valid = judged["valid"] | goal.still
-        # "maximize" and "minimize" have no value to reach: moving the right way is all that is asked
-        endless = np.isinf(goal.rows["low"]) & (goal.rows["low"] == goal.rows["high"]) if "low" in goal.rows else False
-        found["held"] = {name: held | (endless & valid) for name, held in found["held"].items()}
-        reached = endless | (found["finished"] & (found["done"] if self.stop == "conditions" else True))
+        found["held"] = {name: held | (goal.endless & valid) for name, held in found["held"].items()}
+        reached = goal.endless | (found["finished"] & (found["done"] if self.stop == "conditions" else True))
         status = np.select([goal.still, valid & reached, valid], ["already_target", "converged", "step_budget"], "not_found")
         if (status == "not_found").any() or (status == "step_budget").any():
             warnings.warn(

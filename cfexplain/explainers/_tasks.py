@@ -34,12 +34,15 @@ class Goal:
         The target, in the user's own words.
     before : ndarray
         Probabilities (n, K), or values (n,), of X.
+    endless : bool or ndarray of bool, shape (n,)
+        Rows without an end to reach ("maximize", "minimize"): moving the right way is all that is asked.
     """
 
     rows: dict[str, np.ndarray]
     still: np.ndarray
     asked: np.ndarray
     before: np.ndarray
+    endless: bool | np.ndarray = False
 
 
 class Classification:
@@ -85,10 +88,9 @@ class Regression:
 
     name = "regression"
     point = ValuePoint
-    classes = np.zeros(1, dtype=int)  # one group: every row's density counts
 
     def __init__(self, model: Any, y: np.ndarray):
-        self.groups = np.zeros(len(y), dtype=int)
+        self.groups = np.zeros(len(y), dtype=int)  # one group: every row's density counts
         self.counts = np.array([len(y)])
         self.spread = float(np.std(y))
         # rounding in another batch must not undo a value that was just reached
@@ -104,7 +106,7 @@ class Regression:
         zeros = np.zeros(len(X), dtype=int)
         rows = {"source": zeros, "target": zeros, **{name: np.asarray(values, dtype=X.dtype) for name, values in (
             ("low", low), ("high", high), ("before", before))}}
-        return Goal(rows, (before >= low) & (before <= high), asked, before)
+        return Goal(rows, (before >= low) & (before <= high), asked, before, np.isinf(low) & (low == high))
 
     def judge(self, model: Any, x_cf: np.ndarray, goal: Goal) -> dict[str, np.ndarray]:
         after, low, high = model.predict(x_cf), goal.rows["low"], goal.rows["high"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 from collections.abc import Sequence
@@ -17,7 +16,14 @@ from cfexplain.density import ClassDensity, Prior
 from cfexplain.explainers._base import CounterfactualExplainer
 from cfexplain.explainers._run import Run
 from cfexplain.explainers._tasks import Goal
-from cfexplain.objective import TargetLogProbability, TargetProbability, TargetValue, Term, TypicalDensity
+from cfexplain.objective import (
+    TargetLogProbability,
+    TargetProbability,
+    TargetValue,
+    Term,
+    TypicalDensity,
+    log_odds_of,
+)
 from cfexplain.result import Counterfactuals
 
 __all__ = ["DiffeomorphicExplainer"]
@@ -192,7 +198,7 @@ device
         X = self._read(X)
         goal, n = self._goal(X, self.target if target is None else target), len(X)
         rows = {name: np.tile(values, len(sweep)) for name, values in goal.rows.items()}
-        rows["needed"] = np.repeat([_log_odds(confidence) for confidence in sweep], n).astype(X.dtype)
+        rows["needed"] = np.repeat([log_odds_of(confidence) for confidence in sweep], n).astype(X.dtype)
         every = Goal(rows, np.tile(goal.still, len(sweep)), np.tile(goal.asked, len(sweep)),
                      np.tile(goal.before, (len(sweep), 1)))
         again = np.concatenate([X] * len(sweep))
@@ -205,7 +211,7 @@ device
     def _goal(self, X: np.ndarray, target: Any) -> Goal:
         goal = super()._goal(X, target)
         if hasattr(self, "classes_"):
-            goal.rows["needed"] = np.full(len(X), _log_odds(_check_confidence(self.confidence)), dtype=X.dtype)
+            goal.rows["needed"] = np.full(len(X), log_odds_of(_check_confidence(self.confidence)), dtype=X.dtype)
         return goal
 
     def _terms(self) -> list[Term]:
@@ -247,7 +253,3 @@ def _check_confidence(confidence: Any) -> float:
     if not (isinstance(confidence, (int, float, np.number)) and 0 < confidence < 1):
         raise ValueError(f"confidence={confidence!r} must be a number strictly between 0 and 1.")
     return float(confidence)
-
-
-def _log_odds(p: float) -> float:
-    return math.log(p / (1 - p))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import numpy as np
 import torch
@@ -13,19 +14,19 @@ from torch import Tensor, nn
 from cfexplain.nets.autoencoders import unit_scale
 from cfexplain.nets.image_flows import LogitPixels, MultiScale
 
-__all__ = ["FlowNet", "ImageFlowNet", "VectorFlowNet"]
+__all__ = ["FlowNet", "ImageFlowNet", "VectorFlowNet", "standard_normal"]
 
 
-class FlowNet(nn.Module):
+class FlowNet(nn.Module, ABC):
     """``encode`` · ``decode`` · ``log_prob`` of an exact flow; a subclass writes ``push`` and ``pull``."""
 
+    @abstractmethod
     def push(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """z (B, d), and log |det ∂z/∂x| (B,), of x in the user's units."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pull(self, z: Tensor) -> Tensor:
         """x of z."""
-        raise NotImplementedError
 
     def encode(self, x: Tensor) -> Tensor:
         return self.push(x)[0]
@@ -115,8 +116,8 @@ class ImageFlowNet(FlowNet):
 
     def dequantised(self, x: Tensor) -> Tensor:
         """Each pixel somewhere in its bin of 2**n_bits: (floor(2^n v) + U) / 2^n, what training sees."""
-        levels = 2**self.n_bits
-        return (torch.floor(self.bins(x) * levels).clamp(0, levels - 1) + torch.rand_like(self.bins(x))) / levels
+        v, levels = self.bins(x), 2**self.n_bits
+        return (torch.floor(v * levels).clamp(0, levels - 1) + torch.rand_like(v)) / levels
 
     def initialise(self, x: Tensor) -> None:
         """Data-dependent actnorm (Glow, section 3.1) from a first batch."""

@@ -7,6 +7,7 @@ zuko has flows of vectors. Here a transform maps images (B, C, H, W) to z (B, C�
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -72,11 +73,13 @@ class _Lazy(LazyTransform):
     def forward(self, c: Tensor | None = None) -> Transform:
         return _Built(self)
 
+    @abstractmethod
     def push(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError
+        """y, and log |det ∂y/∂x| (B,)."""
 
+    @abstractmethod
     def pull(self, y: Tensor) -> Tensor:
-        raise NotImplementedError
+        """x of y."""
 
 
 class LogitPixels(_Lazy):

@@ -220,10 +220,13 @@ def _advance(evaluate: Callable, state: _State, rows: Mapping[str, Tensor], tile
 
     move, first, second = UPDATES[options.update](
         gradient, state.first[padded], state.second[padded], state.count[padded] - state.began[padded] + 1)
-    again = _stalled(state, tile, padded, loss, options)
-    lengths = torch.tensor(ATTEMPTS).to(z)[state.attempt[padded] % len(ATTEMPTS)]
-    descended = torch.where(again[:, None], state.start[padded], z - options.step_size * lengths[:, None] * move)
-    first, second = (torch.where(again[:, None], 0.0, moment) for moment in (first, second))
+    if options.stall is None:
+        descended = z - options.step_size * move
+    else:
+        again = _stalled(state, tile, padded, loss, options)[:, None]
+        lengths = torch.tensor(ATTEMPTS).to(z)[state.attempt[padded] % len(ATTEMPTS)][:, None]
+        descended = torch.where(again, state.start[padded], z - options.step_size * lengths * move)
+        first, second = (torch.where(again, 0.0, moment) for moment in (first, second))
     # bisection: the interval's half that still holds the nearest point known to meet every condition
     refining = state.refined[padded] >= 0
     low = torch.where(refining & ~done, (state.low[padded] + state.high[padded]) / 2, state.low[padded])
@@ -248,14 +251,13 @@ def _advance(evaluate: Callable, state: _State, rows: Mapping[str, Tensor], tile
     state.z[tile] = torch.where(bisect[:, None], middle[:n], descended[:n])
     state.first[tile], state.second[tile] = first[:n], second[:n]
     state.count[tile] += (~stop & ~bisect).to(state.count.dtype)
-    state.attempt[tile] += again[:n].long()
-    state.began[tile] = torch.where(again[:n], state.count[tile], state.began[tile])
+    if options.stall is not None:
+        state.attempt[tile] += again[:n, 0].long()
+        state.began[tile] = torch.where(again[:n, 0], state.count[tile], state.began[tile])
 
 
 def _stalled(state: _State, tile: Tensor, padded: Tensor, loss: Tensor, options: SearchOptions) -> Tensor:
     """Which rows of a tile start again, and how long each has gone without getting nearer."""
-    if options.stall is None:
-        return torch.zeros_like(loss, dtype=torch.bool)
     lowest = state.lowest[padded]
     nearer = loss < lowest - 0.01 * lowest.abs().nan_to_num(posinf=0.0)
     waited = torch.where(nearer, 0, state.waited[padded] + 1)
