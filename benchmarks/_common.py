@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
 CACHE, RESULTS = HERE / ".cache", HERE / "results"
@@ -54,3 +56,18 @@ def store(name: str, result: dict[str, Any]) -> None:
     file = RESULTS / f"{name}.json"
     file.write_text(json.dumps({"machine": machine(), **result}, indent=1, default=float) + "\n")
     print(f"[stored {file.relative_to(HERE.parent)}]")
+
+
+def draw_strips(pictures: dict[str, list[tuple[str, np.ndarray]]], file: Path, dpi: int = 70) -> None:
+    """A strip of grey images (n, H, W) for each search, under the title of its direction."""
+    lines = [(f"{title}\n{name}" if i == 0 else name, images) for title, strips in pictures.items()
+             for i, (name, images) in enumerate(strips)]
+    figure = Figure(figsize=(11, 0.85 * len(lines)))
+    for axes, (name, images) in zip(np.atleast_1d(figure.subplots(len(lines))), lines, strict=True):
+        axes.imshow(np.concatenate(list(images), 1), cmap="gray", vmin=0, vmax=1)
+        axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+        axes.set_xticks([])
+        axes.set_yticks([])
+    figure.subplots_adjust(0.2, 0.0, 1.0, 1.0, hspace=0.04)
+    file.parent.mkdir(exist_ok=True)
+    figure.savefig(file, dpi=dpi, bbox_inches="tight")

@@ -14,6 +14,7 @@ from torch import nn
 
 from cfexplain._tiles import in_tiles
 from cfexplain._training import train_network
+from cfexplain.metrics.realism import neighbour_distance, rank_among
 
 
 def digit_judge(n_classes: int = 10) -> nn.Sequential:
@@ -42,7 +43,8 @@ class Judges:
     """Fitted on the same training images as the explainer; used only to measure.
 
     ``realism``: mean distance to the 5 nearest training images of the target class in the judge's penultimate features,
-    as a percentile among real held-out images of that class (a real image scores 50 on average; higher is nearer).
+    as a percentile among real held-out images of that class (a real image scores 50 on average; higher is nearer): the two
+    steps of `cfexplain.metrics.realism_percentile`, with what real images give kept.
     """
 
     network: nn.Module
@@ -69,7 +71,8 @@ class Judges:
         features, held_out = judges.features(X), judges.features(X_test)
         for label in np.unique(y):
             judges.reference[int(label)] = features[y == label]
-            judges.real[int(label)] = np.sort(judges._neighbours(held_out[y_test == label], int(label)))
+            judges.real[int(label)] = np.sort(
+                neighbour_distance(held_out[y_test == label], judges.reference[int(label)]))
         return judges
 
     def features(self, images: np.ndarray) -> np.ndarray:
@@ -83,13 +86,8 @@ class Judges:
     def svm_predict(self, images: np.ndarray) -> np.ndarray:
         return self.svm.predict(small(images))
 
-    def _neighbours(self, features: np.ndarray, label: int) -> np.ndarray:
-        distance = torch.cdist(torch.from_numpy(features), torch.from_numpy(self.reference[label]))
-        return distance.topk(5, largest=False)[0].mean(1).numpy()
-
     def realism(self, images: np.ndarray, label: int) -> np.ndarray:
-        distance = self._neighbours(self.features(images), label)
-        return 100 * (1 - np.searchsorted(self.real[label], distance) / len(self.real[label]))
+        return rank_among(neighbour_distance(self.features(images), self.reference[label]), self.real[label])
 
 
 def greyness(images: np.ndarray) -> np.ndarray:
@@ -111,11 +109,6 @@ def stroke_width(images: np.ndarray) -> np.ndarray:
     """Four times the mean distance of ink to its edge: exact for a long straight stroke."""
     inked = [ndimage.distance_transform_edt(image > 0.5) for image in images]
     return np.array([4 * d[d > 0].mean() if (d > 0).any() else 0.0 for d in inked])
-
-
-def sharpness(images: np.ndarray) -> np.ndarray:
-    """Variance of the Laplacian."""
-    return np.array([ndimage.laplace(image.astype(float)).var() for image in images])
 
 
 def spread(images: np.ndarray) -> float:

@@ -20,13 +20,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks._common import RESULTS, store, trained
-from benchmarks.measures import Judges, face_judge, sharpness
-from benchmarks.place_mnist import draw
+from benchmarks._common import RESULTS, draw_strips, store, trained
+from benchmarks.measures import Judges, face_judge
 from cfexplain import PLACEExplainer
 from cfexplain._training import train_network
 from cfexplain.coordinates import VAE
 from cfexplain.datasets import load_smiles
+from cfexplain.metrics import sharpness_ratio
 from cfexplain.perceptual import squeezenet_features
 
 HELD_OUT = 2000
@@ -42,6 +42,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 DEFAULTS: dict[str, Any] = dict(detail="blend", plausibility_weight=1.0, second_opinion=3, feature_weight="auto", start=0.3,
                                 refine=4)
+
+
+def smile_split(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Training and test faces, each with its labels: 1 for a smile."""
+    X, labels = load_smiles()
+    y, order = (labels == "smile").astype(int), np.random.RandomState(seed).permutation(len(X))
+    test, train = order[:HELD_OUT], order[HELD_OUT:]
+    return X[train], y[train], X[test], y[test]
 
 
 def smile_net() -> nn.Sequential:
@@ -105,16 +113,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=14)
     options = parser.parse_args()
-    X, labels = load_smiles()
-    y = (labels == "smile").astype(int)
-    order = np.random.RandomState(options.seed).permutation(len(X))
-    test, train = order[:HELD_OUT], order[HELD_OUT:]
-    config = {"seed": options.seed, "epochs": options.epochs, "n": len(train)}
-    explainer = trained("place-faces", config, lambda: fit(X[train], y[train], options.seed, options.epochs))
+    X_train, y_train, X, y = smile_split(options.seed)
+    config = {"seed": options.seed, "epochs": options.epochs, "n": len(X_train)}
+    explainer = trained("place-faces", config, lambda: fit(X_train, y_train, options.seed, options.epochs))
     judges = trained("place-faces-judge", config, lambda: Judges.fit(
-        face_judge(), X[train], y[train], X[test], y[test], seed=5, updates=8 * len(train) // 200, augment=moved,
-        lr=2e-3, weight_decay=1e-2))
-    X, y, names = X[test], y[test], np.array(["no smile", "smile"])
+        face_judge(), X_train, y_train, X, y, seed=5, updates=8 * len(X_train) // 200, augment=moved, lr=2e-3,
+        weight_decay=1e-2))
+    names = np.array(["no smile", "smile"])
     recall = {name: [float((guess[y == k] == k).mean()) for k in (0, 1)] for name, guess in (
         ("classifier", (explainer.predict(X) == "smile").astype(int)), ("judge", judges.predict(X)),
         ("svm", judges.svm_predict(X)))}
@@ -127,7 +132,7 @@ def main() -> None:
     table, pictures = [], {}
     for source, target in ((0, 1), (1, 0)):
         x = X[(y == source) & (explainer.predict(X) == names[source])][: options.rows]
-        strips = pictures[names[source], names[target]] = [("original", x[:10])]
+        strips = pictures[f"{names[source]} → {names[target]}"] = [("original", x[:10])]
         for name, changes in VARIANTS.items():
             explainer.set_params(**{**DEFAULTS, **changes}, verbose=0)
             started = time.perf_counter()
@@ -143,7 +148,7 @@ def main() -> None:
                    "svm": float((judges.svm_predict(images) == target).mean()), "l2": float(cf.distance_x.mean()),
                    "density_percentile": float(np.median(cf.density_percentile)),
                    "realism": float(np.median(judges.realism(images, target))),
-                   "sharpness": float(np.median(sharpness(images) / sharpness(x))), "upper_half": float(np.median(upper)),
+                   "sharpness": float(np.median(sharpness_ratio(x, images))), "upper_half": float(np.median(upper)),
                    "steps": float(np.median(cf.n_steps)), "seconds": seconds}
             if recognise is not None:
                 apart = np.linalg.norm(recognise(x) - recognise(images), axis=1)
@@ -153,7 +158,7 @@ def main() -> None:
             if len(strips) == 1:
                 strips.append(("reconstruction", cf.reconstruction[:10]))
             strips.append((name, images[:10]))
-    draw(pictures, RESULTS / "place_faces.png")
+    draw_strips(pictures, RESULTS / "place_faces.png")
     store("place_faces", {"config": config, "recall": recall, "table": table})
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._common import RESULTS, store, trained
+from benchmarks._common import RESULTS, draw_strips, store, trained
 from benchmarks.measures import Judges, correlation, digit_judge, greyness, slant, spread, stroke_width
 from cfexplain import PLACEExplainer
 from cfexplain.datasets import load_mnist
@@ -87,7 +87,7 @@ def run_seed(seed: int, rows: int, paper_rows: int, train_size: int, budget: flo
     for source, target in PAIRS:
         right = np.flatnonzero((y_test == source) & (ours.predict(X_test) == source))[:rows]
         x, real = X_test[right], X_test[y_test == target]
-        pictures[source, target] = [("original", x[:12])]
+        pictures[f"{source} → {target}"] = [("original", x[:12])]
         baseline = None
         for name in presets:
             if name == "place-mnist":
@@ -102,24 +102,10 @@ def run_seed(seed: int, rows: int, paper_rows: int, train_size: int, budget: flo
             row, images, cf = measure(name, explainer, judges, some, source, target, real, baseline)
             baseline = row["l2"] if baseline is None else baseline
             if name == presets[0]:
-                pictures[source, target].append(("reconstruction", cf.reconstruction[:12]))
-            pictures[source, target].append((name, images[:12]))
+                pictures[f"{source} → {target}"].append(("reconstruction", cf.reconstruction[:12]))
+            pictures[f"{source} → {target}"].append((name, images[:12]))
             table.append(row)
     return {"seed": seed, "accuracy": accuracy, "table": table}, pictures
-
-
-def draw(pictures: dict, file: Any) -> None:
-    from matplotlib.figure import Figure
-
-    lines = [(f"{a} → {b}  {name}", images) for (a, b), strips in pictures.items() for name, images in strips]
-    figure = Figure(figsize=(12, 0.85 * len(lines)))
-    for axes, (name, images) in zip(figure.subplots(len(lines)), lines, strict=True):
-        axes.imshow(np.concatenate(list(images), 1), cmap="gray", vmin=0, vmax=1)
-        axes.set_ylabel(name, rotation=0, ha="right", va="center")
-        axes.set_xticks([])
-        axes.set_yticks([])
-    figure.subplots_adjust(0.2, 0.0, 1.0, 1.0, hspace=0.04)
-    figure.savefig(file, dpi=66, bbox_inches="tight")
 
 
 def summary(results: list[dict]) -> list[dict]:
@@ -154,7 +140,7 @@ def main() -> None:
         results.append(result)
         if seed == options.seeds[0]:
             RESULTS.mkdir(exist_ok=True)
-            draw(pictures, RESULTS / ("place_mnist_quick.png" if options.quick else "place_mnist.png"))
+            draw_strips(pictures, RESULTS / ("place_mnist_quick.png" if options.quick else "place_mnist.png"))
     print(f"\nTable 2 of the paper (other networks, other latent units): {PAPER}")
     store("place_mnist_quick" if options.quick else "place_mnist",
           {"rows_a_pair": options.rows, "train_size": options.train_size, "summary": summary(results), "seeds": results,

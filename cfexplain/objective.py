@@ -18,7 +18,9 @@ from torch import Tensor
 from cfexplain.search import Evaluation
 
 __all__ = [
+    "CrossEntropy",
     "DecisionHinge",
+    "InputDistance",
     "LatentDistance",
     "LogDensity",
     "LogOddsHinge",
@@ -95,7 +97,7 @@ class Point:
                  class_features: Callable | None = None):
         self.z, self.rows, self.target = z, rows, rows["target"]
         self._decode, self._classify, self._log_density = decode, classify, log_density
-        self._opinions, self._class_features = opinions, class_features
+        self._ensemble, self._class_features = opinions, class_features
 
     @cached_property
     def x(self) -> Tensor:
@@ -138,9 +140,14 @@ class Point:
         return self._class_features(self._classified[1], self.target)
 
     @cached_property
+    def opinions(self) -> Tensor:
+        """Logits of the small classifiers of the latent, (members, B, K)."""
+        return self._ensemble(self.z)
+
+    @cached_property
     def opinion(self) -> Tensor:
         """Log-odds of the target, of the least convinced member of the second opinion."""
-        return log_odds(self._opinions(self.z), self.target).amin(0)
+        return log_odds(self.opinions, self.target).amin(0)
 
 
 class ValuePoint(Point):
@@ -241,11 +248,18 @@ class TargetProbability(Term):
 
 
 @dataclass(frozen=True)
-class TargetLogProbability(TargetProbability):
-    """−log p(t|x′), the cross-entropy that the authors' code descends: the same direction in each row, never flat."""
+class CrossEntropy(Term):
+    """−log p(t|x′): never flat, and without a condition."""
+
+    name = "decision"
 
     def loss(self, point: Point) -> Tensor:
         return torch.nn.functional.softplus(-point.log_odds)
+
+
+@dataclass(frozen=True)
+class TargetLogProbability(CrossEntropy, TargetProbability):
+    """The cross-entropy that the authors' code descends, until p(t|x′) > Λ: the direction of eq. 5 in each row."""
 
 
 @dataclass(frozen=True)
@@ -273,6 +287,21 @@ class LatentDistance(Term):
 
     def loss(self, point: Point) -> Tensor:
         return row_norm(point.z - point.rows["z0"])
+
+
+@dataclass(frozen=True)
+class InputDistance(Term):
+    """‖x − x′‖₁ or ‖x − x′‖₂², summed over pixels or columns."""
+
+    norm: int = 1
+
+    @property
+    def name(self) -> str:
+        return f"l{self.norm}_distance"
+
+    def loss(self, point: Point) -> Tensor:
+        change = (point.x - point.rows["x"]).flatten(1)
+        return change.abs().sum(1) if self.norm == 1 else change.square().sum(1)
 
 
 @dataclass(frozen=True)
@@ -390,7 +419,8 @@ class Objective:
                 raise ValueError(f"The weight of the {term.name} term is {term.weight}; weights are not negative.")
 
     def evaluate(self, point: Point) -> Evaluation:
-        loss = sum(term.weight * term.loss(point) for term in self.terms)
+        # one weight for all rows, or one a row: ``rows["weight:<name of the term>"]``, of shape (B,)
+        loss = sum(point.rows.get(f"weight:{term.name}", term.weight) * term.loss(point) for term in self.terms)
         with torch.no_grad():
             done = point.valid.clone() if self.needs_valid else torch.ones_like(point.valid)
             for held in self.conditions(point).values():

@@ -7,9 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.frozen import FrozenEstimator
 from sklearn.preprocessing import StandardScaler
 
-from cfexplain import DiffeomorphicExplainer, GradientExplainer, PLACEExplainer
+from cfexplain import (
+    CLARITYExplainer,
+    ClassDirectionExplainer,
+    DiffeomorphicExplainer,
+    GradientExplainer,
+    LeapExplainer,
+    PLACEExplainer,
+    PrototypeExplainer,
+    REVISEExplainer,
+)
 from cfexplain.coordinates import Flow
 from cfexplain.datasets import load_digits_images
 
@@ -77,6 +88,48 @@ def vae_image_explainer(digits):
 def gradient_table_explainer(table):
     X, y, _, _ = table
     return GradientExplainer(random_state=0, training_budget=0.5).fit(X, y)
+
+
+def _shared(explainer):
+    """The fitted parts of another explainer, to be used again as they are."""
+    return {"classifier": explainer.classifier_.module, "coordinates": FrozenEstimator(explainer.coordinates_),
+            "density": FrozenEstimator(explainer.density_), "random_state": 0}
+
+
+@pytest.fixture(scope="session")
+def revise_image_explainer(digits, image_explainer):
+    return REVISEExplainer(**_shared(image_explainer)).fit(*digits[:2])
+
+
+@pytest.fixture(scope="session")
+def clarity_table_explainer(table, table_explainer):
+    return CLARITYExplainer(**_shared(table_explainer), members=3, training_budget=0.5).fit(*table[:2])
+
+
+@pytest.fixture(scope="session")
+def leap_image_explainer(digits, image_explainer):
+    return LeapExplainer(**_shared(image_explainer)).fit(*digits[:2])
+
+
+@pytest.fixture(scope="session")
+def forest_table_explainer(table, table_explainer):
+    """A forest, which torch cannot differentiate and no surrogate stands in for."""
+    forest = RandomForestClassifier(30, random_state=0).fit(*table[:2])
+    return LeapExplainer(**_shared(table_explainer) | {"classifier": forest}).fit(*table[:2])
+
+
+@pytest.fixture(scope="session")
+def direction_table_explainer(table, table_explainer):
+    shared = _shared(table_explainer)
+    return ClassDirectionExplainer(shared["classifier"], generator=shared["coordinates"], direction="linear",
+                                   random_state=0).fit(*table[:2])
+
+
+@pytest.fixture(scope="session")
+def prototype_table_explainer(table, table_explainer):
+    shared = _shared(table_explainer)
+    return PrototypeExplainer(shared["classifier"], autoencoder=shared["coordinates"], k=5, max_steps=300,
+                              step_size=0.05, random_state=0).fit(*table[:2])
 
 
 @pytest.fixture

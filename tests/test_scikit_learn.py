@@ -10,7 +10,16 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from cfexplain import DiffeomorphicExplainer, GradientExplainer, PLACEExplainer
+from cfexplain import (
+    CLARITYExplainer,
+    ClassDirectionExplainer,
+    DiffeomorphicExplainer,
+    GradientExplainer,
+    LeapExplainer,
+    PLACEExplainer,
+    PrototypeExplainer,
+    REVISEExplainer,
+)
 
 pytestmark = pytest.mark.usefixtures("quietly")
 
@@ -20,7 +29,9 @@ TINY = {"training_budget": 0.02, "max_steps": 5, "random_state": 0}
 
 @parametrize_with_checks([
     PLACEExplainer(**TINY), GradientExplainer(**TINY), DiffeomorphicExplainer(**TINY),
-    DiffeomorphicExplainer(task="regression", target="maximize", generator="vae", **TINY)])
+    DiffeomorphicExplainer(task="regression", target="maximize", generator="vae", **TINY), REVISEExplainer(**TINY),
+    CLARITYExplainer(members=2, **TINY), LeapExplainer(**TINY), ClassDirectionExplainer(generator="vae", **TINY),
+    PrototypeExplainer(**TINY)])
 def test_common_checks(estimator, check):
     check(estimator)
 

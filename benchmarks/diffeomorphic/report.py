@@ -22,6 +22,7 @@ PAPER = {
 TITLES = {"mnist": "MNIST, 4 → 9", "faces": "Faces, 64×64 grey (the paper: CelebA)",
           "xray": "Chest X-rays, 28×28 (the paper: CheXpert)", "approximate": "VAE and GAN on MNIST (section 2.4)"}
 COLUMNS = [("success", "p > Λ", 3), ("judge", "second network", 3), ("svm", "SVM oracle", 3), ("im1", "IM1", 3),
+           ("im1_dense", "IM1, dense", 3),
            ("neighbour_share", "10-NN share", 2), ("realism", "realism %", 0), ("sharpness", "sharpness", 2)]
 CONVENTION = (
     "Bits per dimension: n_bits − log₂ p(v)/d, with v in (0, 1)^d dequantised uniformly within 2^n_bits bins, the logit's "
@@ -52,8 +53,8 @@ def images(name: str, result: dict[str, Any]) -> str:
                    f"{row['l2_z']:.1f} / {row['l2_z_to_class']:.1f}" if "l2_z" in row else "–",
                    number(row.get("bits_per_dim"), 2), number(row.get("steps"), 0)] for row in generator["table"]]
         if name in PAPER and generator is result["generators"][0]:
-            rows += [["", f"paper, {k}", "", "–", "–", "–", PAPER[name][k]["im1"], "–", "–", "–", PAPER[name][k]["l2_x"],
-                      "–", PAPER[name][k]["l2_z"], "–", "–"] for k in ("Z", "X")]
+            rows += [["", f"paper, {k}", "", "–", "–", "–", PAPER[name][k]["im1"], "–", "–", "–", "–",
+                      PAPER[name][k]["l2_x"], "–", PAPER[name][k]["l2_z"], "–", "–"] for k in ("Z", "X")]
         parts += [head, table(["direction", "search", "rows", *(n for _, n, _ in COLUMNS), "L2 in X to source / class",
                                "path in Z", "L2 in Z of the stored image, to source / class", "bits/dim", "steps"], rows)]
     if name in PAPER:
@@ -115,9 +116,9 @@ def main() -> None:
              "figures of the paper are for its own networks and data.\n", CONVENTION + "\n",
              "*Path in Z* is ‖z′ − z₀‖ of the search. *L2 in Z of the stored image* encodes the picture again after it was "
              "clipped and rounded to 256 values, as a file holds it; the paper does not say which of the two it prints. "
-             "IM1: lower is better (‖x − AE_target(x)‖ / ‖x − AE_source(x)‖, not squared). *10-NN share*: nearest real "
-             "images of the two classes, balanced. *Realism*: percentile among real held-out images, 50 is the median "
-             "real one.\n"]
+             "IM1: lower is better (‖x − AE_target(x)‖ / ‖x − AE_source(x)‖, not squared), by small convolutional and by "
+             "small dense autoencoders. *10-NN share*: nearest real images of the two classes, balanced. *Realism*: "
+             "percentile among real held-out images, 50 is the median real one.\n"]
     for name, title, pictures in (("helix", "Helix (section 4.1.1)", ("diffeomorphic_helix",)),):
         if (result := load(f"diffeomorphic_{name}")) is not None:
             parts.append(plain(title, pictures, result))

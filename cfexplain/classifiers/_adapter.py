@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -41,14 +41,14 @@ class ClassifierAdapter:
         Share of held-out rows on which surrogate and real model agree; None where there is no surrogate.
     outputs_ : {"logits", "probabilities"}
         How the outputs of the differentiable module are read.
-    module : nn.Module
-        The differentiable module: the user's, or the trained one.
+    module : nn.Module or None
+        The differentiable module: the user's, or the trained one. None where the model is only asked.
     device : torch.device
     """
 
     def __init__(
         self,
-        scores: ModuleScores,
+        scores: ModuleScores | None,
         classes: np.ndarray,
         device: str | torch.device,
         black_box: BlackBox | None = None,
@@ -59,22 +59,27 @@ class ClassifierAdapter:
 
     @property
     def is_surrogate(self) -> bool:
-        return self._black_box is not None
+        return self._black_box is not None and self._scores is not None
 
     @property
     def outputs_(self) -> str:
-        return self._scores.kind
+        return "probabilities" if self._scores is None else self._scores.kind
 
     @property
-    def module(self) -> nn.Module:
-        return self._scores.module
+    def module(self) -> nn.Module | None:
+        return None if self._scores is None else self._scores.module
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits of shape (B, K), K >= 2, differentiable in `x` of shape (B, C, H, W) or (B, d).
 
         Their softmax is what the classifier says. Computed in the module's own dtype and returned in that of `x`.
-        Modes are left alone: call it inside :meth:`frozen`.
+        Modes are left alone: call it inside :meth:`frozen`. Of a model that is only asked they are the logarithms of its
+        own probabilities, without a gradient.
         """
+        if self._scores is None:
+            smallest = np.finfo(np.float32).tiny
+            proba = self._black_box.predict_proba(x.detach().cpu().numpy()).clip(smallest)
+            return torch.from_numpy(np.log(proba)).to(x)
         return self._scores(x)
 
     def logits_and_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,6 +90,8 @@ class ClassifierAdapter:
         ClassifierOutputError
             If the module has no linear layer to look at.
         """
+        if self._scores is None:
+            raise ClassifierOutputError("The classifier is no network: it has no features to compare.")
         with PenultimateFeatures() as seen:
             logits = self._scores(x)
         if seen.features is None or len(seen.features) != len(x):
@@ -95,7 +102,7 @@ class ClassifierAdapter:
 
     def frozen(self) -> AbstractContextManager[nn.Module]:
         """Evaluation mode and no parameter gradients while the block runs; afterwards everything is as it was."""
-        return frozen(self.module)
+        return nullcontext() if self._scores is None else frozen(self.module)
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """What the explained classifier itself says (never its surrogate).
@@ -125,7 +132,7 @@ class ClassifierAdapter:
 
     def predict_surrogate(self, X: np.ndarray) -> np.ndarray:
         """Labels by the differentiable module: the surrogate where there is one, the classifier itself elsewhere."""
-        return self.classes_[self._soft(X).argmax(1)]
+        return self.classes_[self._soft(X).argmax(1)] if self._scores is not None else self.predict(X)
 
     def _soft(self, X: np.ndarray) -> np.ndarray:
         if not len(X):
@@ -152,6 +159,7 @@ def adapt_classifier(
     seed: int = 0,
     training_budget: float = 1.0,
     verbose: int = 0,
+    differentiable: bool = True,
 ) -> ClassifierAdapter:
     """See any classifier as differentiable logits; train a default one, or a surrogate, where that is needed.
 
@@ -174,6 +182,8 @@ def adapt_classifier(
         lie in [0, 1] and sum to 1, one column if it also comes out of a sigmoid.
     dtype : torch.dtype or numpy dtype, optional
         Of trained networks. Default: that of `X`.
+    differentiable : bool, default=True
+        False: whoever asks needs no gradient, so that nothing is distilled.
 
     Raises
     ------
@@ -223,6 +233,8 @@ def adapt_classifier(
             "classifier. A class must be instantiated and fitted; a function can be wrapped in an nn.Module."
         )
     black_box = BlackBox(classifier, X, y, classes, layout)
+    if not differentiable:
+        return ClassifierAdapter(None, black_box.classes_, device, black_box)
     net, fidelity = distil(black_box, X, **training)
     scores = ModuleScores(net.to(dtype), layout.net_shape)
     return ClassifierAdapter(scores, black_box.classes_, device, black_box, fidelity)

@@ -1,8 +1,15 @@
 """One paper, one thin class."""
 
 from cfexplain.explainers._base import CounterfactualExplainer
+from cfexplain.explainers.clarity import CLARITYExplainer
+from cfexplain.explainers.class_direction import ClassDirectionExplainer
 from cfexplain.explainers.diffeomorphic import DiffeomorphicExplainer
 from cfexplain.explainers.gradient import GradientExplainer
+from cfexplain.explainers.leap import LeapExplainer
 from cfexplain.explainers.place import PLACEExplainer
+from cfexplain.explainers.prototype import PrototypeExplainer
+from cfexplain.explainers.revise import REVISEExplainer
 
-__all__ = ["CounterfactualExplainer", "DiffeomorphicExplainer", "GradientExplainer", "PLACEExplainer"]
+__all__ = [
+    "CLARITYExplainer", "ClassDirectionExplainer", "CounterfactualExplainer", "DiffeomorphicExplainer",
+    "GradientExplainer", "LeapExplainer", "PLACEExplainer", "PrototypeExplainer", "REVISEExplainer"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import time
 import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ from cfexplain.explainers._targets import label_indices
 from cfexplain.explainers._tasks import Classification, Goal, make_task
 from cfexplain.objective import Term, greyness
 from cfexplain.result import Counterfactuals
+from cfexplain.search import Found, SearchOptions, search
 
 __all__ = ["CounterfactualExplainer"]
 
@@ -48,6 +50,9 @@ class CounterfactualExplainer(OneToOneFeatureMixin, TransformerMixin, BaseEstima
     # What an explainer does not offer as a parameter, at its usual value.
     clip = "straight_through"
     density = None
+    region = None
+    # False: the classifier is only asked, never differentiated, and no surrogate stands in for it
+    differentiable = True
     ink_quantile: float | None = None
     needs_valid = True
     step_sizes = {"normalized": 0.1, "adam": 0.05}
@@ -86,11 +91,12 @@ class CounterfactualExplainer(OneToOneFeatureMixin, TransformerMixin, BaseEstima
         self.dtype_ = X.dtype
         self.device_ = infer_device(self.device, self.classifier)
         seed = draw_seed(self.random_state)
-        self.column_rules_ = self._read_column_rules()
+        self.column_rules_, self.region_ = self._read_column_rules(), self._read_region()
         budget = {"training_budget": self.training_budget, "verbose": self.verbose, "device": str(self.device_)}
         kind = make_task(self._task_name(), self.classifier, y)
         self.classifier_ = kind.adapt(
-            self.classifier, X, y, layout=self.layout_, outputs=self.classifier_output, seed=seed, **budget)
+            self.classifier, X, y, layout=self.layout_, outputs=self.classifier_output, seed=seed,
+            differentiable=self.differentiable, **budget)
         self.task_ = kind(self.classifier_, y)
         if kind is Classification:
             self.classes_, self.class_counts_ = self.task_.classes, self.task_.counts
@@ -120,7 +126,17 @@ class CounterfactualExplainer(OneToOneFeatureMixin, TransformerMixin, BaseEstima
             grey = greyness(torch.from_numpy(X), self.data_range).numpy()
             self.greyness_ = [np.sort(grey[index == k]) for k in range(len(self.task_.counts))]
         self.scale_ = X.std(0)
+        self._learn(X, index, mean, index[rows], {"random_state": seed + 4, "data_range": self.data_range, **budget})
         return self
+
+    def _learn(self, X: np.ndarray, groups: np.ndarray, codes: np.ndarray, code_groups: np.ndarray,
+               defaults: dict[str, Any]) -> None:
+        """What one method learns beside the rest, from X and from codes, with the class index of each row."""
+
+    def _find(self, evaluate: Callable, start: Tensor, rows: Mapping[str, Tensor], options: SearchOptions,
+              report: Callable | None) -> Found:
+        """The search itself: by gradients, unless a method knows another way."""
+        return search(evaluate, start, rows["z0"], rows, options, report)
 
     def _task_name(self) -> str:
         return "classification"
@@ -190,6 +206,18 @@ class CounterfactualExplainer(OneToOneFeatureMixin, TransformerMixin, BaseEstima
         if self.layout_.is_image:
             raise ValueError("immutable= and bounds= name columns of a table, but X holds images.")
         return ColumnRules(self.immutable, self.bounds, self.n_features_in_, getattr(self, "feature_names_in_", None))
+
+    def _read_region(self) -> Tensor | None:
+        """Which pixels may change, as a tensor that fits (B, C, H, W)."""
+        if self.region is None:
+            return None
+        if not self.layout_.is_image:
+            raise ValueError("region= marks pixels of an image, but X holds a table; name its fixed columns in immutable=.")
+        region, shape = np.asarray(self.region), self.layout_.net_shape
+        if region.dtype != bool or region.shape not in (shape, shape[1:]) or not region.any():
+            raise ValueError(f"region must hold one bool a pixel, some of them True, in the shape {shape[1:]} or {shape}; "
+                             f"got {region.dtype} of shape {region.shape} with {int(np.count_nonzero(region))} marked.")
+        return torch.from_numpy(np.broadcast_to(region, shape).copy())
 
     # -------------------------------------------------------------- explain
     def explain(self, X: Any, target: Any = None, *, record_path: bool = False,

@@ -16,7 +16,7 @@ from cfexplain.coordinates.clip import clipped
 from cfexplain.coordinates.detail import render
 from cfexplain.explainers._running import one_thread, progress_bar, with_smaller_tiles
 from cfexplain.objective import Objective, Point, Term, TypicalFeatures
-from cfexplain.search import Found, SearchOptions, search
+from cfexplain.search import Found, SearchOptions
 
 if TYPE_CHECKING:
     from cfexplain.explainers._base import CounterfactualExplainer
@@ -90,8 +90,8 @@ class Run:
         rows, start = self.prepare(X, wanted)
         x = rows["x"]
         moving = np.flatnonzero(~wanted["still"])
-        found = search(
-            lambda z, some: self.objective.evaluate(self.point(z, some)), start[moving], rows["z0"][moving],
+        found = self.explainer._find(
+            lambda z, some: self.objective.evaluate(self.point(z, some)), start[moving],
             {name: values[moving] for name, values in rows.items()}, options, report)
         z = rows["z0"].clone()
         z[moving] = found.z
@@ -151,6 +151,8 @@ class Run:
         if self.detail != "decoder":
             x = render(x, rows["x"], rows["reconstruction"], self.detail, tau=ex.tau,
                        data_range=ex.data_range if ex.layout_.is_image else None)
+        if ex.region is not None:
+            x = torch.where(ex.region_.to(x.device), x, rows["x"])
         return x if ex.column_rules_ is None else ex.column_rules_.apply(x, rows["x"])
 
 

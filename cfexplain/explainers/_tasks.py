@@ -97,7 +97,7 @@ class Regression:
         self.slack = 1e-5 * self.spread
 
     @staticmethod
-    def adapt(regressor: Any, X: np.ndarray, y: np.ndarray, **options: Any) -> Any:
+    def adapt(regressor: Any, X: np.ndarray, y: np.ndarray, differentiable: bool, **options: Any) -> Any:
         return adapt_regressor(regressor, X, y, **options)
 
     def goal(self, model: Any, X: np.ndarray, target: Any) -> Goal:

@@ -20,6 +20,8 @@ class GradientExplainer(DiffeomorphicExplainer):
     classifier, target, task, confidence, ascent, clip, stop, patience, refine, immutable, bounds, image_shape, data_range, \
 classifier_output, batch_size, training_budget, random_state, verbose, device
         See `DiffeomorphicExplainer`.
+    region : bool array of shape (H, W) or (C, H, W), optional
+        The pixels that may change; all others stay as they are. Read at `fit`.
     update : {"adam", "normalized"}, default="adam"
     step_size : float, optional
         Default: a learning rate of 5e-4 for images and 5e-3 for tables ("adam"), or 0.01 a dimension ("normalized"); in
@@ -44,6 +46,7 @@ classifier_output, batch_size, training_budget, random_state, verbose, device
         confidence: float = 0.99,
         ascent: str = "log_probability",
         clip: str = "straight_through",
+        region: Any = None,
         update: str = "adam",
         step_size: float | None = None,
         max_steps: int = 2000,
@@ -67,6 +70,7 @@ classifier_output, batch_size, training_budget, random_state, verbose, device
             immutable=immutable, bounds=bounds, image_shape=image_shape, data_range=data_range,
             classifier_output=classifier_output, batch_size=batch_size, training_budget=training_budget,
             random_state=random_state, verbose=verbose, device=device)
+        self.region = region
 
     @property
     def step_sizes(self) -> dict[str, float]:

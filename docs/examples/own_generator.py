@@ -59,7 +59,7 @@ def main() -> None:
     explainer = DiffeomorphicExplainer(
         nn.Sequential(Resize(64), net),
         generator=GeneratorCoordinates(G, output_range=(-1, 1), inversion=Inversion(steps=60, restarts=2)),
-        confidence=0.95, batch_size=8, random_state=0).fit(X, labels)
+        confidence=0.95, plausibility_weight=0.3, batch_size=8, random_state=0).fit(X, labels)
     x = X[labels == 4][:5]
     cf = explainer.explain(x, target=9)
     print(cf.summary())

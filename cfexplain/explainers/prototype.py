@@ -1,0 +1,205 @@
+"""Counterfactuals guided by prototypes (Van Looveren & Klaise, 2021), re-implemented."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from cfexplain.density import ClassDensity, Prior
+from cfexplain.explainers._base import CounterfactualExplainer
+from cfexplain.explainers._parts import make_coordinates
+from cfexplain.explainers._tasks import Goal
+from cfexplain.objective import InputDistance, LogOddsHinge, Point, Term
+
+__all__ = ["PrototypeExplainer"]
+
+
+@dataclass(frozen=True)
+class PrototypeDistance(Term):
+    """‖ENC(x′) − proto‖₂² to ``rows["prototype"]``, a code of the target class (eq. 8 there)."""
+
+    encode: Callable[[Tensor], Tensor] | None = None
+    name = "prototype"
+
+    def loss(self, point: Point) -> Tensor:
+        return (self.encode(point.x) - point.rows["prototype"]).square().sum(1)
+
+
+@dataclass(frozen=True)
+class AutoencoderError(Term):
+    """‖x′ − AE(x′)‖₂²: what an autoencoder of real images cannot draw (eq. 4 there)."""
+
+    reconstruct: Callable[[Tensor], Tensor] | None = None
+    name = "autoencoder"
+
+    def loss(self, point: Point) -> Tensor:
+        return (point.x - self.reconstruct(point.x)).flatten(1).square().sum(1)
+
+
+class PrototypeExplainer(CounterfactualExplainer):
+    """Counterfactuals in X itself, drawn towards a prototype of the target class in the latent space of an autoencoder.
+
+    Minimises over x′, for every row by itself,
+
+        c · decision + β ‖x′ − x‖₁ + ‖x′ − x‖₂² + γ ‖x′ − AE(x′)‖₂² + θ ‖ENC(x′) − proto(ỹ)‖₂²
+
+    A re-implementation: Adam in place of FISTA, the decision's hinge on log-odds, and a c that is given, not searched.
+
+    Parameters
+    ----------
+    classifier, target
+        See `PLACEExplainer`.
+    autoencoder : {"autoencoder", "vae"}, Coordinates, module or (encoder, decoder), default="autoencoder"
+        ENC and AE; a `Coordinates` is cloned and fitted, ``FrozenEstimator`` keeps it as it is.
+    confidence : float in (0, 1), default=0.55
+        p(ỹ|x′) to reach.
+    decision_weight : float, default=10.0
+        c
+    l1_weight, l2_weight : float, default=0.1 and 1.0
+        β, and the weight of the squared distance.
+    autoencoder_weight, prototype_weight : float, default=1.0 and 1.0
+        γ and θ. The paper's 100 and 200 are for pixels of a smaller range and mean errors.
+    k : int, optional
+        The prototype is the mean of the `k` codes of the target class nearest to ENC(x). None: the mean of all.
+    clip : {"straight_through", "autograd", "none"}, default="straight_through"
+    update : {"adam", "normalized"}, default="adam"
+    step_size : float, optional
+        Default: a learning rate of 0.01, or 0.01 a dimension; in X's units.
+    max_steps : int, default=1000
+    stop : {"conditions", "converged"}, default="converged"
+        See `REVISEExplainer`. A search in X meets its condition as an adversarial example, long before it has come near
+        the prototype: by default it goes on until the objective falls no more.
+    patience : int, default=50
+    refine : int, default=0
+    immutable, bounds, image_shape, data_range, classifier_output, batch_size, training_budget, random_state, verbose, \
+device
+        See `PLACEExplainer`.
+
+    Attributes
+    ----------
+    autoencoder_ : Coordinates
+    prototype_codes_ : list of ndarray of shape (n_k, d)
+        Codes of the training rows of each class.
+
+    References
+    ----------
+    Van Looveren, Klaise: Interpretable Counterfactual Explanations Guided by Prototypes, ECML PKDD 2021.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> X, y = load_iris(return_X_y=True)
+    >>> explainer = PrototypeExplainer(training_budget=0.1, random_state=0).fit(X, y)
+    >>> explainer.explain(X[:3], target=1).valid.tolist()
+    [True, True, True]
+    """
+
+    start, detail, tau = "latent", "decoder", 0.15
+    step_sizes = {"normalized": 0.01, "adam": 0.01}
+
+    def __init__(
+        self,
+        classifier: Any = None,
+        *,
+        autoencoder: Any = "autoencoder",
+        target: Any = None,
+        confidence: float = 0.55,
+        decision_weight: float = 10.0,
+        l1_weight: float = 0.1,
+        l2_weight: float = 1.0,
+        autoencoder_weight: float = 1.0,
+        prototype_weight: float = 1.0,
+        k: int | None = None,
+        clip: str = "straight_through",
+        update: str = "adam",
+        step_size: float | None = None,
+        max_steps: int = 1000,
+        stop: str = "converged",
+        patience: int = 50,
+        refine: int = 0,
+        immutable: list | None = None,
+        bounds: dict | None = None,
+        image_shape: tuple[int, ...] | None = None,
+        data_range: tuple[float, float] = (0.0, 1.0),
+        classifier_output: str = "auto",
+        batch_size: int | str = "auto",
+        training_budget: float = 1.0,
+        random_state: Any = None,
+        verbose: int = 0,
+        device: str | None = None,
+    ):
+        self.classifier = classifier
+        self.autoencoder = autoencoder
+        self.target = target
+        self.confidence = confidence
+        self.decision_weight = decision_weight
+        self.l1_weight = l1_weight
+        self.l2_weight = l2_weight
+        self.autoencoder_weight = autoencoder_weight
+        self.prototype_weight = prototype_weight
+        self.k = k
+        self.clip = clip
+        self.update = update
+        self.step_size = step_size
+        self.max_steps = max_steps
+        self.stop = stop
+        self.patience = patience
+        self.refine = refine
+        self.immutable = immutable
+        self.bounds = bounds
+        self.image_shape = image_shape
+        self.data_range = data_range
+        self.classifier_output = classifier_output
+        self.batch_size = batch_size
+        self.training_budget = training_budget
+        self.random_state = random_state
+        self.verbose = verbose
+        self.device = device
+
+    def _coordinates(self) -> Any:
+        return "identity"
+
+    def _make_density(self, defaults: dict[str, Any]) -> tuple[ClassDensity, bool]:
+        return Prior(self.coordinates_), True
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if self.k is not None and not self.k >= 1:
+            raise ValueError(f"k={self.k!r} must be at least 1, or None for the mean of the whole class.")
+
+    def _learn(self, X: np.ndarray, groups: np.ndarray, codes: np.ndarray, code_groups: np.ndarray,
+               defaults: dict[str, Any]) -> None:
+        self.autoencoder_, unfitted = make_coordinates(self.autoencoder, defaults)
+        if unfitted:
+            self.autoencoder_.fit(X)
+        own = self.autoencoder_.encode_dataset(X)[0]
+        self.prototype_codes_ = [own[groups == k] for k in range(len(self.classes_))]
+
+    def _goal(self, X: np.ndarray, target: Any) -> Goal:
+        goal = super()._goal(X, target)
+        codes, wanted = self.autoencoder_.encode_dataset(X)[0], goal.rows["target"]
+        prototypes = np.zeros_like(codes)
+        for t in np.unique(wanted):
+            rows, members = np.flatnonzero(wanted == t), self.prototype_codes_[t]
+            if self.k is None:
+                prototypes[rows] = members.mean(0)
+            else:
+                for i in rows:  # each by itself: its bits do not depend on the others
+                    near = np.argsort(np.square(members - codes[i]).sum(1), kind="stable")[: self.k]
+                    prototypes[i] = members[near].mean(0)
+        goal.rows["prototype"] = prototypes
+        return goal
+
+    def _terms(self) -> list[Term]:
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"confidence={self.confidence!r} must lie strictly between 0 and 1.")
+        parts = self.autoencoder_
+        return [
+            LogOddsHinge(self.decision_weight, self.confidence), InputDistance(self.l1_weight, 1),
+            InputDistance(self.l2_weight, 2), PrototypeDistance(self.prototype_weight, parts.encode),
+            AutoencoderError(self.autoencoder_weight, lambda x: parts.decode(parts.encode(x)))]
+
