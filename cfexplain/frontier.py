@@ -214,9 +214,9 @@ def _read_settings(explainer: CounterfactualExplainer, weights: Mapping[str, Ite
     return [dict(zip(read, values, strict=True)) for values in product(*read.values())]
 
 
-def _weights(explainer: CounterfactualExplainer) -> dict[str, float]:
-    """The weights of the terms that count."""
-    return {term.name: term.weight for term in explainer._terms() if term.weight}
+def _weights(explainer: CounterfactualExplainer) -> dict[tuple[int, str], float]:
+    """The weights of the terms that count, by place and name: two terms may have one name."""
+    return {(i, term.name): term.weight for i, term in enumerate(explainer._terms()) if term.weight}
 
 
 def _explain_all(variants: list[CounterfactualExplainer], settings: list[dict[str, float]], X: Any, target: Any,
@@ -231,10 +231,10 @@ def _explain_all(variants: list[CounterfactualExplainer], settings: list[dict[st
     for terms in dict.fromkeys(tuple(each) for each in weights):
         members = [k for k, each in enumerate(weights) if tuple(each) == terms]
         every = _repeated(goal, len(members))
-        for name in terms:  # as numbers that do not differ, a weight stays the term's own
-            own = [weights[k][name] for k in members]
+        for place, term in enumerate(terms):  # of the terms that count: `Objective` leaves out the others
+            own = [weights[k][term] for k in members]
             if len(set(own)) > 1:
-                every.rows[f"weight:{name}"] = np.repeat(own, n).astype(X.dtype)
+                every.rows[f"weight:{place}"] = np.repeat(own, n).astype(X.dtype)
         lead, again = variants[members[0]], np.concatenate([X] * len(members))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # statuses are counted and shown

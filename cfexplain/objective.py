@@ -419,8 +419,8 @@ class Objective:
                 raise ValueError(f"The weight of the {term.name} term is {term.weight}; weights are not negative.")
 
     def evaluate(self, point: Point) -> Evaluation:
-        # one weight for all rows, or one a row: ``rows["weight:<name of the term>"]``, of shape (B,)
-        loss = sum(point.rows.get(f"weight:{term.name}", term.weight) * term.loss(point) for term in self.terms)
+        # one weight for all rows, or one a row: ``rows["weight:k"]``, of shape (B,), for the k-th of `terms`
+        loss = sum(point.rows.get(f"weight:{k}", term.weight) * term.loss(point) for k, term in enumerate(self.terms))
         with torch.no_grad():
             done = point.valid.clone() if self.needs_valid else torch.ones_like(point.valid)
             for held in self.conditions(point).values():

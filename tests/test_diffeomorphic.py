@@ -209,11 +209,33 @@ def test_exact_coordinates_lose_nothing(flow_image_explainer, flow_table_explain
 
 def test_plausibility_raises_the_density(flow_image_explainer, digits):
     x = digits[2][digits[3] == 4][:10]
-    plain = flow_image_explainer.explain(x, 9)
+    plain = pickle.loads(pickle.dumps(flow_image_explainer)).set_params(plausibility_weight=0.0).explain(x, 9)
     other = pickle.loads(pickle.dumps(flow_image_explainer)).set_params(plausibility_weight=1.0).explain(x, 9)
     assert (other.log_density > plain.log_density).mean() >= 0.8
     converged = other.status == "converged"
     assert converged.any() and other.conditions["density"][converged].all()
+
+
+def test_classes_of_images_are_searched_under_a_density_unless_told_otherwise(flow_image_explainer, flow_table_explainer,
+                                                                              vae_image_explainer, digits):
+    x = digits[2][digits[3] == 4][:4]
+    said = pickle.loads(pickle.dumps(flow_image_explainer)).set_params(plausibility_weight=0.3, update="normalized",
+                                                                      step_size=1.5 / 28)
+    np.testing.assert_array_equal(np.asarray(said.explain(x, 9)), np.asarray(flow_image_explainer.explain(x, 9)))
+    assert "density" in flow_image_explainer.explain(x, 9).conditions
+    for other in (flow_table_explainer, vae_image_explainer):
+        assert "density" not in other.explain(x if other is vae_image_explainer else np.zeros((2, 30), "f4")).conditions
+
+
+def test_values_of_images_in_a_flow_are_searched_as_published(digits):
+    X, y, X_test, _ = digits
+    ink = X.mean((1, 2))
+    explainer = DiffeomorphicExplainer(generator=Flow(steps=2, hidden=16, training_budget=0.02), task="regression",
+                                       random_state=0, training_budget=0.2, max_steps=30).fit(X, ink)
+    chosen = pickle.loads(pickle.dumps(explainer)).set_params(update="adam", step_size=5e-3, plausibility_weight=0.0)
+    found, same = (e.explain(X_test[:3], target="maximize") for e in (explainer, chosen))
+    np.testing.assert_array_equal(np.asarray(found), np.asarray(same))
+    assert (found.prediction > found.source).all()
 
 
 # ------------------------------------------------------------------ generators

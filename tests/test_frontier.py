@@ -71,6 +71,12 @@ def test_other_objectives(flow_table_explainer, table_explainer, table, publishe
     check_bits(found, explainer, X)
 
 
+def test_two_terms_of_one_name(prototype_table_explainer, table, quietly):
+    weights = {"l1_weight": [0, 0.1, 1.0], "l2_weight": [0, 2.0]}
+    explainer = copy.copy(prototype_table_explainer).set_params(max_steps=10)
+    check_bits(compare_frontier(explainer, table[2][:4], weights=weights, n_bootstrap=10), explainer, table[2][:4])
+
+
 def test_values_of_a_regressor(table, quietly):
     X = table[0]
     explainer = DiffeomorphicExplainer(generator="identity", task="regression", training_budget=0.02, random_state=0,

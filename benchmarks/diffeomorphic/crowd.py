@@ -57,7 +57,6 @@ ROWS = 32  # frames in each direction; the paper has 100
 # that it allows in Z: with one of these Glows that would be an hour a direction on a CPU
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "Z published": ("Z", {"update": "adam", "step_size": 5e-3, "max_steps": 1000, "refine": 0}),
-    "Z default": ("Z", {"update": "normalized", "step_size": None, "max_steps": 500, "refine": None}),
     "X published": ("X", {"update": "adam", "step_size": 1e-4, "max_steps": 5000, "refine": 0}),
 }
 # Its figures 9 and 11 are bars without numbers. Its Z is not whitened: compare lengths in Z by their ratios.

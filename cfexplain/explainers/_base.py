@@ -255,6 +255,9 @@ class CounterfactualExplainer(OneToOneFeatureMixin, TransformerMixin, BaseEstima
     def _refine(self) -> int:
         return int(self.refine)
 
+    def _update(self) -> str:
+        return self.update
+
     def _goal(self, X: np.ndarray, target: Any) -> Goal:
         """What is wanted of each row."""
         return self.task_.goal(self.classifier_, X, target)

@@ -170,19 +170,21 @@ def detail_mode(explainer: CounterfactualExplainer) -> str:
 
 def search_options(explainer: CounterfactualExplainer, record_path: bool) -> SearchOptions:
     """The search's options from the explainer's parameters."""
-    for name, known in (("update", ("adam", "normalized")), ("stop", ("conditions", "converged"))):
-        if getattr(explainer, name) not in known:
-            raise ValueError(f"{name}={getattr(explainer, name)!r} is not known; choose {known[0]!r} or {known[1]!r}.")
+    update = explainer._update()
+    for name, value, known in (("update", update, ("adam", "normalized")),
+                               ("stop", explainer.stop, ("conditions", "converged"))):
+        if value not in known:
+            raise ValueError(f"{name}={value!r} is not known; choose {known[0]!r} or {known[1]!r}.")
     start = explainer.start
     if start not in ("latent", "swap") and not (isinstance(start, (int, float)) and 0 <= start <= 1):
         raise ValueError(f"start={start!r} is not known; choose 'latent', 'swap', or a share of the way in [0, 1].")
     step, tile = explainer.step_size, explainer.batch_size
     if step is None:
-        step = explainer.step_sizes[explainer.update]
+        step = explainer.step_sizes[update]
     if tile == "auto":
         tile = TILE if explainer.device_.type == "cpu" else 512
     return SearchOptions(
-        update=explainer.update, step_size=float(step), stall=explainer.stall,
+        update=update, step_size=float(step), stall=explainer.stall,
         max_steps=int(explainer.max_steps), stop=explainer.stop, patience=int(explainer.patience),
         refine=explainer._refine(), tile=int(tile), record_path=record_path)
 

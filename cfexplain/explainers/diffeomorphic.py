@@ -12,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from cfexplain.coordinates import Flow
 from cfexplain.density import ClassDensity, Prior
 from cfexplain.explainers._base import CounterfactualExplainer
 from cfexplain.explainers._run import Run
@@ -57,9 +58,10 @@ class DiffeomorphicExplainer(CounterfactualExplainer):
         Whose gradient is followed. The probability is eq. 5 as printed; its gradient is p times that of the
         log-probability, and vanishes where a search begins, at p(t|x) ≈ 0. The log-probability is what the authors' code
         runs (cross-entropy), hence the default. Under ``update="normalized"`` both take the same steps.
-    plausibility_weight : float, default=0.0
-        Weight of a hinge on log p(z) at `typical_quantile` of the target class: beyond the paper. For exact coordinates it
-        costs nothing; 0.3 is a good value.
+    plausibility_weight : float or "auto", default="auto"
+        Weight of a hinge on log p(z) at `typical_quantile` of the target class: beyond the paper. "auto" is 0.3 for
+        classes of images in the base space of a `Flow`, and 0, as published, elsewhere. Without it the gradient can follow
+        the few directions in which a flow is stiff, where a short way in Z ends in noise.
     typical_quantile : float in (0, 1), default=0.5
     clip : {"straight_through", "autograd", "none"}, default="straight_through"
         How images that leave `data_range` are brought back: a flow decodes to −0.056 … 1.056. See `clipped`.
@@ -67,12 +69,13 @@ class DiffeomorphicExplainer(CounterfactualExplainer):
         "decoder" is the papers' x′ = g(z′). The others put back what approximate coordinates lost.
     tau : float, default=0.15
         See `PLACEExplainer`.
-    update : {"normalized", "adam"}, default="normalized"
+    update : {"auto", "normalized", "adam"}, default="auto"
         "adam" is as published. Normalised steps cross to the other class where small ones stop half-way; a row that gets
-        no nearer for 20 of them starts again with steps of another length.
+        no nearer for 20 of them starts again with steps of another length. "auto" is "adam" for values of images in the base
+        space of a `Flow`, to which the way is long, and "normalized" elsewhere.
     step_size : float, optional
-        Default: 0.0357 standard deviations a dimension ("normalized"; a step of length 1 for 28×28 pixels), or a learning
-        rate of 0.005 ("adam").
+        In standard deviations a dimension. Default of "normalized": 1/28, or, where plausibility is weighed, 1.5/28, which
+        is a length of 1.5 for 28×28 pixels, and no longer for larger images. Default of "adam": a learning rate of 0.005.
     max_steps : int, default=500
     stop : {"conditions", "converged"}, default="conditions"
     patience : int, default=50
@@ -115,12 +118,12 @@ device
         task: str = "auto",
         confidence: float = 0.99,
         ascent: str = "log_probability",
-        plausibility_weight: float = 0.0,
+        plausibility_weight: float | str = "auto",
         typical_quantile: float = 0.5,
         clip: str = "straight_through",
         detail: str = "decoder",
         tau: float = 0.15,
-        update: str = "normalized",
+        update: str = "auto",
         step_size: float | None = None,
         max_steps: int = 500,
         stop: str = "conditions",
@@ -169,12 +172,30 @@ device
     start = "latent"
     # a row is done at p > Λ, also where Λ is below one half and another class is more probable still
     needs_valid = False
-    step_sizes = {"normalized": 1 / 28, "adam": 5e-3}
+
+    @property
+    def step_sizes(self) -> dict[str, float]:
+        """With a density to hold it, a step may be longer; in many dimensions one length is long enough."""
+        length = 1.5 if self._plausibility_weight() else 1.0
+        return {"normalized": length / max(28.0, self.coordinates_.latent_dim_**0.5), "adam": 5e-3}
+
+    def _plausibility_weight(self) -> float:
+        if self.plausibility_weight == "auto":
+            return 0.3 if self._image_flow() and hasattr(self, "classes_") else 0.0
+        return float(self.plausibility_weight)
+
+    def _update(self) -> str:
+        if self.update == "auto":
+            return "adam" if self._image_flow() and not hasattr(self, "classes_") else "normalized"
+        return self.update
+
+    def _image_flow(self) -> bool:
+        return self.layout_.is_image and isinstance(self.coordinates_, Flow)
 
     @property
     def stall(self) -> int | None:
         """A flow's landscape is rugged: a row in fifty gets stuck, and reaches its target by steps of another length."""
-        return 20 if self.update == "normalized" else None
+        return 20 if self._update() == "normalized" else None
 
     def confidence_sweep(self, X: Any, target: Any = None,
                          confidences: Sequence[float] = (0.25, 0.5, 0.75, 0.9, 0.99)) -> list[Counterfactuals]:
@@ -222,7 +243,7 @@ device
             decision = TargetLogProbability() if self.ascent == "log_probability" else TargetProbability()
         else:
             raise ValueError(f"ascent={self.ascent!r} is not known; choose 'log_probability' or 'probability'.")
-        return [decision, TypicalDensity(self.plausibility_weight)]
+        return [decision, TypicalDensity(self._plausibility_weight())]
 
     def _refine(self) -> int:
         if self.refine is None:

@@ -65,11 +65,11 @@ classifier_output, batch_size, training_budget, random_state, verbose, device
         device: str | None = None,
     ):
         super().__init__(
-            classifier, generator="identity", target=target, task=task, confidence=confidence, ascent=ascent, clip=clip,
-            update=update, step_size=step_size, max_steps=max_steps, stop=stop, patience=patience, refine=refine,
-            immutable=immutable, bounds=bounds, image_shape=image_shape, data_range=data_range,
-            classifier_output=classifier_output, batch_size=batch_size, training_budget=training_budget,
-            random_state=random_state, verbose=verbose, device=device)
+            classifier, generator="identity", target=target, task=task, confidence=confidence, ascent=ascent,
+            plausibility_weight=0.0, clip=clip, update=update, step_size=step_size, max_steps=max_steps, stop=stop,
+            patience=patience, refine=refine, immutable=immutable, bounds=bounds, image_shape=image_shape,
+            data_range=data_range, classifier_output=classifier_output, batch_size=batch_size,
+            training_budget=training_budget, random_state=random_state, verbose=verbose, device=device)
         self.region = region
 
     @property
