@@ -87,7 +87,7 @@ def vae_image_explainer(digits):
 @pytest.fixture(scope="session")
 def gradient_table_explainer(table):
     X, y, _, _ = table
-    return GradientExplainer(random_state=0, training_budget=0.5).fit(X, y)
+    return GradientExplainer(step_size=0.02, random_state=0, training_budget=0.5).fit(X, y)
 
 
 def _shared(explainer):

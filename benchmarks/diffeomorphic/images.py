@@ -213,8 +213,8 @@ def experiment(case: Case, name: str, generator: Coordinates, rows: int, quick: 
 
 def approximate(kind: str, quick: bool) -> Coordinates:
     """A VAE or a GAN of MNIST's 28×28 images."""
-    X = load_mnist(size=28)[0]
-    budget = 0.05 if quick else 1.0
+    X = load_mnist(size=28)[0][:QUICK_ROWS if quick else None]
+    budget = 0.02 if quick else 1.0
     if kind == "VAE":
         return trained("diffeo-mnist-vae", {"budget": budget}, lambda: VAE(
             training_budget=2 * budget, random_state=0, verbose=1).fit(X))
