@@ -128,7 +128,7 @@ def methods(case: Case) -> dict[str, Any]:
     X, y = case.X, place.classes_[case.y] if case.name == "faces" else case.y
     parts: dict[str, Any] = dict(coordinates=FrozenEstimator(place.coordinates_), density=FrozenEstimator(place.density_),
                                  random_state=0)
-    published = {k: v for k, v in PLACEExplainer.preset(case.published).get_params().items()
+    published = {k: v for k, v in PLACEExplainer.preset(case.published).get_params(deep=False).items()
                  if k not in ("classifier", "perceptual_weight", *parts)}
     some = slice(0, 5000)  # what only reads class counts and scales needs no more
     clarity = trained(f"clarity-{case.name}", {"n": len(X), "budget": case.budget}, lambda: CLARITYExplainer(

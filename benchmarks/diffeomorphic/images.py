@@ -109,7 +109,7 @@ def load_case(name: str, quick: bool) -> Case:
     classes = sorted({k for pair in pairs for k in pair})
     some = np.isin(y, classes)
     experts = trained(f"diffeo-{name}-experts", config, lambda: class_autoencoders(
-        X[some], y[some], Autoencoder(16, training_budget=0.8 * share, random_state=0)))
+        X[some], y[some], Autoencoder(16, training_budget=0.02 if quick else 0.8, random_state=0)))
     dense = trained(f"diffeo-{name}-dense-experts", config, lambda: dense_experts(X[some], y[some]))
     return Case(name, X, y, X_test, y_test, net, judges, experts, dense, pairs, labels)
 

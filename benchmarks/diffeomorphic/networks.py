@@ -17,7 +17,7 @@ from benchmarks.place_faces import smile_split
 from cfexplain.coordinates import Flow
 from cfexplain.datasets import load_mall, load_mnist, load_pneumonia
 
-MALL_TRAIN, QUICK_ROWS = 1620, 1500
+MALL_TRAIN, QUICK_ROWS = 1620, 600
 
 # Architecture and budget of each flow; what is not named is the package's default.
 FLOWS: dict[str, dict[str, Any]] = {
