@@ -37,8 +37,7 @@ class AlongPath(CounterfactualExplainer):
             raise ValueError(f"max_steps={self.max_steps!r} must be at least 1: the path is tried in so many steps.")
 
     def _terms(self) -> list[Term]:
-        if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence={self.confidence!r} must lie strictly between 0 and 1.")
+        self._check_confidence()
         wanted: list[Any] = [LogOddsHinge(1.0, self.confidence)]
         return wanted if self.typical_quantile is None else [*wanted, TypicalDensity(1.0)]
 

@@ -200,6 +200,11 @@ class CounterfactualExplainer(OneToOneFeatureMixin, TransformerMixin, BaseEstima
         if self.max_steps < 0:
             raise ValueError(f"max_steps={self.max_steps!r} must not be negative.")
 
+    def _check_confidence(self) -> None:
+        """For explainers with that parameter; read when they explain, so that ``set_params`` needs no new fit."""
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"confidence={self.confidence!r} must lie strictly between 0 and 1.")
+
     def _read_column_rules(self) -> ColumnRules | None:
         if self.immutable is None and self.bounds is None:
             return None

@@ -152,6 +152,5 @@ device
         return int(self.members)
 
     def _terms(self) -> list[Term]:
-        if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence={self.confidence!r} must lie strictly between 0 and 1.")
+        self._check_confidence()
         return [EnsembleCrossEntropy(1.0, self.confidence), LatentDistance(self.distance_weight)]

@@ -259,8 +259,7 @@ class PLACEExplainer(CounterfactualExplainer):
 
     def _terms(self) -> list[Term]:
         """Eqs. 2–5 and the second opinion."""
-        if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence={self.confidence!r} must lie strictly between 0 and 1.")
+        self._check_confidence()
         decision = {"probability": DecisionHinge, "logit": LogOddsHinge}.get(self.decision)
         if decision is None:
             raise ValueError(f"decision={self.decision!r} is not known; choose 'logit' or 'probability'.")

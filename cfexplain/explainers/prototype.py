@@ -195,8 +195,7 @@ device
         return goal
 
     def _terms(self) -> list[Term]:
-        if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence={self.confidence!r} must lie strictly between 0 and 1.")
+        self._check_confidence()
         parts = self.autoencoder_
         return [
             LogOddsHinge(self.decision_weight, self.confidence), InputDistance(self.l1_weight, 1),
