@@ -41,14 +41,14 @@ class ClassifierAdapter:
         Share of held-out rows on which surrogate and real model agree; None where there is no surrogate.
     outputs_ : {"logits", "probabilities"}
         How the outputs of the differentiable module are read.
-    module : nn.Module or None
-        The differentiable module: the user's, or the trained one. None where the model is only asked.
+    module : nn.Module
+        The differentiable module: the user's, or the trained one.
     device : torch.device
     """
 
     def __init__(
         self,
-        scores: ModuleScores | None,
+        scores: ModuleScores,
         classes: np.ndarray,
         device: str | torch.device,
         black_box: BlackBox | None = None,
@@ -59,27 +59,22 @@ class ClassifierAdapter:
 
     @property
     def is_surrogate(self) -> bool:
-        return self._black_box is not None and self._scores is not None
+        return self._black_box is not None
 
     @property
     def outputs_(self) -> str:
-        return "probabilities" if self._scores is None else self._scores.kind
+        return self._scores.kind
 
     @property
-    def module(self) -> nn.Module | None:
-        return None if self._scores is None else self._scores.module
+    def module(self) -> nn.Module:
+        return self._scores.module
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits of shape (B, K), K >= 2, differentiable in `x` of shape (B, C, H, W) or (B, d).
 
         Their softmax is what the classifier says. Computed in the module's own dtype and returned in that of `x`.
-        Modes are left alone: call it inside :meth:`frozen`. Of a model that is only asked they are the logarithms of its
-        own probabilities, without a gradient.
+        Modes are left alone: call it inside :meth:`frozen`.
         """
-        if self._scores is None:
-            smallest = np.finfo(np.float32).tiny
-            proba = self._black_box.predict_proba(x.detach().cpu().numpy()).clip(smallest)
-            return torch.from_numpy(np.log(proba)).to(x)
         return self._scores(x)
 
     def logits_and_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,8 +85,6 @@ class ClassifierAdapter:
         ClassifierOutputError
             If the module has no linear layer to look at.
         """
-        if self._scores is None:
-            raise ClassifierOutputError("The classifier is no network: it has no features to compare.")
         with PenultimateFeatures() as seen:
             logits = self._scores(x)
         if seen.features is None or len(seen.features) != len(x):
@@ -102,7 +95,7 @@ class ClassifierAdapter:
 
     def frozen(self) -> AbstractContextManager[nn.Module]:
         """Evaluation mode and no parameter gradients while the block runs; afterwards everything is as it was."""
-        return nullcontext() if self._scores is None else frozen(self.module)
+        return frozen(self.module)
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """What the explained classifier itself says (never its surrogate).
@@ -132,7 +125,7 @@ class ClassifierAdapter:
 
     def predict_surrogate(self, X: np.ndarray) -> np.ndarray:
         """Labels by the differentiable module: the surrogate where there is one, the classifier itself elsewhere."""
-        return self.classes_[self._soft(X).argmax(1)] if self._scores is not None else self.predict(X)
+        return self.classes_[self._soft(X).argmax(1)]
 
     def _soft(self, X: np.ndarray) -> np.ndarray:
         if not len(X):
@@ -144,6 +137,34 @@ class ClassifierAdapter:
 
     def _nothing(self, X: np.ndarray) -> np.ndarray:
         return np.zeros((0, len(self.classes_)), dtype=X.dtype)
+
+
+class AskedAdapter(ClassifierAdapter):
+    """A model that is only asked: nothing stands in for it, and nothing is differentiated.
+
+    Its logits are the logarithms of its own probabilities, without a gradient.
+    """
+
+    is_surrogate = False
+    outputs_ = "probabilities"
+    module = None
+
+    def __init__(self, black_box: BlackBox, device: str | torch.device):
+        super().__init__(None, black_box.classes_, device, black_box)
+
+    def logits(self, x: Tensor) -> Tensor:
+        smallest = np.finfo(np.float32).tiny
+        proba = self._black_box.predict_proba(x.detach().cpu().numpy()).clip(smallest)
+        return torch.from_numpy(np.log(proba)).to(x)
+
+    def logits_and_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        raise ClassifierOutputError("The classifier is no network: it has no features to compare.")
+
+    def frozen(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def predict_surrogate(self, X: np.ndarray) -> np.ndarray:
+        return self.predict(X)
 
 
 def adapt_classifier(
@@ -234,7 +255,7 @@ def adapt_classifier(
         )
     black_box = BlackBox(classifier, X, y, classes, layout)
     if not differentiable:
-        return ClassifierAdapter(None, black_box.classes_, device, black_box)
+        return AskedAdapter(black_box, device)
     net, fidelity = distil(black_box, X, **training)
     scores = ModuleScores(net.to(dtype), layout.net_shape)
     return ClassifierAdapter(scores, black_box.classes_, device, black_box, fidelity)
