@@ -21,8 +21,9 @@ from sklearn.metrics import balanced_accuracy_score
 
 from benchmarks._common import CACHE, RESULTS, draw_strips, store, trained
 from benchmarks.measures import Judges, digit_judge, face_judge
-from benchmarks.place_faces import Recogniser, fit, moved, smile_split
+from benchmarks.place_faces import Recogniser, face_vae, moved, place_on_faces, smile_split
 from benchmarks.place_mnist import PAIRS
+from benchmarks.resnet import EPOCHS, train_smile_resnet
 from cfexplain import (
     CLARITYExplainer,
     GradientExplainer,
@@ -91,7 +92,11 @@ def load_faces_case(quick: bool) -> Case:
         X, y = X[:800], y[:800]
     epochs = 1 if quick else 14
     config = {"seed": 0, "epochs": epochs, "n": len(X)}
-    place = trained("place-faces", config, lambda: fit(X, y, 0, epochs))
+    net = trained("faces-resnet34", {"n": len(X), "epochs": EPOCHS if not quick else 0.2}, lambda: train_smile_resnet(
+        X, y, epochs=EPOCHS if not quick else 0.2))
+    vae = trained("faces-vae", config, lambda: face_vae(X, epochs).set_params(random_state=0).fit(X))
+    place = trained("place-faces-resnet34", config, lambda: place_on_faces(net, FrozenEstimator(vae), 0).fit(
+        X, np.where(y == 1, "smile", "no smile")))
     judges = trained("place-faces-judge", config, lambda: Judges.fit(
         face_judge(), X, y, X_test, y_test, seed=5, updates=8 * len(X) // 200, augment=moved, lr=2e-3, weight_decay=1e-2))
     return Case("faces", X, y, X_test, y_test, place, judges, [(0, 1), (1, 0)], 0.1 if quick else 1.0, "place-celeba",

@@ -80,15 +80,24 @@ def train_smile_net(X: np.ndarray, y: np.ndarray, seed: int) -> nn.Module:
     return net
 
 
-def fit(X: np.ndarray, y: np.ndarray, seed: int, epochs: int) -> PLACEExplainer:
+def face_vae(X: np.ndarray, epochs: float) -> VAE:
+    """The coordinates, unfitted: 64 numbers a face, with the perceptual term if its weights are at hand."""
     weights = Path(os.environ.get("CFEXPLAIN_DATA", ".")) / "squeezenet1_1_caffe.pth"
     perceptual = squeezenet_features(weights) if weights.is_file() else None
     print("perceptual term:", "SqueezeNet 1.1" if perceptual else "none (weights not found)")
-    vae = VAE(64, beta=1.0, likelihood="gaussian", sigma=0.1, perceptual=perceptual, perceptual_weight=1000.0,
-              augment="mirror", batch_size=128, training_budget=epochs * len(X) / 128 / 900, verbose=1)
-    net = train_smile_net(X, y, seed)
-    return PLACEExplainer(net, coordinates=vae, confidence=0.95, opinion_confidence=0.9, detail="blend",
-                          random_state=seed, verbose=1).fit(X, np.where(y == 1, "smile", "no smile"))
+    return VAE(64, beta=1.0, likelihood="gaussian", sigma=0.1, perceptual=perceptual, perceptual_weight=1000.0,
+               augment="mirror", batch_size=128, training_budget=epochs * len(X) / 128 / 900, verbose=1)
+
+
+def place_on_faces(net: nn.Module, coordinates: Any, seed: int) -> PLACEExplainer:
+    """The recipe of this benchmark, unfitted."""
+    return PLACEExplainer(net, coordinates=coordinates, confidence=0.95, opinion_confidence=0.9, detail="blend",
+                          random_state=seed, verbose=1)
+
+
+def fit(X: np.ndarray, y: np.ndarray, seed: int, epochs: int) -> PLACEExplainer:
+    vae = face_vae(X, epochs)
+    return place_on_faces(train_smile_net(X, y, seed), vae, seed).fit(X, np.where(y == 1, "smile", "no smile"))
 
 
 class Recogniser:
