@@ -1,6 +1,6 @@
 """Which method on which data? PLACE's Tables 1 and 2: one autoencoder, one flow and one classifier for all methods.
 
-    python -m benchmarks.baselines [mnist] [faces] [--rows 500] [--quick]
+    python -m benchmarks.baselines [mnist] [faces] [--rows 500] [--quick] [--clock]
 
 Needs ``mnist.npz`` and ``smiles_64.npz`` in ``$CFEXPLAIN_DATA``. Log densities of all methods are of one flow: what was
 searched in another space is encoded first. Writes benchmarks/results/baselines_mnist.json, baselines_faces.json and .png.
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import statistics
+import time
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,7 +44,7 @@ from cfexplain.perceptual import squeezenet_features
 SHOWN = {"mnist": 12, "faces": 8}
 # Methods that take thousands of steps a row are measured on fewer rows, and the table says so
 SLOW = {"mnist": {"PLACE, as published": 100, "REVISE, CARLA's settings": 100, "prototype": 100, "X": 200},
-        "faces": {"PLACE, as published": 32, "REVISE, CARLA's settings": 32, "prototype": 32, "X": 100}}
+        "faces": {"PLACE, as published": 8, "REVISE, CARLA's settings": 8, "prototype": 8, "X": 32}}
 # Tables 1 (CelebA at 256×256) and 2 of the paper; validity is 1.0 everywhere
 PAPER = {
     "faces": {"CLARITY": {"lpips": 0.244, "fid": 105.01, "l2": 79.04, "log density": -2210.19, "seconds": 10424},
@@ -174,9 +176,10 @@ def run(name: str, rows: int, quick: bool) -> dict[str, Any]:
         real = case.X_test[case.y_test == target]
         for method, explainer in explainers.items():
             some = x[:SLOW[name].get(method, rows)]
+            explainer.set_params(verbose=0, batch_size=min(32, len(some)))  # no tile is filled up with copies
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found = evaluate({method: explainer.set_params(verbose=0)}, some, case.label(target),
+                found = evaluate({method: explainer}, some, case.label(target),
                                  metrics=measures(case, target, real))
             table[method] = cells(found, method)
             strips.append((method, found.results[method].x_cf[:shown]))
@@ -197,13 +200,43 @@ def cells(found: Evaluation, name: str) -> dict[str, Any]:
                         for k, s in found.table[name].items()}}
 
 
+def clocked(name: str, rows: int = 64, repeats: int = 7) -> dict[str, Any]:
+    """Seconds of the methods of Tables 1 and 2, interleaved in one process: medians, and ratios to REVISE."""
+    case = {"mnist": load_digits_case, "faces": load_faces_case}[name](quick=False)
+    explainers, timed = methods(case), ("PLACE", "REVISE", "CLARITY")
+    said, found = case.place.predict(case.X_test), []
+    for source, target in case.pairs:
+        x = case.X_test[(case.y_test == source) & (said == case.label(source))][:rows]
+        seconds: dict[str, list[float]] = {method: [] for method in timed}
+        for repeat in range(repeats + 1):
+            for method in timed:
+                started = time.perf_counter()
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    explainers[method].set_params(verbose=0, batch_size=32).explain(x, case.label(target))
+                if repeat:  # the first round warms up
+                    seconds[method].append(time.perf_counter() - started)
+        medians = {method: {
+            "seconds_an_image": statistics.median(taken) / len(x),
+            "times_revise": statistics.median(a / b for a, b in zip(taken, seconds["REVISE"], strict=True)),
+        } for method, taken in seconds.items()}
+        found.append({"pair": f"{case.label(source)} → {case.label(target)}", "rows": len(x), "repeats": repeats,
+                      "methods": medians})
+        print(found[-1], flush=True)
+    return {"pairs": found}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="*", default=["mnist", "faces"])
     parser.add_argument("--rows", type=int, default=500)
     parser.add_argument("--quick", action="store_true", help="tiny trainings and 8 rows a pair: a check, not a result")
+    parser.add_argument("--clock", action="store_true", help="only time PLACE, REVISE and CLARITY, interleaved")
     options = parser.parse_args()
     for name in options.names:
+        if options.clock:
+            store(f"baselines_{name}_clock", clocked(name))
+            continue
         result = run(name, 8 if options.quick else options.rows, options.quick)
         if not options.quick:
             store(f"baselines_{name}", result)
