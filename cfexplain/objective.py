@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cfexplain._point import Point, ValuePoint, log_odds, log_odds_of, row_norm
+from cfexplain._tiles import in_tiles
 from cfexplain.search import Evaluation
 
 __all__ = [
@@ -46,6 +47,10 @@ LOG_ODDS_SLACK = 0.02
 LOG_DENSITY_SLACK = 0.5
 FEATURE_SLACK = 0.01
 
+# What is kept of x for a term that compares in features, in all rows that are searched together (2048 at most): enough
+# for images of 64x64 in SqueezeNet. The peak is twice that. Where it would be more, every step computes them again.
+REFERENCE_BYTES = 2**30
+
 
 @dataclass(frozen=True)
 class Term(ABC):
@@ -62,6 +67,10 @@ class Term(ABC):
     def holds(self, point: Point) -> Tensor | None:
         """Whether each row meets the term's condition, shape (B,); None if it sets none."""
         return None
+
+    def reference(self, x: Tensor, tile: int) -> dict[str, Tensor]:
+        """What the term wants to be kept in ``point.rows`` of the rows x (B, ...) while x′ moves: name -> (B, ...)."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -257,12 +266,32 @@ class TypicalInk(Term):
 
 @dataclass(frozen=True)
 class PerceptualDistance(Term):
-    """LPIPS(x, x′) (PLACE, eq. 5), or any distance ``(x, x') -> (B,)``."""
+    """LPIPS(x, x′) (PLACE, eq. 5), or any distance ``(x, x') -> (B,)``.
+
+    A distance with methods ``reference(x) -> features, one tensor (B, ...) a layer`` and ``distance_to(features, x')``
+    (those of `cfexplain.perceptual` have them) sees x once a search, and not once a step: see :meth:`reference`.
+    """
 
     distance: Callable[[Tensor, Tensor], Tensor] | None = None
     name = "perceptual"
 
+    def reference(self, x: Tensor, tile: int) -> dict[str, Tensor]:
+        """The features of x, computed `tile` rows at a time; none if they take more than `REFERENCE_BYTES` together."""
+        if not all(callable(getattr(self.distance, name, None)) for name in ("reference", "distance_to")) or not len(x):
+            return {}
+        row = in_tiles(self.distance.reference, x[:1], tile=tile)
+        if len(x) * sum(layer.numel() * layer.element_size() for layer in row) > REFERENCE_BYTES:
+            return {}
+        layers = row if len(x) == 1 else in_tiles(self.distance.reference, x, tile=tile)
+        return dict(zip(self._keys(len(layers)), layers, strict=True))
+
+    def _keys(self, count: int) -> list[str]:
+        return [f"{self.name}:{id(self.distance)}:{layer}" for layer in range(count)]  # other terms have distances too
+
     def loss(self, point: Point) -> Tensor:
+        kept = [point.rows[key] for key in self._keys(len(point.rows)) if key in point.rows]
+        if kept:
+            return self.distance.distance_to(tuple(kept), point.x)
         return self.distance(point.rows["x"], point.x)
 
 
@@ -285,6 +314,10 @@ class Objective:
         for term in self.terms:
             if term.weight < 0:
                 raise ValueError(f"The weight of the {term.name} term is {term.weight}; weights are not negative.")
+
+    def reference(self, x: Tensor, tile: int) -> dict[str, Tensor]:
+        """What the terms want to be kept of the rows x: to be merged into the ``rows`` of their points."""
+        return {name: values for term in self.terms for name, values in term.reference(x, tile).items()}
 
     def evaluate(self, point: Point) -> Evaluation:
         # one weight for all rows, or one a row: ``rows["weight:k"]``, of shape (B,), for the k-th of `terms`

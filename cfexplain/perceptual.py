@@ -18,11 +18,41 @@ __all__ = ["LPIPS", "FeatureDistance", "squeezenet_features"]
 Features = tuple[Tensor, ...]
 
 
-class LPIPS:
+class _InFeatures:
+    """A distance of features, one side of which can be kept while the other moves."""
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if cls.__module__ != __name__ and {"forward", "__call__"} & set(vars(cls)) and "distance_to" not in vars(cls):
+            cls.reference = None  # it measures two images in a way of its own, and a reference in the old one
+
+    def features(self, x: Tensor) -> Features:
+        raise NotImplementedError
+
+    def distance(self, a: Features, b: Features) -> Tensor:
+        raise NotImplementedError
+
+    def reference(self, x: Tensor) -> Features:
+        """:meth:`features` of images that stay, (B, ...) a layer, without a gradient: computed once for a whole search.
+
+        Rows may be picked from each layer's tensor like from `x`.
+        """
+        with torch.no_grad():
+            return self.features(x)
+
+    def distance_to(self, reference: Features, y: Tensor) -> Tensor:
+        """Distance of images y (B, C, H, W) to what :meth:`reference` has kept of others, (B,), in y's dtype.
+
+        The same bits as the distance to the images themselves.
+        """
+        return self.distance(reference, self.features(y)).to(y.dtype)
+
+
+class LPIPS(_InFeatures):
     """Learned perceptual image patch similarity (PLACE, eq. 5), by the package ``lpips``.
 
     The same numbers as the package, with two differences in how they are had: the features of x can be kept
-    (:meth:`features`, :meth:`distance`) instead of being computed again in every step of a search, and the gradient is
+    (:meth:`reference`, :meth:`distance_to`) instead of being computed again in every step of a search, and the gradient is
     finite where all features of a position are zero (it is NaN in the package).
 
     Parameters
@@ -88,7 +118,7 @@ class LPIPS:
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """LPIPS of images x and y, each (B, 1 or 3, H, W), row by row: (B,), in y's dtype."""
-        return self.distance(self.features(x), self.features(y)).to(y.dtype)
+        return self.distance_to(self.features(x), y)
 
     def _loaded(self, device: torch.device) -> Any:
         if self._model is None:
@@ -107,7 +137,7 @@ class LPIPS:
         return self._model.to(device)
 
 
-class FeatureDistance(nn.Module):
+class FeatureDistance(_InFeatures, nn.Module):
     """An LPIPS-like distance in the features of any sequential backbone; its numbers are not LPIPS.
 
     Features of each layer are normalised to unit length over channels; squared differences are summed over channels,
@@ -134,6 +164,12 @@ class FeatureDistance(nn.Module):
     >>> x = torch.rand(2, 3, 16, 16)
     >>> distance(x, x)
     tensor([0., 0.])
+
+    The features of images that do not change can be kept:
+
+    >>> y = torch.rand(2, 3, 16, 16)
+    >>> torch.equal(distance.distance_to(distance.reference(x), y), distance(x, y))
+    True
     """
 
     mean: Tensor
@@ -199,7 +235,7 @@ class FeatureDistance(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Distance of images x and y, each (B, C, H, W), row by row: (B,), in y's dtype."""
-        return self.distance(self.features(x), self.features(y)).to(y.dtype)
+        return self.distance_to(self.features(x), y)
 
 
 def squeezenet_features(path: str | Path, *, data_range: tuple[float, float] = (0.0, 1.0)) -> FeatureDistance:

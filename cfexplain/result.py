@@ -132,6 +132,11 @@ class Counterfactuals:
         if self.container not in ("numpy", "torch"):
             raise ValueError(f"container={self.container!r} is not known; choose 'numpy' or 'torch'.")
 
+    @property
+    def backend(self) -> str | None:
+        """How the search computed, and in brackets what was left as it is: see ``explain(backend=)``."""
+        return self.metadata.get("backend")
+
     def _row_names(self) -> list[str]:
         """Names of the arrays with one entry a row; optional ones only where they are there."""
         return [f.name for f in fields(self) if f.name not in _NOT_ROWS

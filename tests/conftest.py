@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
@@ -25,6 +26,10 @@ from cfexplain.coordinates import Flow
 from cfexplain.datasets import load_digits_images
 
 DATA = os.environ.get("CFEXPLAIN_DATA")
+
+# Triton reads this when it decorates a kernel, so before any is imported: without a GPU its interpreter runs them.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def pytest_collection_modifyitems(items):

@@ -82,6 +82,21 @@ def test_workers_change_no_bit(case):
         np.asarray(explainer.explain(x, target, n_jobs=2)), np.asarray(explainer.explain(x, target)))
 
 
+def test_every_backend_finds_the_same(case):
+    explainer, x, target = case
+    eager, packed = (explainer.explain(x, target, backend=backend) for backend in ("eager", "packed"))
+    assert eager.backend == "eager" and (packed.backend.startswith("packed") or not explainer.differentiable)
+    np.testing.assert_array_equal(packed.valid, eager.valid)
+    alike = packed.n_steps == eager.n_steps
+    assert alike.mean() >= 0.9  # a row on the edge of a condition may need a step more or less
+    scale = np.abs(eager.z_cf).max()
+    close = np.isclose(packed.z_cf[alike], eager.z_cf[alike], atol=0.02 * scale).all(1)
+    assert close.mean() >= 0.9
+    # judged by the networks as they are, whatever they were searched with
+    np.testing.assert_array_equal(packed.proba_after, explainer.task_.judge(
+        explainer.classifier_, explainer._read(np.asarray(packed)), explainer._goal(explainer._read(x), target))["proba_after"])
+
+
 def test_targets_one_for_all_one_a_row_or_the_runner_up(case):
     explainer, x, target = case
     np.testing.assert_array_equal(

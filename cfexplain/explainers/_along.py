@@ -26,7 +26,7 @@ class AlongPath(CounterfactualExplainer):
         """z(a) of a tile of rows, (B, d), for a = `fraction` (B,); z₀ at 0."""
 
     def _find(self, evaluate: Callable, start: Tensor, rows: Mapping[str, Tensor], options: SearchOptions,
-              report: Callable | None) -> Found:
+              report: Callable | None, search: Callable) -> Found:
         return search_along(self._path, evaluate, rows, float(self.max_fraction), options, report)
 
     def _check_parameters(self) -> None:

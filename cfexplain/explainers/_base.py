@@ -36,7 +36,7 @@ from cfexplain.explainers._targets import label_indices
 from cfexplain.explainers._tasks import Classification, Goal, make_task
 from cfexplain.objective import Term, greyness
 from cfexplain.result import Counterfactuals
-from cfexplain.search import Found, SearchOptions, search
+from cfexplain.search import Found, SearchOptions
 
 __all__ = ["CounterfactualExplainer"]
 
@@ -134,8 +134,8 @@ class CounterfactualExplainer(OneToOneFeatureMixin, TransformerMixin, BaseEstima
         """What one method learns beside the rest, from X and from codes, with the class index of each row."""
 
     def _find(self, evaluate: Callable, start: Tensor, rows: Mapping[str, Tensor], options: SearchOptions,
-              report: Callable | None) -> Found:
-        """The search itself: by gradients, unless a method knows another way."""
+              report: Callable | None, search: Callable) -> Found:
+        """The search itself: by gradients, as the backend's `search` goes, unless a method knows another way."""
         return search(evaluate, start, rows["z0"], rows, options, report)
 
     def _task_name(self) -> str:
@@ -225,8 +225,8 @@ class CounterfactualExplainer(OneToOneFeatureMixin, TransformerMixin, BaseEstima
         return torch.from_numpy(np.broadcast_to(region, shape).copy())
 
     # -------------------------------------------------------------- explain
-    def explain(self, X: Any, target: Any = None, *, record_path: bool = False,
-                n_jobs: int | None = None) -> Counterfactuals:
+    def explain(self, X: Any, target: Any = None, *, record_path: bool = False, n_jobs: int | None = None,
+                backend: str = "auto", precision: str = "auto") -> Counterfactuals:
         """Counterfactuals of `X`: what would have to change for the classifier to say `target`.
 
         Parameters
@@ -239,6 +239,14 @@ class CounterfactualExplainer(OneToOneFeatureMixin, TransformerMixin, BaseEstima
             Keep every point of the search (PLACE, figure 2) in ``path``.
         n_jobs : int, optional
             Processes (joblib). The result has the same bits however many there are.
+        backend : {"auto", "eager", "packed", "graph", "triton"}, default="auto"
+            How the search computes; what it finds is the same but for float rounding, and is judged by the networks as
+            they are. "eager": with those. "packed": with frozen copies (`cfexplain.search.freeze_for_search`) and the
+            flow's density and gradient in closed form. "graph", "triton": the same in one captured CUDA graph, the latter
+            with Triton kernels. "auto": packed. The one that ran is ``cf.backend``.
+        precision : {"auto", "bfloat16"}, default="auto"
+            Of the frozen copies: as the networks are, or bfloat16 for float32 networks, which is faster and rounds to
+            three digits.
 
         Returns
         -------
@@ -254,7 +262,7 @@ class CounterfactualExplainer(OneToOneFeatureMixin, TransformerMixin, BaseEstima
         started, container = time.perf_counter(), "torch" if isinstance(X, Tensor) else "numpy"
         X = self._read(X)
         goal = self._goal(X, self.target if target is None else target)
-        found = Run(self, record_path).rows(X, goal, n_jobs)
+        found = Run(self, record_path, backend, precision).rows(X, goal, n_jobs)
         return self._result(found, X, container, goal, time.perf_counter() - started)
 
     def _refine(self) -> int:
@@ -298,7 +306,7 @@ class CounterfactualExplainer(OneToOneFeatureMixin, TransformerMixin, BaseEstima
             conditions=found["held"],
             surrogate_valid=found["search_valid"] if self.classifier_.is_surrogate else None,
             second_opinion=found["opinion"] if self.opinions_ is not None else None,
-            path=found["path"], metadata=self._metadata(seconds))
+            path=found["path"], metadata={**self._metadata(seconds), "backend": found["backend"]})
 
     def _metadata(self, seconds: float) -> dict[str, Any]:
         return {

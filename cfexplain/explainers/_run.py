@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from torch import Tensor
 from cfexplain._tiles import TILE, in_tiles
 from cfexplain.coordinates.clip import clipped
 from cfexplain.coordinates.detail import render
+from cfexplain.explainers._engine import Engine, check_backend, eager_engine, make_engine
 from cfexplain.explainers._running import one_thread, progress_bar, with_smaller_tiles
 from cfexplain.objective import Objective, Point, Term, TypicalFeatures
 from cfexplain.search import Found, SearchOptions
@@ -36,13 +38,19 @@ class Run:
     explainer : CounterfactualExplainer
         Fitted.
     record_path : bool
+    backend, precision : str
+        See `check_backend`.
     """
 
-    def __init__(self, explainer: CounterfactualExplainer, record_path: bool):
+    def __init__(self, explainer: CounterfactualExplainer, record_path: bool, backend: str = "auto",
+                 precision: str = "auto"):
         self.explainer = explainer
         self.objective = Objective(explainer._terms(), explainer.needs_valid)
         self.detail = detail_mode(explainer)
         self.options = search_options(explainer, record_path)
+        self.backend, self.precision = check_backend(backend, precision, explainer.device_), precision
+        # what is found is judged by the explainer's own parts, whatever it is found with
+        self.judge = eager_engine(explainer)
 
     def rows(self, X: np.ndarray, goal: Goal, n_jobs: int | None) -> dict[str, Any]:
         """Arrays a row, on the CPU: ``x_cf``, ``z0``, ``z``, ``reconstruction``, ``log_density``, ``held`` (by
@@ -56,6 +64,7 @@ class Run:
 
     def _blocks(self, X: np.ndarray, wanted: dict[str, np.ndarray]) -> dict[str, Any]:
         blocks, options = [], self.options
+        engine = self.engine(X)
         with progress_bar(len(X), bool(self.explainer.verbose)) as bar, self.explainer.classifier_.frozen():
             for first in range(0, len(X), BLOCK):
                 cut = slice(first, first + BLOCK)
@@ -63,11 +72,19 @@ class Run:
                 report = None if bar is None else (lambda done, step, first=first: bar(first + done, step))
                 block = with_smaller_tiles(
                     lambda tile, some=some, report=report, options=options:
-                    self._block(*some, replace(options, tile=tile), report), options.tile)
+                    self._block(*some, engine, replace(options, tile=tile), report), options.tile)
                 if block.pop("interrupted"):  # what is left still gets an honest row: its starting point
                     options = replace(options, max_steps=0, refine=0)
                 blocks.append(block)
-        return _joined(blocks)
+        return {**_joined(blocks), "backend": engine.backend}
+
+    def engine(self, X: np.ndarray) -> Engine:
+        """What the search of rows like `X` computes with."""
+        if not self.explainer.differentiable or not len(X):
+            return self.judge  # nothing is differentiated, so that there is nothing to gain
+        some = torch.from_numpy(np.ascontiguousarray(X[:2])).to(self.explainer.device_)
+        with self.explainer.classifier_.frozen():
+            return make_engine(self.explainer, self.backend, self.precision, some, self._wants_features())
 
     def prepare(self, X: np.ndarray, wanted: dict[str, np.ndarray]) -> tuple[dict[str, Tensor], Tensor]:
         """What the search knows of each row, on the device, and where it starts."""
@@ -83,16 +100,17 @@ class Run:
             if ex.greyness_ is not None:
                 limits["ink_limit"] = np.array([np.quantile(own, ex.ink_quantile) for own in ex.greyness_])
             rows |= {name: torch.as_tensor(limit).to(rows["z0"])[rows["target"]] for name, limit in limits.items()}
+            rows |= self.objective.reference(x, self.options.tile)
             return rows, self._start(rows)
 
-    def _block(self, X: np.ndarray, wanted: dict[str, np.ndarray], options: SearchOptions,
+    def _block(self, X: np.ndarray, wanted: dict[str, np.ndarray], engine: Engine, options: SearchOptions,
                report: Callable | None) -> dict[str, Any]:
         rows, start = self.prepare(X, wanted)
         x = rows["x"]
         moving = np.flatnonzero(~wanted["still"])
         found = self.explainer._find(
-            lambda z, some: self.objective.evaluate(self.point(z, some)), start[moving],
-            {name: values[moving] for name, values in rows.items()}, options, report)
+            lambda z, some: self.objective.evaluate(self.point(z, some, engine)), start[moving],
+            {name: values[moving] for name, values in rows.items()}, options, report, engine.search)
         z = rows["z0"].clone()
         z[moving] = found.z
         names = list(rows)
@@ -131,21 +149,25 @@ class Run:
         swapped = torch.where(torch.isfinite(swapped).all(1, keepdim=True), swapped, rows["z0"])
         return swapped if share == 1 else rows["z0"] + share * (swapped - rows["z0"])
 
-    def point(self, z: Tensor, rows: dict[str, Tensor]) -> Point:
-        ex = self.explainer
+    def point(self, z: Tensor, rows: dict[str, Tensor], engine: Engine | None = None) -> Point:
+        """Points of the search, as `engine` computes them; by default as the explainer itself does."""
+        ex, parts = self.explainer, engine or self.judge
         return ex.task_.point(
-            z, rows, self._decode, self._classify, ex.density_.log_prob, ex.opinions_, ex.class_features_)
+            z, rows, functools.partial(self._decode, parts), functools.partial(self._classify, parts), parts.log_density,
+            ex.opinions_, ex.class_features_)
 
-    def _classify(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        ex = self.explainer
-        if any(isinstance(term, TypicalFeatures) for term in self.objective.terms):
-            return ex.classifier_.logits_and_features(x)
-        return ex.classifier_.logits(x), None
+    def _wants_features(self) -> bool:
+        return any(isinstance(term, TypicalFeatures) for term in self.objective.terms)
 
-    def _decode(self, z: Tensor, rows: dict[str, Tensor]) -> Tensor:
+    def _classify(self, engine: Engine, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self._wants_features():
+            return engine.classifier.logits_and_features(x)
+        return engine.classifier.logits(x), None
+
+    def _decode(self, engine: Engine, z: Tensor, rows: dict[str, Tensor]) -> Tensor:
         """x′: decoded, with the detail that the coordinates lost put back, within the rules for columns."""
         ex = self.explainer
-        x = ex.coordinates_.decode(z)
+        x = engine.decode(z)
         if ex.layout_.is_image:
             x = clipped(x, ex.clip, ex.data_range)
         if self.detail != "decoder":
@@ -206,7 +228,9 @@ def _scattered(values: Tensor, rows: np.ndarray, n: int) -> Tensor:
 def _joined(blocks: list[dict[str, Any]]) -> dict[str, Any]:
     """One dict of arrays from one a block."""
     joined = {name: np.concatenate([block[name] for block in blocks])
-              for name in blocks[0] if name not in ("held", "path")}
+              for name in blocks[0] if name not in ("held", "path", "backend")}
+    if "backend" in blocks[0]:
+        joined["backend"] = blocks[0]["backend"]
     joined["held"] = {name: np.concatenate([block["held"][name] for block in blocks]) for name in blocks[0]["held"]}
     joined["path"] = None if blocks[0]["path"] is None else sum((block["path"] for block in blocks), [])
     return joined

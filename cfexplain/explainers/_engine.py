@@ -1,0 +1,245 @@
+"""How a search computes: the explainer's own parts, or frozen copies of them, in tiles or in the slots of a CUDA graph.
+
+Every backend finds the same, to float rounding. ``eager`` is the readable truth: the explainer's networks as they are. What
+is found is always judged by them.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from cfexplain._optional import optional_import
+from cfexplain.classifiers._outputs import ModuleScores
+from cfexplain.density import ConditionalFlow
+from cfexplain.nets.flow_nets import VectorFlowNet
+from cfexplain.ops.coupling_flow import NotPackable, PackedFlow, pack, pack_vector_flow
+from cfexplain.ops.coupling_flow import differentiable as coupling_flow
+from cfexplain.search import freeze_for_search, search, search_in_slots
+from cfexplain.search.freeze import FrozenModule
+
+if TYPE_CHECKING:
+    from cfexplain.explainers._base import CounterfactualExplainer
+
+__all__ = ["BACKENDS", "Engine", "check_backend", "eager_engine", "make_engine"]
+
+BACKENDS = ("auto", "eager", "packed", "graph", "triton")
+PRECISIONS = ("auto", "bfloat16")
+# Rows that pass through a graph's slots at once
+SLOTS = 2048
+
+
+@dataclass
+class Engine:
+    """What a search asks, in the form that one backend computes it.
+
+    Attributes
+    ----------
+    backend : str
+        Its name, with what was left as it is in brackets.
+    classifier : ClassifierAdapter or RegressorAdapter
+    decode : callable ``z -> x``
+    log_density : callable ``(z, target) -> (B,)``
+    search : callable, like `cfexplain.search.search`
+    """
+
+    backend: str
+    classifier: Any
+    decode: Callable[[Tensor], Tensor]
+    log_density: Callable[[Tensor, Tensor], Tensor]
+    search: Callable[..., Any] = search
+
+
+def check_backend(backend: str, precision: str, device: torch.device) -> str:
+    """The name that ``"auto"`` stands for, or `backend` if it can be had.
+
+    Raises
+    ------
+    ValueError
+        An unknown name, a precision for a backend that has none, or CUDA graphs where there is no CUDA device.
+    ImportError
+        "triton", which is not installed.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend={backend!r} is not known; choose one of {BACKENDS}.")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision={precision!r} is not known; choose one of {PRECISIONS}.")
+    if backend == "eager" and precision != "auto":
+        raise ValueError(f"precision={precision!r} is of frozen copies, but backend='eager' searches with the networks as "
+                         "they are. Use backend='packed'.")
+    if backend in ("graph", "triton"):
+        if device.type != "cuda":
+            missing = "" if torch.cuda.is_available() else ", and torch sees no CUDA device"
+            raise ValueError(f"backend={backend!r} captures CUDA graphs, but the explainer computes on {str(device)!r}"
+                             f"{missing}. Fit it with device='cuda' where there is one, or use backend='auto'.")
+        if backend == "triton":
+            optional_import("triton", "backend='triton'")
+    return "packed" if backend == "auto" else backend
+
+
+def eager_engine(explainer: CounterfactualExplainer) -> Engine:
+    """The explainer's own parts."""
+    return Engine("eager", explainer.classifier_, explainer.coordinates_.decode, explainer.density_.log_prob)
+
+
+def make_engine(explainer: CounterfactualExplainer, backend: str, precision: str, some: Tensor, features: bool) -> Engine:
+    """The parts of `explainer` as `backend` computes them.
+
+    Parameters
+    ----------
+    backend : str
+        As `check_backend` returns it.
+    some : Tensor of shape (B, ...)
+        A few rows, on which frozen networks are compared with the originals.
+    features : bool
+        Whether penultimate features of the classifier are asked for, too.
+    """
+    engine = eager_engine(explainer)
+    if backend == "eager":
+        return engine
+    left = []
+    with torch.no_grad():
+        z = explainer.coordinates_.encode(some) if explainer.coordinates_.encodes_at_once else None
+    classifier = _frozen_classifier(explainer.classifier_, precision, some, features)
+    decode = _frozen_decoder(explainer.coordinates_, precision, z)
+    for name, part in (("classifier", classifier), ("decoder", decode)):
+        if part is None:
+            left.append(name)
+    log_density = engine.log_density
+    if isinstance(explainer.density_, ConditionalFlow):
+        flow = _packed(explainer.density_.flow_, pack)
+        if flow is None:
+            left.append("density")
+        else:
+            log_density = functools.partial(coupling_flow.log_prob, flow)
+    way = search
+    if backend in ("graph", "triton"):
+        way = functools.partial(_in_slots, step="triton" if backend == "triton" else "reference")
+    name = backend + (", bfloat16" if precision == "bfloat16" else "")
+    return Engine(name + (f" ({', '.join(left)} eager)" if left else ""), classifier or engine.classifier,
+                  decode or engine.decode, log_density, way)
+
+
+def _in_slots(evaluate: Callable, start: Tensor, reference: Tensor, rows: Any, options: Any, report: Callable | None,
+              *, step: str) -> Any:
+    return search_in_slots(evaluate, start, rows, options, slots=SLOTS, reference=reference, step=step, graph=True,
+                           on_progress=report)
+
+
+def _precision(module: nn.Module, wanted: str) -> str | None:
+    """Of the frozen copy: the module's own, unless bfloat16 is wanted of a float32; None where it cannot be had."""
+    own = next((t.dtype for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), torch.float32)
+    if own not in (torch.float32, torch.float64):
+        return None
+    return "bfloat16" if wanted == "bfloat16" and own == torch.float32 else str(own).removeprefix("torch.")
+
+
+@dataclass
+class _FrozenScores(ModuleScores):
+    """A frozen module: it takes the caller's dtype as it is and answers in it."""
+
+    def outputs(self, x: Tensor) -> Any:
+        out = self.module(x.reshape(len(x), *self.sample_shape))
+        if self.first_of_tuple and isinstance(out, tuple):
+            out = out[0]
+        return out if self.nonlinearity is None else self.nonlinearity(out)
+
+
+# Frozen copies and packed flows of the networks at hand: making one takes as long as ten steps of a small network. A copy
+# serves as long as the tensors of the original are the same and both answer alike.
+_copies: WeakKeyDictionary[nn.Module, dict[tuple, tuple[tuple, Any]]] = WeakKeyDictionary()
+
+
+def _frozen(module: nn.Module, function: nn.Module, precision: str, example: Tensor | None) -> FrozenModule:
+    """`function`, which is `module` or calls it, frozen; kept for the next time."""
+    kept, key = _copies.setdefault(module, {}), (type(function), precision)
+    stamp = _stamp(module)
+    known, net = kept.get(key, (None, None))
+    if known == stamp and (example is None or _alike(function, net, example)):
+        return net
+    net = freeze_for_search(function, precision=precision, example=example)
+    kept[key] = stamp, net
+    return net
+
+
+def _packed(module: nn.Module, pack: Callable[[Any], PackedFlow]) -> PackedFlow | None:
+    """The flow `module` as `pack` packs it, kept for the next time; None if it cannot."""
+    kept, stamp = _copies.setdefault(module, {}), _stamp(module)
+    known, flow = kept.get((pack,), (None, None))
+    if known != stamp:
+        try:
+            flow = pack(module)
+        except NotPackable:
+            flow = None
+        kept[(pack,)] = stamp, flow
+    return flow
+
+
+def _stamp(module: nn.Module) -> tuple:
+    tensors = (*module.parameters(), *module.buffers())
+    versions = (0 if t.is_inference() else t._version for t in tensors)
+    return (*map(id, module.modules()), *(t.data_ptr() for t in tensors), *versions)
+
+
+def _alike(function: nn.Module, net: FrozenModule, example: Tensor) -> bool:
+    """To the rounding of the copy's precision: an attribute that is no tensor may have changed, too."""
+    with torch.no_grad():
+        pairs = zip(tree_leaves(function(example)), tree_leaves(net(example)), strict=True)
+        rtol = torch.finfo(torch.bfloat16 if net.precision == torch.bfloat16 else example.dtype).eps ** 0.5
+        return all(bool((a - b).norm() <= rtol * a.norm()) for a, b in pairs if isinstance(a, Tensor))
+
+
+def _frozen_classifier(adapter: Any, precision: str, some: Tensor, features: bool) -> Any:
+    """A copy of the adapter around a frozen copy of its module; None where that cannot be had."""
+    module = adapter.module
+    wanted = None if module is None else _precision(module, precision)
+    if wanted is None:
+        return None
+    scores = adapter._scores
+    example = some.to(next((p.dtype for p in module.parameters()), some.dtype)).reshape(len(some), *scores.sample_shape)
+    try:
+        net = _frozen(module, module, wanted, example)
+    except TypeError:  # a module that cannot be copied is searched as it is
+        return None
+    twin = copy.copy(adapter)
+    twin._scores = _FrozenScores(**{**vars(scores), "module": net})
+    if features and not _same_features(adapter, twin, some, 0.1 if wanted == "bfloat16" else 1e-3):
+        return None  # a BatchNorm right before the last layer is folded into it: its features are others
+    return twin
+
+
+def _same_features(adapter: Any, twin: Any, some: Tensor, rtol: float) -> bool:
+    with torch.no_grad():
+        own, other = (each.logits_and_features(some)[1] for each in (adapter, twin))
+    return own.shape == other.shape and bool((own - other).norm() <= rtol * own.norm())
+
+
+class _Decode(nn.Module):
+    """``decode`` of coordinates as the forward of a module."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.module.decode(z)
+
+
+def _frozen_decoder(coordinates: Any, precision: str, z: Tensor | None) -> Callable | None:
+    module = coordinates.module_
+    if isinstance(module, VectorFlowNet):
+        flow = _packed(module, pack_vector_flow)
+        return None if flow is None else lambda u: coupling_flow.from_base(flow, u, u.new_zeros(len(u), dtype=torch.long))
+    wanted = _precision(module, precision)
+    if wanted is None:
+        return None
+    net = _frozen(module, _Decode(module), wanted, z)
+    return net if net.report.traced else None
