@@ -108,9 +108,13 @@ class Run:
         rows, start = self.prepare(X, wanted)
         x = rows["x"]
         moving = np.flatnonzero(~wanted["still"])
+        searched = {name: values[moving] for name, values in rows.items()}
+        if self.precision != "auto" and self.detail != "decoder" and len(moving):
+            with torch.no_grad():  # rounded like the points of the search: what is put back must not undo rounding
+                searched["reconstruction"] = in_tiles(engine.decode, searched["z0"], tile=options.tile)
         found = self.explainer._find(
-            lambda z, some: self.objective.evaluate(self.point(z, some, engine)), start[moving],
-            {name: values[moving] for name, values in rows.items()}, options, report, engine.search)
+            lambda z, some: self.objective.evaluate(self.point(z, some, engine)), start[moving], searched, options,
+            report, engine.search)
         z = rows["z0"].clone()
         z[moving] = found.z
         names = list(rows)
