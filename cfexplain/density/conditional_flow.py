@@ -23,6 +23,7 @@ from cfexplain._training import Rows, train_network
 from cfexplain.density._attributes import AttributeBase
 from cfexplain.density._base import ClassDensity, or_impossible
 from cfexplain.density._class_flow import ClassFlow, check_sizes, start_at_identity
+from cfexplain.density._gradient import FrozenDensity, freeze
 
 __all__ = ["ConditionalFlow"]
 
@@ -288,6 +289,16 @@ class ConditionalFlow(DensityMixin, ClassDensity):
         """Mean log density of the rows, in nats (as ``GaussianMixture``); see :meth:`score_samples`."""
         return float(self.score_samples(Z, y).mean())
 
+    def logp_and_grad(self, Z: ArrayLike, y: Any, backend: str = "auto") -> tuple[np.ndarray, np.ndarray]:
+        """log p(z | y) of every row, (n,), in nats, and its gradient in z, (n, d); `backend` as in :meth:`frozen`.
+
+        In the dtype of the fit; in float64 if ``backend="reference"``. Where the flow overflows, -inf and any gradient.
+        """
+        frozen, Z = self.frozen(backend), self._check_codes(Z)
+        logp, grad = self._in_tiles(frozen.logp_and_grad, Z, self._indices(y, len(Z)),
+                                    dtype=torch.float64 if backend == "reference" else None)
+        return or_impossible(logp), grad
+
     # ------------------------------------------------------------------ codes
 
     def sample(self, n_samples: int = 1, y: Any = None, random_state: Any = None) -> np.ndarray:
@@ -320,6 +331,25 @@ class ConditionalFlow(DensityMixin, ClassDensity):
         """log p(z | c), (B,), differentiable in `z`; `c` are class indices. See :class:`ClassFlow` for these four."""
         return self.flow_.log_prob(z, c)
 
+    def frozen(self, backend: str = "auto", precision: str = "float32") -> FrozenDensity:
+        """:meth:`log_prob` of the weights as they are now, as fast as can be; ``frozen().backend`` is what was chosen.
+
+        Parameters
+        ----------
+        backend : {"auto", "reference", "zuko", "packed", "triton"}, default="auto"
+            "reference", "packed" and "triton" (CUDA) have gradients derived by hand, for affine couplings. "auto" takes
+            "triton" where it can, else "packed", else "zuko", autograd; ``frozen().reason`` says why not the faster one.
+        precision : {"float32", "tf32", "bfloat16"}, default="float32"
+            Of the operands of "triton".
+
+        Raises
+        ------
+        NotPackable, RuntimeError, ImportError
+            A backend named that cannot take this flow, has no device for it, or is not installed.
+        """
+        check_is_fitted(self)
+        return freeze(self.flow_, backend, precision)
+
     def to_base(self, z: Tensor, c: Tensor) -> Tensor:
         return self.flow_.to_base(z, c)
 
@@ -342,12 +372,14 @@ class ConditionalFlow(DensityMixin, ClassDensity):
         return validate_data(self, Z, reset=False, dtype=(np.float64, np.float32))
 
     @torch.no_grad()
-    def _in_tiles(self, function: Callable[..., Tensor], z: np.ndarray | Tensor, *codes: np.ndarray) -> np.ndarray:
+    def _in_tiles(self, function: Callable[..., Any], z: np.ndarray | Tensor, *codes: np.ndarray,
+                  dtype: torch.dtype | None = None) -> Any:
         """``function(z, *codes)`` in tiles of ``_TILE`` rows, the last one filled up with copies of the last row."""
         like = self.flow_.loc
-        z = torch.as_tensor(z if isinstance(z, Tensor) else np.array(z)).to(like)
+        z = torch.as_tensor(z if isinstance(z, Tensor) else np.array(z)).to(like.device, dtype or like.dtype)
         columns = [z, *(torch.as_tensor(np.array(c), dtype=torch.long, device=like.device) for c in codes)]
-        return in_tiles(function, *columns, tile=_TILE).cpu().numpy()
+        out = in_tiles(function, *columns, tile=_TILE)
+        return tuple(o.cpu().numpy() for o in out) if isinstance(out, tuple) else out.cpu().numpy()
 
 
 def _negative_log_likelihood(module: nn.Module, rows: Rows, progress: float) -> Tensor:

@@ -21,7 +21,7 @@ from cfexplain._optional import optional_import
 from cfexplain.classifiers._outputs import ModuleScores
 from cfexplain.density import ConditionalFlow
 from cfexplain.nets.flow_nets import VectorFlowNet
-from cfexplain.ops.coupling_flow import NotPackable, PackedFlow, pack, pack_vector_flow
+from cfexplain.ops.coupling_flow import NotPackable, PackedFlow, pack_vector_flow
 from cfexplain.ops.coupling_flow import differentiable as coupling_flow
 from cfexplain.search import freeze_for_search, search, search_in_slots
 from cfexplain.search.freeze import FrozenModule
@@ -115,11 +115,12 @@ def make_engine(explainer: CounterfactualExplainer, backend: str, precision: str
             left.append(name)
     log_density = engine.log_density
     if isinstance(explainer.density_, ConditionalFlow):
-        flow = _packed(explainer.density_.flow_, pack)
-        if flow is None:
+        try:
+            log_density = explainer.density_.frozen("triton" if backend == "triton" else "packed")
+        except NotPackable:
+            if backend == "triton":  # asked for by name
+                raise
             left.append("density")
-        else:
-            log_density = functools.partial(coupling_flow.log_prob, flow)
     way = search
     if backend in ("graph", "triton"):
         way = functools.partial(_in_slots, step="triton" if backend == "triton" else "reference")
@@ -154,39 +155,38 @@ class _FrozenScores(ModuleScores):
 
 
 # Frozen copies and packed flows of the networks at hand: making one takes as long as ten steps of a small network. A copy
-# serves as long as the tensors of the original are the same and both answer alike.
-_copies: WeakKeyDictionary[nn.Module, dict[tuple, tuple[tuple, Any]]] = WeakKeyDictionary()
+# serves as long as the tensors of the original are the same and both answer alike. The tensors are held, so that their
+# addresses are not given to others; the modules are not.
+_copies: WeakKeyDictionary[nn.Module, dict[tuple, tuple[tuple, list[Tensor], Any]]] = WeakKeyDictionary()
+
+
+def _kept(module: nn.Module, key: tuple, make: Callable[[], Any], still_good: Callable[[Any], bool]) -> Any:
+    """What `make` made of `module` the last time, if the module's tensors are unchanged and it is still good."""
+    known, tensors = _copies.setdefault(module, {}), [*module.parameters(), *module.buffers()]
+    stamp = tuple((t.data_ptr(), t.dtype, 0 if t.is_inference() else t._version) for t in tensors)
+    before, _, made = known.get(key, (None, None, None))
+    if before != stamp or not still_good(made):
+        made = make()
+        known[key] = stamp, [t.detach() for t in tensors], made
+    return made
 
 
 def _frozen(module: nn.Module, function: nn.Module, precision: str, example: Tensor | None) -> FrozenModule:
-    """`function`, which is `module` or calls it, frozen; kept for the next time."""
-    kept, key = _copies.setdefault(module, {}), (type(function), precision)
-    stamp = _stamp(module)
-    known, net = kept.get(key, (None, None))
-    if known == stamp and (example is None or _alike(function, net, example)):
-        return net
-    net = freeze_for_search(function, precision=precision, example=example)
-    kept[key] = stamp, net
-    return net
+    """`function`, which is `module` or calls it, frozen."""
+    return _kept(module, (type(function), precision),
+                 lambda: freeze_for_search(function, precision=precision, example=example),
+                 lambda net: example is None or _alike(function, net, example))
 
 
-def _packed(module: nn.Module, pack: Callable[[Any], PackedFlow]) -> PackedFlow | None:
-    """The flow `module` as `pack` packs it, kept for the next time; None if it cannot."""
-    kept, stamp = _copies.setdefault(module, {}), _stamp(module)
-    known, flow = kept.get((pack,), (None, None))
-    if known != stamp:
+def _packed(module: VectorFlowNet) -> PackedFlow | None:
+    """A table's flow, packed; None if it is no affine coupling."""
+    def make() -> PackedFlow | None:
         try:
-            flow = pack(module)
+            return pack_vector_flow(module)
         except NotPackable:
-            flow = None
-        kept[(pack,)] = stamp, flow
-    return flow
+            return None
 
-
-def _stamp(module: nn.Module) -> tuple:
-    tensors = (*module.parameters(), *module.buffers())
-    versions = (0 if t.is_inference() else t._version for t in tensors)
-    return (*map(id, module.modules()), *(t.data_ptr() for t in tensors), *versions)
+    return _kept(module, ("packed",), make, lambda _: True)
 
 
 def _alike(function: nn.Module, net: FrozenModule, example: Tensor) -> bool:
@@ -236,7 +236,7 @@ class _Decode(nn.Module):
 def _frozen_decoder(coordinates: Any, precision: str, z: Tensor | None) -> Callable | None:
     module = coordinates.module_
     if isinstance(module, VectorFlowNet):
-        flow = _packed(module, pack_vector_flow)
+        flow = _packed(module)
         return None if flow is None else lambda u: coupling_flow.from_base(flow, u, u.new_zeros(len(u), dtype=torch.long))
     wanted = _precision(module, precision)
     if wanted is None:

@@ -8,7 +8,9 @@ dispatch of an operator with a dozen tensors costs a third of what the operator 
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,7 +18,10 @@ from torch import Tensor
 from cfexplain.ops.coupling_flow import packed
 from cfexplain.ops.coupling_flow.packing import PackedFlow
 
-__all__ = ["from_base", "log_prob", "logp_and_grad_op"]
+if TYPE_CHECKING:
+    from cfexplain.ops.coupling_flow.triton import TritonFlow
+
+__all__ = ["flattened", "from_base", "log_prob", "logp_and_grad_op", "with_gradient"]
 
 _NO_SECOND = (
     "The hand-derived gradient of a coupling flow has no derivative of its own, but one was asked for (create_graph=True). "
@@ -24,14 +29,19 @@ _NO_SECOND = (
 )
 
 
-def log_prob(flow: PackedFlow, z: Tensor, c: Tensor) -> Tensor:
+def log_prob(flow: PackedFlow | TritonFlow, z: Tensor, c: Tensor) -> Tensor:
     """log p(z | c) in nats, (B,), differentiable once in `z`.
 
     Parameters
     ----------
-    flow : PackedFlow
+    flow : PackedFlow or TritonFlow
     z : Tensor of shape (B, d), in the flow's dtype and on its device
     c : Tensor of int, shape (B,)
+
+    Raises
+    ------
+    TypeError, ValueError
+        `z` of another dtype, or another shape.
 
     Examples
     --------
@@ -42,21 +52,44 @@ def log_prob(flow: PackedFlow, z: Tensor, c: Tensor) -> Tensor:
     >>> log_prob(flow, z, torch.zeros(4, dtype=torch.long)).sum().backward(); z.grad.shape
     torch.Size([4, 3])
     """
-    if torch.compiler.is_compiling():
+    _check(flow, z, c, "z")
+    if torch.compiler.is_compiling() and isinstance(flow, PackedFlow):
         return logp_and_grad_op(z, c, *flattened(flow))[0]
-    return _LogProb.apply(z, c, flow, z.requires_grad and torch.is_grad_enabled())
+    if isinstance(flow, PackedFlow):
+        return with_gradient(functools.partial(packed.logp_and_grad, flow), z, c)
+    return with_gradient(flow.logp_and_grad, z, c)
+
+
+def with_gradient(compute: Callable[..., tuple[Tensor, Tensor | None]], z: Tensor, c: Tensor) -> Tensor:
+    """The values (B,) of ``compute(z, c, gradient) -> (values, gradients (B, d) or None)``, differentiable once in `z`."""
+    return _WithGradient.apply(z, c, compute, z.requires_grad and torch.is_grad_enabled())
 
 
 def from_base(flow: PackedFlow, u: Tensor, c: Tensor) -> Tensor:
-    """The code z = f⁻¹(u | c), (B, d), differentiable once in the base code `u` (B, d)."""
+    """The code z = f⁻¹(u | c), (B, d), differentiable once in the base code `u` (B, d).
+
+    Raises
+    ------
+    TypeError, ValueError
+        `u` of another dtype than the flow's, or another shape.
+    """
+    _check(flow, u, c, "u")
     return _FromBase.apply(u, c, flow, u.requires_grad and torch.is_grad_enabled())
 
 
-class _LogProb(torch.autograd.Function):
+def _check(flow: PackedFlow | TritonFlow, codes: Tensor, c: Tensor, name: str) -> None:
+    if codes.dtype != flow.dtype:
+        raise TypeError(f"{name} is {codes.dtype}, but the flow is {flow.dtype}; convert one of them with .to(dtype=...).")
+    if codes.ndim != 2 or codes.shape[1] != flow.features or c.shape != codes.shape[:1]:
+        raise ValueError(f"Expected {name} of shape (n, {flow.features}) and c of shape (n,); got {tuple(codes.shape)} and "
+                         f"{tuple(c.shape)}.")
+
+
+class _WithGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, c: Tensor, flow: PackedFlow, gradient: bool) -> Tensor:
+    def forward(ctx: Any, z: Tensor, c: Tensor, compute: Callable, gradient: bool) -> Tensor:
         with torch._C.DisableTorchFunction():  # a mode such as cfexplain._tiles.aligned costs 10 us an operation
-            logp, grad = packed.logp_and_grad(flow, z, c, gradient)
+            logp, grad = compute(z, c, gradient)
         if grad is not None:
             ctx.save_for_backward(grad)
         return logp

@@ -161,7 +161,7 @@ def pack(class_flow: ClassFlow, dtype: torch.dtype | None = None) -> PackedFlow:
     >>> pack(ClassFlow(zuko.flows.NSF(5, 3), 5, 3))
     Traceback (most recent call last):
     ...
-    cfexplain.ops.coupling_flow.packing.NotPackable: layer 0 is a MaskedAutoregressiveTransform; packed flows are ...
+    cfexplain.ops.coupling_flow._structure.NotPackable: layer 0 is a MaskedAutoregressiveTransform; packed flows are ...
     """
     attributes = class_flow.attributes
     return pack_couplings(
@@ -208,11 +208,11 @@ def pack_couplings(flow: zuko.flows.Flow, loc: Tensor, scale: Tensor, *, context
     loc, scale = loc.double().cpu(), scale.double().cpu()
     d, moving = len(loc), list(range(len(loc)) if moving is None else moving)
     couplings, after = read_couplings(flow.transform, moving)
+    slopes = [read_slope(i, coupling) for i, (coupling, *_) in enumerate(couplings)]
     half = _padded(max((d + 1) // 2, *(len(side) for _, *sides in couplings for side in sides)))
     orders = _arranged(couplings, d, half)
     networks = [read_network(i, coupling, a, b, order, contexts)
                 for i, ((coupling, a, b), order) in enumerate(zip(couplings, orders, strict=True))]
-    slopes = [read_slope(i, coupling) for i, (coupling, *_) in enumerate(couplings)]
     for i, (slope, (weights, _)) in enumerate(zip(slopes, networks, strict=True)):
         if slope != slopes[0]:
             raise NotPackable(f"layer {i} has slope {slope:g}, layer 0 {slopes[0]:g}; packed flows have one slope.")

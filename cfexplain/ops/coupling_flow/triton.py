@@ -1,0 +1,211 @@
+"""K2: log p(z | c) and its gradient of a whole coupling flow in one launch.
+
+Operands are, by `precision`: "float32", each number as the sum of two TF32 numbers and three of the four products
+(relative errors of 2⁻²²); "tf32"; or "bfloat16". Sums, and all that is not a product of matrices, are float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from cfexplain.ops.coupling_flow._kernel import coupling_flow_kernel
+from cfexplain.ops.coupling_flow.packing import NotPackable, PackedFlow
+
+__all__ = ["TILES", "Tiles", "TritonFlow", "check", "constants", "descriptor_blocks", "prepare", "runs_on", "tiles"]
+
+ROWS = 64  # of one program: what one warp group's matrix instruction takes
+_UNIT = 64  # hidden layers are as wide as a multiple of this
+_LARGEST_HALF = 32  # numbers of half a row; more do not fit the registers
+_CAPABILITY = (9, 0)  # tensor descriptors in hardware, matrix instructions that read shared memory
+
+
+class Tiles(NamedTuple):
+    """How the kernel cuts its products."""
+
+    chunk: int  # hidden units that enter a product at once
+    out: int  # hidden units that leave it at once
+    stages: int  # tiles of weights under way
+
+
+TILES = {"float32": Tiles(32, 64, 3), "tf32": Tiles(32, 64, 3), "bfloat16": Tiles(64, 256, 3)}
+
+
+def tiles(precision: str, hidden: int) -> Tiles:
+    """Sizes for which the kernel keeps everything in registers (tests/ops/test_hopper_coupling_flow.py)."""
+    best = TILES[precision]
+    return best if hidden % best.out == 0 else best._replace(out=_UNIT)
+
+
+@dataclass(frozen=True)
+class TritonFlow:
+    """A packed flow as `coupling_flow_kernel` reads it; made by `prepare`.
+
+    Attributes
+    ----------
+    packed : PackedFlow
+    precision : {"float32", "tf32", "bfloat16"}
+    matrices : dict of Tensor
+        Weights, layer below layer, numbers that are summed over side by side: w_1 (L H, P), w_2 (L H, H), w_3 (L 2P, H);
+        for the way back w_1_back (L P, H), w_2_back (L H, H), w_3_back (L H, 2P); table (L H, 16 n), a column a class. P
+        is a power of two, H a multiple of 64. Low parts stand below the high ones.
+    vectors : dict of Tensor
+        The kernel's other tensors, float32, but for the columns.
+    """
+
+    packed: PackedFlow
+    precision: str
+    matrices: dict[str, Tensor]
+    vectors: dict[str, Tensor]
+
+    @property
+    def features(self) -> int:
+        return self.packed.features
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.packed.dtype
+
+    @cached_property
+    def descriptors(self) -> dict[str, TensorDescriptor]:
+        blocks = descriptor_blocks(self.precision, self.matrices["w_1"].shape[1], self.matrices["w_2"].shape[1])
+        return {name: TensorDescriptor.from_tensor(self.matrices[name], block) for name, block in blocks.items()}
+
+    def logp_and_grad(self, z: Tensor, c: Tensor, gradient: bool = True) -> tuple[Tensor, Tensor | None]:
+        """log p(z | c), (B,), and its gradient, (B, d), or None; in one launch. NaN where `c` is no class."""
+        z, c, (n, d) = z.contiguous(), c.contiguous(), z.shape
+        logp, grad = z.new_empty(n), z.new_empty(n, d) if gradient else None
+        if n == 0:
+            return logp, grad
+        layers, classes, blocks = self.packed.layers, self.packed.classes, triton.cdiv(n, ROWS)
+        half, hidden = self.matrices["w_1"].shape[1], self.matrices["w_2"].shape[1]
+        tape = z.new_empty(blocks, 2 * layers + 1, ROWS, half)
+        bits = z.new_empty(blocks, layers, 2, ROWS, hidden // 8, dtype=torch.int8)
+        units = z.new_empty(blocks, ROWS, hidden)
+        with torch.cuda.device_of(z):  # Triton launches on the current device; without effect on the CPU
+            coupling_flow_kernel[(blocks,)](
+                z_ptr=z, c_ptr=c, logp_ptr=logp, grad_ptr=logp if grad is None else grad, tape_ptr=tape, bits_ptr=bits,
+                units_ptr=units, **self.vectors, **self.descriptors, rows=n, d=d, n_classes=classes,
+                base_stride=2 * half if len(self.vectors["base_loc_ptr"]) > 1 else 0,
+                log_constant=self.packed.log_constant, inverse_bound=1 / self.packed.bound,
+                **constants(self.precision, layers, half, hidden, classes, gradient), num_warps=4, enable_fp_fusion=True)
+        return logp, grad
+
+
+def descriptor_blocks(precision: str, half: int, hidden: int) -> dict[str, list[int]]:
+    """The tile of each matrix that the kernel reads at once."""
+    chunk, out, _ = tiles(precision, hidden)
+    return {"table": [chunk, 16], "w_1": [chunk, half], "w_2": [out, chunk], "w_3": [half, chunk],
+            "w_1_back": [half, chunk], "w_2_back": [out, chunk], "w_3_back": [chunk, half]}
+
+
+def constants(precision: str, layers: int, half: int, hidden: int, classes: int, gradient: bool) -> dict[str, Any]:
+    """What the kernel is compiled for."""
+    chunk, out, stages = tiles(precision, hidden)
+    return dict(LAYERS=layers, P=half, H=hidden, CLASS_BLOCKS=-(-classes // 16), ONE_CLASS=classes == 1, M=ROWS, CHUNK=chunk,
+                OUT=out, STAGES=stages, OPERAND=tl.bfloat16 if precision == "bfloat16" else tl.float32,
+                SPLIT=precision == "float32", GRADIENT=gradient)
+
+
+def runs_on(device: torch.device) -> bool:
+    """Whether the kernel can run where tensors of `device` are: on CUDA, or anywhere in Triton's interpreter."""
+    return device.type == "cuda" or not isinstance(coupling_flow_kernel, triton.runtime.JITFunction)
+
+
+def check(flow: PackedFlow, precision: str = "float32") -> None:
+    """Whether the kernel covers `flow`.
+
+    Raises
+    ------
+    NotPackable
+        A flow that it does not cover.
+    RuntimeError
+        No CUDA device, or one before Hopper; or a flow that is on another device.
+    ValueError
+        An unknown precision.
+    """
+    if precision not in TILES:
+        raise ValueError(f"precision={precision!r} is not known; choose one of {tuple(TILES)}.")
+    if not runs_on(flow.device):
+        missing = "torch sees no CUDA device" if not torch.cuda.is_available() else "move it with .to('cuda')"
+        raise RuntimeError(f"the kernel runs on CUDA, but the flow is on {str(flow.device)!r}: {missing}.")
+    if flow.device.type == "cuda" and torch.cuda.get_device_capability(flow.device) < _CAPABILITY:
+        raise RuntimeError(f"the kernel is for GPUs of compute capability {_CAPABILITY} (Hopper) or later, but "
+                           f"{torch.cuda.get_device_name(flow.device)} has "
+                           f"{torch.cuda.get_device_capability(flow.device)}.")
+    hidden = len(flow.weights) - 1
+    if flow.dtype != torch.float32:
+        raise NotPackable(f"the kernel computes in float32, but the flow is {str(flow.dtype).removeprefix('torch.')}; "
+                          "move it with .to(dtype=torch.float32).")
+    if flow.routes is not None:
+        raise NotPackable("the kernel is for masks that alternate, but this flow's halves are mixed between couplings.")
+    if hidden not in (1, 2):
+        raise NotPackable(f"the kernel is for networks of one or two hidden layers, but these have {hidden}.")
+    if flow.half > _LARGEST_HALF:
+        raise NotPackable(f"the kernel is for at most {2 * _LARGEST_HALF} features, but the flow has {flow.features}.")
+
+
+def prepare(flow: PackedFlow, precision: str = "float32") -> TritonFlow:
+    """Lay a packed flow out for the kernel.
+
+    Parameters
+    ----------
+    flow : PackedFlow
+        float32; on a CUDA device, or anywhere under ``TRITON_INTERPRET=1``.
+    precision : {"float32", "tf32", "bfloat16"}
+        Of the operands of matrix products.
+
+    Raises
+    ------
+    NotPackable, RuntimeError, ValueError
+        As `check`.
+    """
+    check(flow, precision)
+    half = max(16, triton.next_power_of_2(flow.half))
+    hidden = max(-(-w.shape[2] // _UNIT) * _UNIT for w in flow.weights[:-1])
+    w_1, *w_2, w_3 = flow.weights
+    table, *b_2, b_3 = flow.biases
+    if not w_2:  # one hidden layer is two, the second of which repeats the first: ReLU of what is not negative
+        w_2 = [torch.eye(w_1.shape[2], device=flow.device).expand(flow.layers, -1, -1)]
+        b_2 = [torch.zeros_like(table[:, 0])]
+    w_1, w_2 = _grown(w_1, half, hidden), _grown(w_2[0], hidden, hidden)
+    w_3 = _halves(_grown(w_3, hidden, w_3.shape[2]), half)
+    classes = flow.classes
+    table = _grown(table.expand(-1, classes, -1), -(-classes // 16) * 16, hidden)
+    operands = {"w_1": w_1.mT, "w_2": w_2.mT, "w_3": w_3.mT, "w_1_back": w_1, "w_2_back": w_2, "w_3_back": w_3}
+    matrices = {name: _split(w.flatten(0, 1), precision, both=precision == "float32") for name, w in operands.items()}
+    matrices["table"] = _split(table.mT.flatten(0, 1), precision, both=True)
+    vectors = {"columns_ptr": F.pad(_halves(flow.columns, half), (0, 1)), "loc_ptr": _halves(flow.loc, half),
+               "inverse_scale_ptr": _halves(flow.inverse_scale, half), "base_loc_ptr": _halves(flow.base_loc, half),
+               "base_inverse_scale_ptr": _halves(flow.base_inverse_scale, half),
+               "bias_2_ptr": _grown(b_2[0], hidden), "bias_3_ptr": _halves(b_3, half)}
+    return TritonFlow(flow, precision, matrices, {name: v.contiguous() for name, v in vectors.items()})
+
+
+def _grown(values: Tensor, *sides: int) -> Tensor:
+    """`values` with its last dimensions, as many as `sides`, filled up with zeros to these sizes."""
+    pairs = zip(reversed(values.shape[-len(sides) :]), reversed(sides), strict=True)
+    return F.pad(values, [n for have, want in pairs for n in (0, want - have)])
+
+
+def _halves(values: Tensor, half: int) -> Tensor:
+    """Both halves of the last dimension filled up with zeros to `half` places."""
+    return torch.cat([F.pad(part, (0, half - part.shape[-1])) for part in values.chunk(2, -1)], -1)
+
+
+def _split(matrix: Tensor, precision: str, both: bool) -> Tensor:
+    """`matrix` in the operands' type; `both`: and below it what this leaves of it."""
+    if precision == "bfloat16":
+        high = matrix.bfloat16()
+    else:  # what TF32 keeps, 10 bits of mantissa
+        high = (matrix.contiguous().view(torch.int32) & -8192).view(torch.float32) if both else matrix
+    low = (matrix - high).to(high.dtype)
+    return torch.cat([high, low]).contiguous() if both else high.contiguous()
