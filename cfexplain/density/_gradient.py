@@ -33,6 +33,17 @@ class FrozenDensity:
         place, without autograd. "triton": one kernel.
     reason : str
         Why "auto" did not choose a faster backend; "" if it did, or was not asked.
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> from cfexplain.density import ConditionalFlow
+    >>> Z = np.random.default_rng(0).normal(size=(60, 3))
+    >>> density = ConditionalFlow(transforms=1, hidden_features=(8,), training_budget=0.01, random_state=0).fit(Z)
+    >>> frozen = density.frozen()
+    >>> logp, grad = frozen.logp_and_grad(torch.tensor(Z), torch.zeros(60, dtype=torch.long))
+    >>> frozen.backend, logp.shape, grad.shape
+    ('packed', torch.Size([60]), torch.Size([60, 3]))
     """
 
     def __init__(self, flow: ClassFlow | PackedFlow | TritonFlow, backend: str, reason: str = ""):
