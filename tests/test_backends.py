@@ -1,7 +1,9 @@
 """The seam between explainers and the ways to compute a search."""
 
 import copy
+import gc
 import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -118,3 +120,14 @@ def test_what_is_kept_for_the_search_is_not_pickled(table_explainer, rows):
     np.testing.assert_array_equal(twin.explain(rows, "benign").z_cf, table_explainer.explain(rows, "benign").z_cf)
     copied = copy.deepcopy(table_explainer)
     np.testing.assert_array_equal(copied.explain(rows, "benign").z_cf, table_explainer.explain(rows, "benign").z_cf)
+
+
+def test_a_copy_goes_when_its_original_goes(table, rows):
+    X, y, _, _ = table
+    net = nn.Sequential(nn.Linear(30, 2))
+    explainer = PLACEExplainer(net, coordinates="identity", random_state=0, training_budget=0.02).fit(X, y)
+    copied = weakref.ref(engine_of(explainer, rows).classifier.module)
+    assert copied() is not None
+    del net, explainer
+    gc.collect()
+    assert copied() is None
