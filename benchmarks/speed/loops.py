@@ -11,7 +11,7 @@ import torch
 
 from cfexplain.explainers._base import CounterfactualExplainer
 from cfexplain.explainers._run import Run
-from cfexplain.search import UPDATES
+from cfexplain.ops.search_step.reference import UPDATES
 
 __all__ = ["flops_of_a_step", "one_image_loop", "sgemm_peak", "whole_batch_loop"]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cfexplain._frozen import frozen
 from cfexplain._tiles import TILE, in_tiles
-from cfexplain.search._updates import adam
+from cfexplain.ops.search_step.reference import adam
 
 __all__ = ["Inversion", "Inverter", "invert"]
 
