@@ -1,4 +1,4 @@
-"""Lays test digits beside the trained networks, for a device machine without the data: ``python -m benchmarks.gpu.rows``."""
+"""Lays test digits beside the trained networks, for a GPU machine without the data: ``python -m benchmarks.gpu.rows``."""
 
 import numpy as np
 
