@@ -16,6 +16,7 @@ import joblib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 
 HERE = Path(__file__).parent
 CACHE, RESULTS = HERE / ".cache", HERE / "results"
@@ -71,3 +72,4 @@ def draw_strips(pictures: dict[str, list[tuple[str, np.ndarray]]], file: Path, d
     figure.subplots_adjust(0.2, 0.0, 1.0, 1.0, hspace=0.04)
     file.parent.mkdir(exist_ok=True)
     figure.savefig(file, dpi=dpi, bbox_inches="tight")
+    Image.open(file).convert("L").save(file, optimize=True)  # a third of the size, and nothing is coloured

@@ -75,14 +75,18 @@ class Case:
         return self.place.classes_[k]
 
 
+def place_on_digits(quick: bool) -> tuple[PLACEExplainer, np.ndarray, np.ndarray, dict[str, Any]]:
+    """PLACE's default on MNIST, the rows and labels that it learned from, and its configuration."""
+    X, y = (part[:3000 if quick else None] for part in load_mnist()[:2])
+    config = {"n": len(X), "seed": 0, "budget": 0.1 if quick else 1.0}
+    return trained("place-mnist-default", config, lambda: PLACEExplainer(
+        random_state=0, training_budget=config["budget"], verbose=1).fit(X, y)), X, y, config
+
+
 def load_digits_case(quick: bool) -> Case:
-    X, y, X_test, y_test = load_mnist()
-    if quick:
-        X, y = X[:3000], y[:3000]
-    budget = 0.1 if quick else 1.0
-    config = {"n": len(X), "seed": 0, "budget": budget}
-    place = trained("place-mnist-default", config, lambda: PLACEExplainer(
-        random_state=0, training_budget=budget, verbose=1).fit(X, y))
+    place, X, y, config = place_on_digits(quick)
+    X_test, y_test = load_mnist()[2:]
+    budget = config["budget"]
     judges = trained("place-mnist-judge", config, lambda: Judges.fit(
         digit_judge(), X, y, X_test, y_test, seed=100, updates=round(1200 * budget)))
     return Case("mnist", X, y, X_test, y_test, place, judges, PAIRS, budget, "place-mnist")

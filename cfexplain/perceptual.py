@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ __all__ = ["LPIPS", "FeatureDistance", "squeezenet_features"]
 Features = tuple[Tensor, ...]
 
 
-class _InFeatures:
+class _InFeatures(ABC):
     """A distance of features, one side of which can be kept while the other moves."""
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -26,11 +27,13 @@ class _InFeatures:
         if cls.__module__ != __name__ and {"forward", "__call__"} & set(vars(cls)) and "distance_to" not in vars(cls):
             cls.reference = None  # it measures two images in a way of its own, and a reference in the old one
 
+    @abstractmethod
     def features(self, x: Tensor) -> Features:
-        raise NotImplementedError
+        """Of images x (B, C, H, W): one tensor (B, ...) a layer."""
 
+    @abstractmethod
     def distance(self, a: Features, b: Features) -> Tensor:
-        raise NotImplementedError
+        """Of two images' features, row by row: (B,)."""
 
     def reference(self, x: Tensor) -> Features:
         """:meth:`features` of images that stay, (B, ...) a layer, without a gradient: computed once for a whole search.

@@ -22,9 +22,9 @@ def rows(table):
     return X_test[y_test == "malignant"][:12]
 
 
-def engine_of(explainer, x, backend="packed", precision="auto", features=False):
+def engine_of(explainer, x, backend="packed", precision="auto"):
     with explainer.classifier_.frozen():
-        return make_engine(explainer, backend, precision, torch.from_numpy(x[:2]), features)
+        return make_engine(explainer, backend, precision, torch.from_numpy(x[:2]))
 
 
 def test_auto_is_packed_and_says_so(table_explainer, rows):
@@ -87,7 +87,7 @@ def test_features_are_those_of_the_network_itself(table, rows):
     explainer = PLACEExplainer(net, random_state=0, training_budget=0.2, feature_weight=1.0).fit(X, y)
     x = torch.from_numpy(rows)
     with torch.no_grad(), explainer.classifier_.frozen():
-        found = engine_of(explainer, rows, features=True).classifier.logits_and_features(x)[1]
+        found = engine_of(explainer, rows).classifier.logits_and_features(x)[1]
         torch.testing.assert_close(found, explainer.classifier_.logits_and_features(x)[1], rtol=1e-3, atol=1e-4)
 
 

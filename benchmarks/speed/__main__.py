@@ -21,6 +21,7 @@ from sklearn.datasets import make_classification
 from sklearn.frozen import FrozenEstimator
 
 from benchmarks._common import machine, store, trained
+from benchmarks.baselines import place_on_digits
 from benchmarks.diffeomorphic.images import load_case
 from benchmarks.diffeomorphic.networks import flow
 from benchmarks.speed.loops import flops_of_a_step, one_image_loop, sgemm_peak, whole_batch_loop
@@ -101,12 +102,7 @@ def digits(repeats: int, quick: bool) -> dict[str, Any]:
 
 def place(quick: bool) -> tuple[PLACEExplainer, np.ndarray]:
     """PLACE on MNIST and the 4s of the test set, at most 512."""
-    X, y, X_test, y_test = load_mnist()
-    budget = 0.1 if quick else 1.0
-    X, y = (X[:3000], y[:3000]) if quick else (X, y)
-    config = {"n": len(X), "seed": 0, "budget": budget}
-    ours = trained("place-mnist-default", config, lambda: PLACEExplainer(
-        random_state=0, training_budget=budget, verbose=1).fit(X, y)).set_params(verbose=0)
+    ours, (X_test, y_test) = place_on_digits(quick)[0].set_params(verbose=0), load_mnist()[2:]
     return ours, X_test[(y_test == 4) & (ours.predict(X_test) == 4)][:64 if quick else 512]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -57,11 +56,13 @@ def whole_batch_loop(explainer: CounterfactualExplainer, x: np.ndarray, target: 
     """
     with explainer.classifier_.frozen():
         run, rows, z = prepared(explainer, x, target)
-        evaluate: Callable[[Any], Any] = lambda z: run.objective.evaluate(run.point(z, rows))  # noqa: E731
+
+        def evaluate(z: torch.Tensor) -> Any:
+            return run.objective.evaluate(run.point(z, rows))
+
         if compiled:
-            evaluate = torch.compile(evaluate)
-            torch.autograd.grad(evaluate(z.detach().clone().requires_grad_()).loss.sum(), z.requires_grad_(),
-                                allow_unused=True)
+            evaluate, once = torch.compile(evaluate), z.detach().clone().requires_grad_()
+            torch.autograd.grad(evaluate(once).loss.sum(), once)
         update, step = UPDATES[run.options.update], run.options.step_size
         first, second, done = torch.zeros_like(z), torch.zeros_like(z), torch.zeros(len(z), dtype=torch.bool)
         started = time.perf_counter()

@@ -40,11 +40,13 @@ class ModuleScores:
 
     def outputs(self, x: Tensor) -> Any:
         """The module's own answer to `x` of shape (B, ...): it sees its own dtype and sample shape."""
-        x = x.to(_floating_dtype(self.module) or x.dtype)
-        out = self.module(x.reshape(len(x), *self.sample_shape))
+        out = self.module(self._cast(x).reshape(len(x), *self.sample_shape))
         if self.first_of_tuple and isinstance(out, tuple):
             out = out[0]
         return out if self.nonlinearity is None else self.nonlinearity(out)
+
+    def _cast(self, x: Tensor) -> Tensor:
+        return x.to(_floating_dtype(self.module) or x.dtype)
 
     def columns(self, x: Tensor) -> Tensor:
         """The module's answer as (B, 1) or (B, K), in the dtype of `x`."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
+from cfexplain._kept import kept
 from cfexplain._optional import optional_import
 from cfexplain.density._class_flow import ClassFlow
 from cfexplain.ops.coupling_flow import NotPackable, PackedFlow, differentiable, pack, reference
@@ -104,16 +104,5 @@ def _for_kernel(flow: PackedFlow, precision: str) -> TritonFlow:
     return prepare(flow, precision)
 
 
-# The tensors of each flow at hand, and what they were packed from. Outside the module, so that copies and pickles of it
-# do not hold them; the originals are held, so that their addresses are not given to others.
-_kept: WeakKeyDictionary[ClassFlow, tuple[tuple, list[Tensor], PackedFlow]] = WeakKeyDictionary()
-
-
 def _packed(flow: ClassFlow) -> PackedFlow:
-    originals = [*flow.parameters(), *flow.buffers()]
-    stamp = tuple((t.data_ptr(), t.dtype, t.device, 0 if t.is_inference() else t._version) for t in originals)
-    known, _, tensors = _kept.get(flow, (None, None, None))
-    if known != stamp:
-        tensors = pack(flow)
-        _kept[flow] = stamp, [t.detach() for t in originals], tensors
-    return tensors
+    return kept(flow, "packed", lambda: pack(flow))

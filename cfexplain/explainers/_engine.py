@@ -11,12 +11,12 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from cfexplain._kept import kept
 from cfexplain._optional import optional_import
 from cfexplain.classifiers._outputs import ModuleScores
 from cfexplain.density import ConditionalFlow
@@ -90,7 +90,7 @@ def eager_engine(explainer: CounterfactualExplainer) -> Engine:
     return Engine("eager", explainer.classifier_, explainer.coordinates_.decode, explainer.density_.log_prob)
 
 
-def make_engine(explainer: CounterfactualExplainer, backend: str, precision: str, some: Tensor, features: bool) -> Engine:
+def make_engine(explainer: CounterfactualExplainer, backend: str, precision: str, some: Tensor) -> Engine:
     """The parts of `explainer` as `backend` computes them.
 
     Parameters
@@ -99,8 +99,6 @@ def make_engine(explainer: CounterfactualExplainer, backend: str, precision: str
         As `check_backend` returns it.
     some : Tensor of shape (B, ...)
         A few rows, on which frozen networks are compared with the originals.
-    features : bool
-        Whether penultimate features of the classifier are asked for, too.
     """
     engine = eager_engine(explainer)
     if backend == "eager":
@@ -108,7 +106,7 @@ def make_engine(explainer: CounterfactualExplainer, backend: str, precision: str
     left = []
     with torch.no_grad():
         z = explainer.coordinates_.encode(some) if explainer.coordinates_.encodes_at_once else None
-    classifier = _frozen_classifier(explainer.classifier_, precision, some, features)
+    classifier = _frozen_classifier(explainer.classifier_, precision, some)
     decode = _frozen_decoder(explainer.coordinates_, precision, z)
     for name, part in (("classifier", classifier), ("decoder", decode)):
         if part is None:
@@ -147,46 +145,23 @@ def _precision(module: nn.Module, wanted: str) -> str | None:
 class _FrozenScores(ModuleScores):
     """A frozen module: it takes the caller's dtype as it is and answers in it."""
 
-    def outputs(self, x: Tensor) -> Any:
-        out = self.module(x.reshape(len(x), *self.sample_shape))
-        if self.first_of_tuple and isinstance(out, tuple):
-            out = out[0]
-        return out if self.nonlinearity is None else self.nonlinearity(out)
-
-
-# Frozen copies and packed flows of the networks at hand: making one takes as long as ten steps of a small network. A copy
-# serves as long as the tensors of the original are the same and both answer alike. The tensors are held, so that their
-# addresses are not given to others; the modules are not.
-_copies: WeakKeyDictionary[nn.Module, dict[tuple, tuple[tuple, list[Tensor], Any]]] = WeakKeyDictionary()
-
-
-def _kept(module: nn.Module, key: tuple, make: Callable[[], Any], still_good: Callable[[Any], bool]) -> Any:
-    """What `make` made of `module` the last time, if the module's tensors are unchanged and it is still good."""
-    known, tensors = _copies.setdefault(module, {}), [*module.parameters(), *module.buffers()]
-    stamp = tuple((t.data_ptr(), t.dtype, 0 if t.is_inference() else t._version) for t in tensors)
-    before, _, made = known.get(key, (None, None, None))
-    if before != stamp or not still_good(made):
-        made = make()
-        known[key] = stamp, [t.detach() for t in tensors], made
-    return made
+    def _cast(self, x: Tensor) -> Tensor:
+        return x
 
 
 def _frozen(module: nn.Module, function: nn.Module, precision: str, example: Tensor | None) -> FrozenModule:
-    """`function`, which is `module` or calls it, frozen."""
-    return _kept(module, (type(function), precision),
-                 lambda: freeze_for_search(function, precision=precision, example=example),
-                 lambda net: example is None or _alike(function, net, example))
+    """`function`, which is `module` or calls it, frozen: as long as its tensors stay and both answer alike."""
+    return kept(module, (type(function), precision),
+                lambda: freeze_for_search(function, precision=precision, example=example),
+                lambda net: example is None or _alike(function, net, example))
 
 
 def _packed(module: VectorFlowNet) -> PackedFlow | None:
     """A table's flow, packed; None if it is no affine coupling."""
-    def make() -> PackedFlow | None:
-        try:
-            return pack_vector_flow(module)
-        except NotPackable:
-            return None
-
-    return _kept(module, ("packed",), make, lambda _: True)
+    try:
+        return kept(module, "packed", lambda: pack_vector_flow(module))
+    except NotPackable:
+        return None
 
 
 def _alike(function: nn.Module, net: FrozenModule, example: Tensor) -> bool:
@@ -197,7 +172,7 @@ def _alike(function: nn.Module, net: FrozenModule, example: Tensor) -> bool:
         return all(bool((a - b).norm() <= rtol * a.norm()) for a, b in pairs if isinstance(a, Tensor))
 
 
-def _frozen_classifier(adapter: Any, precision: str, some: Tensor, features: bool) -> Any:
+def _frozen_classifier(adapter: Any, precision: str, some: Tensor) -> Any:
     """A copy of the adapter around a frozen copy of its module; None where that cannot be had."""
     module = adapter.module
     wanted = None if module is None else _precision(module, precision)
@@ -211,15 +186,7 @@ def _frozen_classifier(adapter: Any, precision: str, some: Tensor, features: boo
         return None
     twin = copy.copy(adapter)
     twin._scores = _FrozenScores(**{**vars(scores), "module": net})
-    if features and not _same_features(adapter, twin, some, 0.1 if wanted == "bfloat16" else 1e-3):
-        return None  # a BatchNorm right before the last layer is folded into it: its features are others
     return twin
-
-
-def _same_features(adapter: Any, twin: Any, some: Tensor, rtol: float) -> bool:
-    with torch.no_grad():
-        own, other = (each.logits_and_features(some)[1] for each in (adapter, twin))
-    return own.shape == other.shape and bool((own - other).norm() <= rtol * own.norm())
 
 
 class _Decode(nn.Module):

@@ -84,7 +84,7 @@ class Run:
             return self.judge  # nothing is differentiated, so that there is nothing to gain
         some = torch.from_numpy(np.ascontiguousarray(X[:2])).to(self.explainer.device_)
         with self.explainer.classifier_.frozen():
-            return make_engine(self.explainer, self.backend, self.precision, some, self._wants_features())
+            return make_engine(self.explainer, self.backend, self.precision, some)
 
     def prepare(self, X: np.ndarray, wanted: dict[str, np.ndarray]) -> tuple[dict[str, Tensor], Tensor]:
         """What the search knows of each row, on the device, and where it starts."""

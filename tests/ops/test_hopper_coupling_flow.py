@@ -1,24 +1,15 @@
 """The flow kernel compiled for Hopper, on any machine: registers, spills, shared memory and matrix instructions."""
 
-import json
-import os
-import subprocess
-import sys
-
 import pytest
+
+from ops.hopper import reports
 
 pytest.importorskip("triton", reason="needs Triton: pip install triton")
 
-# In a process of its own: here kernels may be decorated for the interpreter, and those cannot be compiled.
 COMPILE = r"""
-import json, pathlib, re, subprocess, sys, tempfile
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 from cfexplain.ops.coupling_flow._kernel import coupling_flow_kernel
 from cfexplain.ops.coupling_flow.triton import constants, descriptor_blocks
 
-dump = pathlib.Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 precision, half, gradient = sys.argv[1], 32, True
 constexprs = constants(precision, layers=8, half=half, hidden=256, classes=10, gradient=gradient)
 blocks = descriptor_blocks(precision, half, 256)
@@ -33,21 +24,10 @@ def kind(name):
         return {"c_ptr": "*i64", "columns_ptr": "*i64", "bits_ptr": "*i8"}.get(name, "*fp32")
     return "fp32" if name in ("log_constant", "inverse_bound") else "i32"
 
-names = coupling_flow_kernel.arg_names
-aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if name.endswith("_ptr")}
-signature = {name: kind(name) for name in names}
-source = ASTSource(coupling_flow_kernel, signature=signature, constexprs=constexprs, attrs=aligned)
-compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4, "enable_fp_fusion": True})
-with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-    file.write(compiled.asm["cubin"])
-    file.flush()
-    usage, code = (subprocess.run([dump, flag, file.name], capture_output=True, text=True, check=True).stdout
-                   for flag in ("--dump-resource-usage", "-sass"))
-registers, stack, local = (int(re.search(rf"{name}:(\d+)", usage)[1]) for name in ("REG", "STACK", "LOCAL"))
+compiled, code, usage = compiled_for_hopper(coupling_flow_kernel, kind, constexprs, fusion=True)
 count = {name: len(re.findall(rf"\b{name}\b", code)) for name in ("HGMMA", "HMMA", "FFMA", "UTMALDG", "LDL", "STL")}
 layouts = set(re.findall(r"nvidia_mma<.*?warpsPerCTA = (\[.*?\])", compiled.asm["ttgir"]))
-print(json.dumps(dict(precision=precision, registers=registers, stack=stack, local=local, shared=compiled.metadata.shared,
-                      layouts=sorted(layouts), **count)))
+print(json.dumps(dict(precision=precision, **usage, layouts=sorted(layouts), **count)))
 """
 
 # Bytes of shared memory, of 227 KB, and matrix instructions, as compiled by Triton 3.6 and 3.9
@@ -58,11 +38,7 @@ MATRIX = {"float32": 100, "tf32": 36, "bfloat16": 28}
 @pytest.mark.parametrize("precision", ["float32", *(pytest.param(p, marks=pytest.mark.slow) for p in ("tf32", "bfloat16"))])
 def test_the_kernel_compiles_for_hopper_without_a_spill(precision, tmp_path):
     """d = 64, hidden layers of 256 and 256, eight couplings."""
-    environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
-    run = subprocess.run([sys.executable, "-c", COMPILE, precision], capture_output=True, text=True, env=environment)
-    assert run.returncode == 0, run.stderr
-    report = json.loads(run.stdout)
-    print(report)
+    (report,) = reports(COMPILE, tmp_path, precision)
     assert report["stack"] == report["local"] == report["LDL"] == report["STL"] == 0, report
     assert report["registers"] <= 255 and report["shared"] <= 1.25 * SHARED[precision], report
     # every product by the instructions of one warp group, whose warps share no rows; weights come by TMA
