@@ -15,7 +15,6 @@ import warnings
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from sklearn.datasets import make_classification
 from sklearn.frozen import FrozenEstimator
@@ -25,6 +24,7 @@ from benchmarks.baselines import place_on_digits
 from benchmarks.diffeomorphic.images import load_case
 from benchmarks.diffeomorphic.networks import flow
 from benchmarks.speed.loops import flops_of_a_step, one_image_loop, sgemm_peak, whole_batch_loop
+from benchmarks.speed.scaling import against_latent, against_rows, against_side
 from cfexplain import DiffeomorphicExplainer, PLACEExplainer
 from cfexplain.datasets import load_mnist
 
@@ -147,18 +147,11 @@ def diffeomorphic(repeats: int, quick: bool) -> dict[str, Any]:
 
 
 def scaling(repeats: int, quick: bool) -> dict[str, Any]:
-    """Seconds and resident memory against the number of rows, on MNIST."""
-    ours, _ = place(quick)
-    X_test, process = load_mnist()[2], psutil.Process()
-    batched(ours, X_test[:64], 8)
-    rows = []
-    for n in (1, 10, 100) if quick else (1, 10, 100, 1_000, 10_000, 100_000):
-        x, before = np.concatenate([X_test] * -(-n // len(X_test)))[:n], process.memory_info().rss
-        taken = [batched(ours, x, None)[0] for _ in range(repeats if n <= 1000 else 1)]
-        rows.append({"rows": n, "seconds": statistics.median(taken), "repeats": len(taken),
-                     "resident_growth_mib": (process.memory_info().rss - before) / 2**20})
-        print(rows[-1], flush=True)
-    return {"against_rows": rows}
+    """Seconds and memory against the number of rows, of latents and of pixels."""
+    ours, X_test = place(quick)[0], load_mnist()[2]
+    counts = (1, 10, 100) if quick else (1, 10, 100, 1_000, 10_000, 100_000)
+    return {"threads": torch.get_num_threads(), "against_rows": against_rows(ours, X_test, counts, repeats),
+            "against_latent": against_latent(repeats, quick), "against_side": against_side(repeats, quick)}
 
 
 EXPERIMENTS = {"digits": digits, "published": published, "table": table, "diffeomorphic": diffeomorphic, "scaling": scaling}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, effective_n_jobs
 from torch import Tensor
 
-from cfexplain._tiles import TILE, in_tiles
+from cfexplain._few_rows import FewRows, TileRows
+from cfexplain._tiles import TILE, TileSizes, in_tiles
 from cfexplain.coordinates.clip import clipped
 from cfexplain.coordinates.detail import render
 from cfexplain.explainers._engine import Engine, check_backend, eager_engine, make_engine
@@ -28,6 +30,9 @@ __all__ = ["Run"]
 
 # Rows searched together: bounds memory, and is large enough that few tiles run half empty.
 BLOCK = 2048
+
+# By explainer: the parts that it had, and what was found out of its computations, by what decides which kernels they run
+_tried: WeakKeyDictionary[Any, tuple[list[Any], dict[tuple, tuple[TileSizes, FewRows]]]] = WeakKeyDictionary()
 
 
 class Run:
@@ -51,14 +56,16 @@ class Run:
         self.backend, self.precision = check_backend(backend, precision, explainer.device_), precision
         # what is found is judged by the explainer's own parts, whatever it is found with
         self.judge = eager_engine(explainer)
+        self.in_worker = False
 
     def rows(self, X: np.ndarray, goal: Goal, n_jobs: int | None) -> dict[str, Any]:
         """Arrays a row, on the CPU: ``x_cf``, ``z0``, ``z``, ``reconstruction``, ``log_density``, ``held`` (by
         condition), … of `X` (n, ...)."""
         wanted = {**goal.rows, "still": goal.still}
-        if n_jobs is None or n_jobs == 1:
+        workers = effective_n_jobs(n_jobs)  # None: what joblib.parallel_config says, else one
+        if workers == 1:
             return self._blocks(X, wanted)
-        cuts = np.array_split(np.arange(len(X)), max(1, min(len(X) // TILE, 4 * abs(n_jobs))))
+        cuts = np.array_split(np.arange(len(X)), max(1, min(len(X) // TILE, 4 * workers)))
         return _joined(Parallel(n_jobs=n_jobs)(
             delayed(_in_worker)(self, X[cut], {name: rows[cut] for name, rows in wanted.items()}) for cut in cuts))
 
@@ -73,7 +80,7 @@ class Run:
                 block = with_smaller_tiles(
                     lambda tile, some=some, report=report, options=options:
                     self._block(*some, engine, replace(options, tile=tile), report), options.tile)
-                if block.pop("interrupted"):  # what is left still gets an honest row: its starting point
+                if block["interrupted"].any():  # what is left still gets an honest row: its starting point
                     options = replace(options, max_steps=0, refine=0)
                 blocks.append(block)
         return {**_joined(blocks), "backend": engine.backend}
@@ -92,8 +99,9 @@ class Run:
         x = torch.from_numpy(X).to(ex.device_)
         rows = {"x": x, **{name: torch.from_numpy(values).to(ex.device_) for name, values in wanted.items()}}
         with torch.no_grad():
-            rows["z0"] = in_tiles(ex.coordinates_.encode, x)
-            rows["reconstruction"] = in_tiles(ex.coordinates_.decode, rows["z0"])
+            rows["z0"] = self._tiled("encode", lambda x: self._few("encode", ex.coordinates_.encode, x, len(X)), x)
+            rows["reconstruction"] = self._tiled(
+                "decode", lambda z: self._few("decode", ex.coordinates_.decode, z, len(X)), rows["z0"])
             limits = {"typical": ex.density_.quantiles_by_index(ex._typical_quantile())}
             if ex.class_features_ is not None:
                 limits["feature_limit"] = ex.class_features_.quantiles(ex.feature_quantile)
@@ -107,7 +115,7 @@ class Run:
                report: Callable | None) -> dict[str, Any]:
         rows, start = self.prepare(X, wanted)
         x = rows["x"]
-        moving = np.flatnonzero(~wanted["still"])
+        moving, options = np.flatnonzero(~wanted["still"]), replace(options, sizes=self._tried(options.tile)[0])
         searched = {name: values[moving] for name, values in rows.items()}
         if self.precision != "auto" and self.detail != "decoder" and len(moving):
             with torch.no_grad():  # rounded like the points of the search: what is put back must not undo rounding
@@ -119,9 +127,9 @@ class Run:
         z[moving] = found.z
         names = list(rows)
         with torch.no_grad():
-            x_cf, log_density, valid, opinion, *held = in_tiles(
-                lambda z, *values: self._judged(z, dict(zip(names, values, strict=True))), z, *rows.values(),
-                tile=options.tile)
+            x_cf, log_density, valid, opinion, *held = self._tiled(
+                "judge", lambda z, *values: self._judged(z, TileRows(zip(names, values, strict=True), live=len(X))), z,
+                *rows.values(), tile=options.tile)
         still = rows["still"].view(-1, *[1] * (x.ndim - 1))
         block: dict[str, Any] = {
             "x_cf": torch.where(still, x, x_cf), "z0": rows["z0"], "z": z, "reconstruction": rows["reconstruction"],
@@ -130,7 +138,7 @@ class Run:
         block = {name: values.cpu().numpy() for name, values in block.items()}
         block["held"] = {name: h.cpu().numpy() for name, h in zip(self._conditions(), held, strict=True)}
         block["path"] = _paths(found, moving, block["z0"]) if options.record_path else None
-        block["interrupted"] = found.interrupted
+        block["interrupted"] = np.full(len(X), found.interrupted)
         return block
 
     def _judged(self, z: Tensor, rows: dict[str, Tensor]) -> tuple[Tensor, ...]:
@@ -140,6 +148,37 @@ class Run:
         held = self.objective.conditions(point)
         return (point.x, point.log_density, point.valid, opinion > 0, *(held[name] for name in self._conditions()))
 
+    def _tiled(self, name: str, function: Callable, *rows: Tensor, tile: int = TILE) -> Any:
+        """``function(*rows)`` in tiles; rows of a table in larger ones, where the bits allow it."""
+        sizes = None if self.explainer.layout_.is_image or not len(rows[0]) else self._tried(tile)[0]
+        return in_tiles(function, *rows, tile=tile,
+                        places=None if sizes is None else sizes.choice(name, function, *rows))
+
+    def _few(self, name: Hashable, function: Callable, x: Tensor, live: int) -> Any:
+        """``function(x)``, of which the first `live` rows are needed: networks of images leave out the rest if they may."""
+        if live == len(x) or not self.explainer.layout_.is_image:
+            return function(x)
+        few = self._tried(len(x))[1]
+        return function(x) if few is None else few(name, function, x, live)
+
+    def _tried(self, tile: int) -> tuple[TileSizes | None, FewRows | None]:
+        """What is known of these computations in other numbers of rows than `tile`. On a GPU, and in a worker, which would
+        have to find out anew for every few rows, nothing."""
+        ex = self.explainer
+        if ex.device_.type != "cpu" or self.in_worker:
+            return None, None
+        parts = [ex.coordinates_, ex.classifier_, ex.density_, ex.opinions_, ex.class_features_]
+        before, known = _tried.get(ex, (None, {}))
+        if before is None or any(a is not b for a, b in zip(before, parts, strict=True)):
+            known = {}
+            _tried[ex] = parts, known
+        key = (self.backend, self.precision, repr(self.objective.terms), self.detail, self.options, tile,
+               torch.get_num_threads())
+        if key not in known:
+            known[key] = TileSizes(tile, int(np.prod(ex.layout_.net_shape))), FewRows()
+        sizes, few = known[key]
+        return sizes if ex.batch_size == "auto" and tile == self.options.tile else None, few
+
     def _conditions(self) -> list[str]:
         return [term.name for term in self.objective.terms if type(term).holds is not Term.holds]
 
@@ -148,7 +187,7 @@ class Run:
         share = {"latent": 0.0, "swap": 1.0}.get(self.explainer.start, self.explainer.start)
         if share == 0:
             return rows["z0"]
-        swapped = in_tiles(self.explainer.density_.swap_codes, rows["z0"], rows["source"], rows["target"])
+        swapped = self._tiled("swap", self.explainer.density_.swap_codes, rows["z0"], rows["source"], rows["target"])
         # a code far from all data can leave the flow's numeric range: such a row starts where it is
         swapped = torch.where(torch.isfinite(swapped).all(1, keepdim=True), swapped, rows["z0"])
         return swapped if share == 1 else rows["z0"] + share * (swapped - rows["z0"])
@@ -156,22 +195,22 @@ class Run:
     def point(self, z: Tensor, rows: dict[str, Tensor], engine: Engine | None = None) -> Point:
         """Points of the search, as `engine` computes them; by default as the explainer itself does."""
         ex, parts = self.explainer, engine or self.judge
-        return ex.task_.point(
-            z, rows, functools.partial(self._decode, parts), functools.partial(self._classify, parts), parts.log_density,
-            ex.opinions_, ex.class_features_)
+        classify = functools.partial(self._classify, parts, getattr(rows, "live", len(z)))
+        return ex.task_.point(z, rows, functools.partial(self._decode, parts), classify, parts.log_density,
+                              ex.opinions_, ex.class_features_)
 
     def _wants_features(self) -> bool:
         return any(isinstance(term, TypicalFeatures) for term in self.objective.terms)
 
-    def _classify(self, engine: Engine, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _classify(self, engine: Engine, live: int, x: Tensor) -> tuple[Tensor, Tensor | None]:
         if self._wants_features():
-            return engine.classifier.logits_and_features(x)
-        return engine.classifier.logits(x), None
+            return self._few(("features", engine is self.judge), engine.classifier.logits_and_features, x, live)
+        return self._few(("logits", engine is self.judge), engine.classifier.logits, x, live), None
 
     def _decode(self, engine: Engine, z: Tensor, rows: dict[str, Tensor]) -> Tensor:
         """x′: decoded, with the detail that the coordinates lost put back, within the rules for columns."""
         ex = self.explainer
-        x = engine.decode(z)
+        x = self._few(("decode", engine is self.judge), engine.decode, z, getattr(rows, "live", len(z)))
         if ex.layout_.is_image:
             x = clipped(x, ex.clip, ex.data_range)
         if self.detail != "decoder":
@@ -241,5 +280,6 @@ def _joined(blocks: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _in_worker(run: Run, X: np.ndarray, wanted: dict[str, np.ndarray]) -> dict[str, Any]:
+    run.in_worker = True
     with one_thread():
         return run._blocks(X, wanted)

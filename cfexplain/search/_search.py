@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cfexplain._tiles import aligned
+from cfexplain._few_rows import TileRows
+from cfexplain._tiles import TileSizes, aligned
 from cfexplain.ops.search_step import ATTEMPTS, SearchState, StepOptions, step
 
 __all__ = ["ATTEMPTS", "Evaluation", "Found", "SearchOptions", "evaluate_tile", "search"]
@@ -52,10 +53,13 @@ class SearchOptions(StepOptions):
     tile : int
         Rows evaluated together.
     record_path : bool
+    sizes : TileSizes, optional
+        Of tiles, where more than `tile` rows may be evaluated together; what is found has the same bits.
     """
 
     tile: int = 32
     record_path: bool = False
+    sizes: TileSizes | None = None
 
 
 @dataclass
@@ -99,7 +103,8 @@ def search(
     Parameters
     ----------
     evaluate : callable ``(z, rows) -> Evaluation``
-        Called on tiles of ``options.tile`` rows; must treat rows as independent.
+        Called on tiles of ``options.tile`` rows (or of a multiple, see ``options.sizes``); must treat rows as independent.
+        Its `rows` are `TileRows`, which know how many rows of a tile are not padding.
     start, reference : Tensor of shape (N, d)
     rows : mapping of str to Tensor of shape (N, ...)
         What `evaluate` needs to know of each row.
@@ -111,13 +116,16 @@ def search(
     """
     state, path = SearchState.begin(start, reference), [[] for _ in start] if options.record_path else []
     active = torch.arange(len(start), device=start.device)
+    places = {gradient: _places(evaluate, start, reference, rows, options, gradient) for gradient in (True, False)}
     interrupted = False
     try:
         while len(active):
             refining = state.refined[active] >= 0
             for moving, gradient in ((active[~refining], True), (active[refining], False)):
-                for tile in moving.split(options.tile) if len(moving) else ():
-                    _advance(evaluate, state, rows, tile, options, gradient, path)
+                while len(moving):
+                    size = places[gradient](len(moving))
+                    _advance(evaluate, state, rows, moving[:size], size, options, gradient, path)
+                    moving = moving[size:]
             active = active[~state.finished[active]]
             if on_progress is not None:
                 on_progress(len(start) - len(active), int(state.count.max()))
@@ -149,13 +157,26 @@ def evaluate_tile(evaluate: Callable[[Tensor, Mapping[str, Tensor]], Evaluation]
     return gradient, point.loss.detach(), point.score.detach(), point.done, point.valid
 
 
-def _advance(evaluate: Callable, state: SearchState, rows: Mapping[str, Tensor], tile: Tensor, options: SearchOptions,
-             needs_gradient: bool, path: list[list[Tensor]]) -> None:
+def _advance(evaluate: Callable, state: SearchState, rows: Mapping[str, Tensor], tile: Tensor, places: int,
+             options: SearchOptions, needs_gradient: bool, path: list[list[Tensor]]) -> None:
     """Evaluate one tile, keep what is best, and move the rows that go on. One that bisects needs no gradient."""
-    padded = torch.cat([tile, tile[-1:].expand(options.tile - len(tile))])
+    padded = torch.cat([tile, tile[-1:].expand(places - len(tile))]) if places > len(tile) else tile
     before = state[padded]
-    some = {name: values[padded] for name, values in rows.items()}
+    some = TileRows({name: values[padded] for name, values in rows.items()}, live=len(tile))
     point = evaluate_tile(evaluate, before.z, some, needs_gradient)
     for i in tile.tolist() if options.record_path else ():
         path[i].append(state.z[i].clone())
     state.put(tile, step(before, *point, options))
+
+
+def _places(evaluate: Callable, start: Tensor, reference: Tensor, rows: Mapping[str, Tensor], options: SearchOptions,
+            needs_gradient: bool) -> Callable[[int], int]:
+    """How many places the next tile has, by the rows that are left."""
+    if options.sizes is None or not len(start):
+        return lambda left: options.tile
+
+    def advanced(z: Tensor, reference: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+        point = evaluate_tile(evaluate, z, dict(zip(rows, values, strict=True)), needs_gradient)
+        return tuple(step(SearchState.begin(z, reference), *point, options).tensors())
+
+    return options.sizes.choice(("search", needs_gradient), advanced, start, reference, *rows.values())
