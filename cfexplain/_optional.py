@@ -1,11 +1,18 @@
-"""Imports that are made only where they are used, with an error that says what to install."""
+"""What a machine may lack: imports made only where they are used, with an error that says what to install, and CUDA."""
 
 from __future__ import annotations
 
 import importlib
 from types import ModuleType
 
-__all__ = ["optional_import"]
+import torch
+
+__all__ = ["no_cuda", "optional_import"]
+
+
+def no_cuda() -> str:
+    """The end of a sentence on what asked for CUDA: whether this torch sees a device at all."""
+    return "" if torch.cuda.is_available() else ", and torch sees no CUDA device"
 
 
 def optional_import(name: str, purpose: str) -> ModuleType:

@@ -15,6 +15,7 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
+from cfexplain._optional import no_cuda
 from cfexplain.ops.search_step import Slots, step_slots
 from cfexplain.search._search import Evaluation, Found, SearchOptions, evaluate_tile, search
 
@@ -152,7 +153,7 @@ def _kernel(work: Slots, options: SearchOptions) -> Callable[..., None]:
         raise ImportError("step='triton' was asked for, but Triton is not installed: pip install triton (it comes with "
                           "CUDA builds of torch on Linux), or use step='reference'.") from error
     if not runs_on(work.row.device):
-        raise ValueError(f"step='triton' was asked for, but the rows are on {str(work.row.device)!r}{_no_cuda()}. Move "
+        raise ValueError(f"step='triton' was asked for, but the rows are on {str(work.row.device)!r}{no_cuda()}. Move "
                          "them to a CUDA device, or use step='reference'.")
     return StepKernel(work, options)
 
@@ -198,10 +199,6 @@ def _look(head: Tensor) -> Callable[[], int]:
     return answer
 
 
-def _no_cuda() -> str:
-    return "" if torch.cuda.is_available() else ", and torch sees no CUDA device"
-
-
 def _check(start: Tensor, reference: Tensor, rows: Mapping[str, Tensor], options: SearchOptions, slots: int, step: str,
            graph: bool, look_every: int) -> None:
     if step not in ("reference", "triton"):
@@ -213,7 +210,7 @@ def _check(start: Tensor, reference: Tensor, rows: Mapping[str, Tensor], options
         raise ValueError("Slots keep no path: a row leaves its slot without a trace. Use record_path=False, or "
                          "cfexplain.search.search.")
     if graph and not start.is_cuda:
-        raise ValueError(f"graph=True captures a CUDA graph, but the rows are on {str(start.device)!r}{_no_cuda()}. "
+        raise ValueError(f"graph=True captures a CUDA graph, but the rows are on {str(start.device)!r}{no_cuda()}. "
                          "Use graph=False.")
     if (reference.shape, reference.dtype, reference.device) != (start.shape, start.dtype, start.device):
         raise ValueError(f"`reference` must be like `start`, {tuple(start.shape)} {start.dtype} on {start.device}, got "
