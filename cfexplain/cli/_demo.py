@@ -1,8 +1,7 @@
-"""The ``cfexplain`` command: the public API from a terminal."""
+"""``cfexplain demo``: the main job on data that comes with scikit-learn."""
 
 from __future__ import annotations
 
-import argparse
 import csv
 import sys
 import time
@@ -11,22 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["main"]
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="cfexplain",
-        description="Counterfactual explanations: what would have to change for the model to say something else?")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    demo = commands.add_parser(
-        "demo", help="train, explain and draw on the digits bundled with scikit-learn (under two minutes on 2 cores)")
-    demo.add_argument("--out", type=Path, default=Path("cfexplain-demo"), help="folder for the picture and the table")
-    demo.add_argument("--seed", type=int, default=0)
-    demo.add_argument("--quiet", action="store_true", help="no progress bars")
-    options = parser.parse_args(arguments)
-    return run_demo(options.out, options.seed, options.quiet)
+__all__ = ["run_demo"]
 
 
 def run_demo(out: Path, seed: int = 0, quiet: bool = False) -> int:
@@ -70,6 +54,3 @@ def run_demo(out: Path, seed: int = 0, quiet: bool = False) -> int:
     print(f"\nPicture: {picture}\nTable:   {table}\n({time.perf_counter() - started:.0f} seconds)")
     return 0
 
-
-if __name__ == "__main__":
-    sys.exit(main())
