@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import struct
-import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,15 +12,7 @@ from cfexplain._words import changes_in_words, is_regression
 if TYPE_CHECKING:
     from cfexplain.result import Counterfactuals
 
-__all__ = ["fragment", "page"]
-
-
-def page(cf: Counterfactuals, most: int) -> str:
-    """`fragment` as a whole page."""
-    return ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Counterfactuals</title>'
-            '<meta name="viewport" content="width=device-width"></head>'
-            '<body style="font-family:sans-serif;max-width:70em;margin:1.5em auto;padding:0 1em">'
-            f"<h1>Counterfactuals</h1>{fragment(cf, most)}</body></html>\n")
+__all__ = ["fragment"]
 
 
 def fragment(cf: Counterfactuals, most: int) -> str:
@@ -75,19 +64,7 @@ def _inline_pictures(cf: Counterfactuals) -> list[list[str]]:
 
 
 def _img(picture: np.ndarray, alt: str) -> str:
-    data = base64.b64encode(_png(np.round(picture * 255).astype(np.uint8))).decode()
-    return (f'<img src="data:image/png;base64,{data}" alt="{html.escape(alt)}" title="{html.escape(alt)}" width="72" '
+    from cfexplain.report._images import png_address
+
+    return (f'<img src="{png_address(picture)}" alt="{html.escape(alt)}" title="{html.escape(alt)}" width="72" '
             'style="image-rendering:pixelated;border:1px solid #bbb">')
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    """uint8 pixels of shape (H, W) or (H, W, 3) as a PNG: short enough that a page needs no imaging library."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    height, width = pixels.shape[:2]
-    lines = b"".join(b"\0" + line.tobytes() for line in pixels)  # 0: this line is not filtered
-    header = struct.pack(">IIBBBBB", width, height, 8, 2 if pixels.ndim == 3 else 0, 0, 0, 0)
-    signature = b"\x89PNG\r\n\x1a\n"
-    return signature + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")

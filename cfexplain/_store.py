@@ -19,12 +19,14 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-__all__ = ["atomic_write", "read_arrays", "write_arrays"]
+__all__ = ["atomic_write", "read_arrays", "read_kind", "write_arrays"]
 
 FORMAT = "cfexplain"
 VERSION = 1
 _NUMBERS = frozenset(["float64", "float32", "float16", "int64", "int32", "int16", "int8",
                       "uint64", "uint32", "uint16", "uint8", "bool"])
+# Bytes of one array of text: a code of 4 bytes may stand for a long string, so that a small file could ask for any amount.
+_MOST_TEXT = 2**30
 
 
 def atomic_write(path: str | os.PathLike, data: bytes) -> None:
@@ -92,7 +94,7 @@ def write_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], meta
             raise TypeError(f"The array {name!r} has the dtype {array.dtype}; expected numbers, bools or str.")
     content = json.dumps({"meta": dict(meta), "texts": texts}, default=_plain)
     header = {"format": FORMAT, "version": str(VERSION), "content": content, "digest": _digest(content, tensors)}
-    atomic_write(path, safetensors.numpy.save(tensors, metadata=header))
+    atomic_write(path, _in_order(safetensors.numpy.save(tensors, metadata=header)))
 
 
 def read_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -115,7 +117,7 @@ def read_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[st
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         if _digest(header["content"], tensors) != header["digest"]:
             raise ValueError("its content does not match its digest")
-        content = json.loads(header["content"])
+        content = json.loads(header["content"], object_pairs_hook=_unique)
         arrays = dict(tensors)
         for name, text in content["texts"].items():
             arrays[name] = _decode_text(tensors[name], text)
@@ -131,6 +133,27 @@ def read_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[st
         ) from error
 
 
+def read_kind(path: str | os.PathLike) -> str:
+    """What a file of `write_arrays` says that it holds (``meta["kind"]``), without reading its arrays.
+
+    Raises
+    ------
+    ValueError, OSError
+        As `read_arrays`; damage to the arrays is not seen.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no file {os.fspath(path)}.")
+    try:
+        with safetensors.safe_open(os.fspath(path), framework="numpy") as file:
+            header = file.metadata() or {}
+        _check_header(path, header)
+        return str(json.loads(header["content"], object_pairs_hook=_unique)["meta"].get("kind", "something"))
+    except (_UnreadableError, OSError):
+        raise
+    except Exception as error:  # as above
+        raise ValueError(f"{os.fspath(path)} is damaged, or is not a file that cfexplain wrote ({error}).") from error
+
+
 class _UnreadableError(ValueError):
     """Says already what is wrong with the file."""
 
@@ -139,6 +162,8 @@ def _check_header(path: str | os.PathLike, header: Mapping[str, str]) -> None:
     if header.get("format") != FORMAT:
         raise _UnreadableError(f"{os.fspath(path)} is a safetensors file, but not one that cfexplain wrote.")
     version = int(header["version"])
+    if version < 1:
+        raise ValueError(f"it has the version {version}")
     if version > VERSION:
         raise _UnreadableError(
             f"{os.fspath(path)} was written by a newer cfexplain (file format {version}; this one reads up to "
@@ -157,16 +182,40 @@ def _encode_text(name: str, array: np.ndarray) -> tuple[np.ndarray, dict[str, An
                 f"The array {name!r} holds a {type(value).__name__}; only str, int, float, bool and None can be stored."
             )
         codes[i] = positions.setdefault((type(value), value), len(positions))
+    if array.nbytes > _MOST_TEXT:
+        raise TypeError(f"The array {name!r} holds {array.nbytes:,} bytes of text; {_MOST_TEXT:,} can be stored.")
     return codes.reshape(array.shape), {"dtype": array.dtype.newbyteorder("=").str, "values": [v for _, v in positions]}
 
 
 def _decode_text(codes: np.ndarray, text: Mapping[str, Any]) -> np.ndarray:
-    dtype = np.dtype(text["dtype"])
-    if dtype.kind not in "UO":
-        raise ValueError(f"text of dtype {dtype}")
-    values = np.empty(len(text["values"]), dtype=dtype)
-    values[:] = text["values"]
+    dtype, listed = np.dtype(text["dtype"]), text["values"]
+    if dtype.kind not in "UO" or codes.dtype != np.uint32 or not isinstance(listed, list):
+        raise ValueError(f"text of dtype {dtype} from codes of {codes.dtype}")
+    if not all(value is None or type(value) in (str, int, float, bool) for value in listed):
+        raise ValueError("text that holds something else")
+    if dtype.itemsize * max(codes.size, len(listed)) > _MOST_TEXT:
+        raise ValueError(f"{codes.size:,} strings of {dtype.itemsize:,} bytes each")
+    values = np.empty(len(listed), dtype=dtype)
+    values[:] = listed
     return values[codes]
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object in which no name comes twice: of two values, no reader could say which was meant."""
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a name that comes twice")
+    return made
+
+
+def _in_order(data: bytes) -> bytes:
+    """The same file with its header in alphabetical order: safetensors writes metadata in another order every time."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    head = json.dumps(dict(sorted(header.items())), separators=(",", ":"), ensure_ascii=False).encode()
+    head += b" " * (-len(head) % 8)  # tensors begin at a multiple of eight
+    return b"".join([len(head).to_bytes(8, "little"), head, memoryview(data)[end:]])
 
 
 def _digest(content: str, tensors: Mapping[str, np.ndarray]) -> str:

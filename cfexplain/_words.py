@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cfexplain._frames import cell_in_words
+
 if TYPE_CHECKING:
     from cfexplain.result import Counterfactuals
 
@@ -14,7 +16,7 @@ __all__ = ["changes_in_words", "count_rows", "is_regression", "summary"]
 
 FEW_ROWS = 100  # of a class in training, under which the summary says that they are few
 _MEANING = {"decision": "confident enough", "density": "typical enough", "second_opinion": "second opinion agrees",
-            "value": "value reached"}
+            "value": "value reached", "features": "typical features", "ink": "no greyer than real ones"}
 _SEARCHED = ("converged", "step_budget", "not_found")  # rows of the other status, already_target, are told apart
 
 
@@ -176,7 +178,8 @@ def changes_in_words(row: Counterfactuals, most: int) -> str:
     from cfexplain.plotting.counterfactual import largest_changes
 
     changes, left_out = largest_changes(row, most)
-    words = [f"{name} {before:.4g} → {after:.4g}" for name, before, after, _ in changes]
+    words = [f"{name} {cell_in_words(row, name, before)} → {cell_in_words(row, name, after)}"
+             for name, before, after, _ in changes]
     return "; ".join(words + ([f"{left_out} more" if words else ""] if left_out else [])) or "none"
 
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
-__all__ = ["ClassifierOutputError", "ConvergenceWarning", "DataRangeError", "NotFittedError", "TargetError"]
+__all__ = ["ClassifierOutputError", "ConvergenceWarning", "DataRangeError", "NotFittedError", "StoreError",
+           "TargetError"]
 
 
 class DataRangeError(ValueError):
     """Image values (or their dtype) do not fit the declared ``data_range``."""
+
+
+class StoreError(ValueError):
+    """A folder of results holds something else, is damaged or not finished, or is in use."""
 
 
 class TargetError(ValueError):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cfexplain import _html, _words
+from cfexplain._frames import category_places, changes_of, frames_of
 from cfexplain._optional import optional_import
 from cfexplain._store import atomic_write, read_arrays, write_arrays
 
@@ -18,12 +19,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
     from pandas import DataFrame
 
+    from cfexplain.explainers import CounterfactualExplainer
     from cfexplain.plotting import CounterfactualDisplay
 
 __all__ = ["STATUSES", "Counterfactuals"]
 
 STATUSES = ("converged", "step_budget", "already_target", "not_found")
-_OPTIONAL = ("surrogate_valid", "second_opinion")
+_OPTIONAL = ("surrogate_valid", "second_opinion", "index", "carried")
 _NOT_ROWS = ("container", "conditions", "path", "metadata")
 
 
@@ -64,6 +66,10 @@ class Counterfactuals:
         What the surrogate said of x′, where one stood in for the classifier during the search.
     second_opinion : ndarray of bool, optional
         Small classifiers of the latent agree.
+    index : ndarray of shape (n,), optional
+        Names of the rows, where they came in a DataFrame.
+    carried : ndarray of shape (n, c), optional
+        Columns that took no part (`PipelineExplainer`) and come back in `to_frames`.
     path : list of ndarray of shape (steps + 1, d), optional
         Each row's points of the search.
     container : {"numpy", "torch"}
@@ -107,6 +113,8 @@ class Counterfactuals:
     conditions: dict[str, np.ndarray] = field(default_factory=dict)
     surrogate_valid: np.ndarray | None = None
     second_opinion: np.ndarray | None = None
+    index: np.ndarray | None = None
+    carried: np.ndarray | None = None
     path: list[np.ndarray] | None = None
     container: str = "numpy"
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -238,7 +246,7 @@ class Counterfactuals:
         Parameters
         ----------
         features : bool, default=False
-            For tables: also ``original_…``, ``counterfactual_…`` and ``delta_…`` of every column.
+            For tables: also ``original_…``, ``counterfactual_…`` and, of numbers, ``delta_…`` of every column.
 
         Raises
         ------
@@ -248,14 +256,34 @@ class Counterfactuals:
             `features` for images.
         """
         pandas = optional_import("pandas", "to_frame()")
-        columns = {name: getattr(self, name) for name in self._row_names() if getattr(self, name).ndim == 1}
+        columns = {name: getattr(self, name) for name in self._row_names()
+                   if getattr(self, name).ndim == 1 and name != "index"}
         columns.update({f"condition_{name}": held for name, held in self.conditions.items()})
         if features:
             if self._is_image():
                 raise ValueError("features=True lists the columns of a table, but these rows are images.")
-            for kind, values in (("original", self.x), ("counterfactual", self.x_cf), ("delta", self.x_cf - self.x)):
-                columns.update({f"{kind}_{name}": values[:, i] for i, name in enumerate(self.feature_names)})
-        return pandas.DataFrame(columns)
+            before, after = self.to_frames()
+            for kind, frame in (("original", before), ("counterfactual", after)):
+                columns.update({f"{kind}_{name}": frame[name].array for name in self.feature_names})
+            columns.update({f"delta_{name}": self.x_cf[:, i] - self.x[:, i] for i, name in enumerate(self.feature_names)
+                            if i not in category_places(self.metadata)})
+        return pandas.DataFrame(columns, index=self.index)
+
+    def to_frames(self) -> tuple[DataFrame, DataFrame]:
+        """Tables before and after: x and x_cf as DataFrames, in the units, dtypes and categories that came in.
+
+        Raises
+        ------
+        ImportError
+            pandas is not installed.
+        ValueError
+            The rows are images.
+        """
+        return frames_of(self)
+
+    def changes(self) -> DataFrame:
+        """What changed in tables: a DataFrame of ``row``, ``column``, ``before``, ``after``, one line a changed cell."""
+        return changes_of(self)
 
     # ---------------------------------------------------------------- words
     def summary(self) -> str:
@@ -282,9 +310,38 @@ class Counterfactuals:
     def _repr_html_(self) -> str:
         return _html.fragment(self, most=10)
 
-    def to_html(self, path: str | os.PathLike, *, n: int = 10) -> None:
-        """Write the summary and the first `n` rows as one self-contained HTML file, atomically."""
-        atomic_write(path, _html.page(self, n).encode("utf-8", "xmlcharrefreplace"))
+    def to_html(self, path: str | os.PathLike, *, explainer: CounterfactualExplainer | None = None,
+                title: str = "Counterfactuals", max_rows: int = 1000, max_frames: int = 12, max_megabytes: float = 50.0,
+                ) -> None:
+        """Write a report: one HTML file that holds all it shows, to be sorted, filtered and printed; atomically.
+
+        Each row has its pictures, or its changed columns, its status in words, probabilities, plausibility and numbers.
+
+        Parameters
+        ----------
+        path : str or path
+        explainer : CounterfactualExplainer, optional
+            The fitted one that made this result with ``explain(X, record_path=True)``. It decodes the points of the search,
+            which the report shows under a slider.
+        title : str
+        max_rows : int, default=1000
+        max_frames : int, default=12
+            Points of a search path that are shown beside the original.
+        max_megabytes : float, default=50
+            Of the file: rows, and then paths, are left out where they do not fit, and the report says which.
+
+        Raises
+        ------
+        ValueError
+            `explainer` without a recorded path, or one that did not make this result.
+        OSError
+            The file cannot be written; what was there before stays.
+        """
+        from cfexplain.report import render_report
+
+        text = render_report(self, explainer=explainer, title=title, max_rows=max_rows, max_frames=max_frames,
+                             max_megabytes=max_megabytes)
+        atomic_write(path, text.encode("utf-8", "xmlcharrefreplace"))
 
     # ----------------------------------------------------------------- file
     def save(self, path: str | os.PathLike) -> None:

@@ -167,6 +167,15 @@ class AskedAdapter(ClassifierAdapter):
         return self.predict(X)
 
 
+class ExactAdapter(ClassifierAdapter):
+    """A model with a differentiable twin that computes the same: searched by the twin, judged by the model."""
+
+    is_surrogate = False
+
+    def __init__(self, scores: ModuleScores, black_box: BlackBox, device: str | torch.device):
+        super().__init__(scores, black_box.classes_, device, black_box)
+
+
 def adapt_classifier(
     classifier: Any,
     X: np.ndarray,
@@ -256,6 +265,9 @@ def adapt_classifier(
     black_box = BlackBox(classifier, X, y, classes, layout)
     if not differentiable:
         return AskedAdapter(black_box, device)
+    exact = classifier.as_module(X) if hasattr(classifier, "as_module") else None
+    if exact is not None:
+        return ExactAdapter(read_module(exact, X, layout, outputs="logits", device=device)[0], black_box, device)
     net, fidelity = distil(black_box, X, **training)
     scores = ModuleScores(net.to(dtype), layout.net_shape)
     return ClassifierAdapter(scores, black_box.classes_, device, black_box, fidelity)

@@ -1,5 +1,6 @@
 """One paper, one thin class."""
 
+from cfexplain.explainers._along import DecodedPath, decode_path
 from cfexplain.explainers._base import CounterfactualExplainer
 from cfexplain.explainers.clarity import CLARITYExplainer
 from cfexplain.explainers.class_direction import ClassDirectionExplainer
@@ -11,5 +12,6 @@ from cfexplain.explainers.prototype import PrototypeExplainer
 from cfexplain.explainers.revise import REVISEExplainer
 
 __all__ = [
-    "CLARITYExplainer", "ClassDirectionExplainer", "CounterfactualExplainer", "DiffeomorphicExplainer",
-    "GradientExplainer", "LeapExplainer", "PLACEExplainer", "PrototypeExplainer", "REVISEExplainer"]
+    "CLARITYExplainer", "ClassDirectionExplainer", "CounterfactualExplainer", "DecodedPath", "DiffeomorphicExplainer",
+    "GradientExplainer", "LeapExplainer", "PLACEExplainer", "PrototypeExplainer", "REVISEExplainer",
+    "decode_path"]

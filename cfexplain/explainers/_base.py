@@ -23,6 +23,7 @@ from torch import Tensor
 
 from cfexplain._arrays import read_samples, restore_samples, to_numpy
 from cfexplain._columns import ColumnRules
+from cfexplain._persistence import Persistent
 from cfexplain._random import draw_seed
 from cfexplain._tiles import TILE, in_tiles
 from cfexplain.classifiers.features import ClassFeatures
@@ -36,6 +37,7 @@ from cfexplain.explainers._targets import label_indices
 from cfexplain.explainers._tasks import Classification, Goal, make_task
 from cfexplain.objective import Term, greyness
 from cfexplain.result import Counterfactuals
+from cfexplain.scale import ScaleMixin, is_dask, transform_dask
 from cfexplain.search import Found, SearchOptions
 
 __all__ = ["CounterfactualExplainer"]
@@ -44,7 +46,7 @@ __all__ = ["CounterfactualExplainer"]
 NOT_INVERTIBLE = 1e-2
 
 
-class CounterfactualExplainer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class CounterfactualExplainer(Persistent, ScaleMixin, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Base of all explainers; see `PLACEExplainer` for what the parameters mean."""
 
     # What an explainer does not offer as a parameter, at its usual value.
@@ -238,7 +240,7 @@ class CounterfactualExplainer(OneToOneFeatureMixin, TransformerMixin, BaseEstima
         record_path : bool, default=False
             Keep every point of the search (PLACE, figure 2) in ``path``.
         n_jobs : int, optional
-            Processes (joblib). The result has the same bits however many there are.
+            Processes (joblib); None is what ``joblib.parallel_config`` says, else 1. The same bits however many there are.
         backend : {"auto", "eager", "packed", "graph", "triton"}, default="auto"
             How the search computes; what it finds is the same but for float rounding, and is judged by the networks as
             they are. "eager": with those. "packed": with frozen copies (`cfexplain.search.freeze_for_search`) and the
@@ -306,7 +308,8 @@ class CounterfactualExplainer(OneToOneFeatureMixin, TransformerMixin, BaseEstima
             conditions=found["held"],
             surrogate_valid=found["search_valid"] if self.classifier_.is_surrogate else None,
             second_opinion=found["opinion"] if self.opinions_ is not None else None,
-            path=found["path"], metadata={**self._metadata(seconds), "backend": found["backend"]})
+            path=found["path"], metadata={**self._metadata(seconds), "backend": found["backend"],
+                                          **({"interrupted": True} if found["interrupted"].any() else {})})
 
     def _metadata(self, seconds: float) -> dict[str, Any]:
         return {
@@ -327,9 +330,12 @@ class CounterfactualExplainer(OneToOneFeatureMixin, TransformerMixin, BaseEstima
     def transform(self, X: Any, target: Any = None) -> Any:
         """The counterfactuals themselves, in the layout and container of `X`.
 
-        Ends a `Pipeline`: ``pipe.inverse_transform(pipe.transform(X))`` is in original units.
+        Ends a `Pipeline`: ``pipe.inverse_transform(pipe.transform(X))`` is in original units. A Dask array or DataFrame
+        gives a Dask array, computed chunk by chunk when it is asked for.
         """
         check_is_fitted(self)
+        if is_dask(X):
+            return transform_dask(self, X, target)
         found = self.explain(X, target)
         return restore_samples(np.asarray(found), self.layout_, like=X)
 

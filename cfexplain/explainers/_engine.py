@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from cfexplain._kept import kept
-from cfexplain._optional import optional_import
+from cfexplain._optional import no_cuda, optional_import
 from cfexplain.classifiers._outputs import ModuleScores
 from cfexplain.density import ConditionalFlow
 from cfexplain.nets.flow_nets import VectorFlowNet
@@ -77,9 +77,8 @@ def check_backend(backend: str, precision: str, device: torch.device) -> str:
                          "they are. Use backend='packed'.")
     if backend in ("graph", "triton"):
         if device.type != "cuda":
-            missing = "" if torch.cuda.is_available() else ", and torch sees no CUDA device"
             raise ValueError(f"backend={backend!r} captures CUDA graphs, but the explainer computes on {str(device)!r}"
-                             f"{missing}. Fit it with device='cuda' where there is one, or use backend='auto'.")
+                             f"{no_cuda()}. Fit it with device='cuda' where there is one, or use backend='auto'.")
         if backend == "triton":
             optional_import("triton", "backend='triton'")
     return "packed" if backend == "auto" else backend
@@ -103,6 +102,12 @@ def make_engine(explainer: CounterfactualExplainer, backend: str, precision: str
     engine = eager_engine(explainer)
     if backend == "eager":
         return engine
+    if backend == "triton":
+        from cfexplain.explainers._table import search_in_one_launch  # imports Triton
+
+        whole = search_in_one_launch(explainer, precision, some)
+        if whole is not None:
+            return replace(engine, backend="triton (one launch)", search=whole)
     left = []
     with torch.no_grad():
         z = explainer.coordinates_.encode(some) if explainer.coordinates_.encodes_at_once else None
@@ -189,7 +194,7 @@ def _frozen_classifier(adapter: Any, precision: str, some: Tensor) -> Any:
     return twin
 
 
-class _Decode(nn.Module):
+class DecodeModule(nn.Module):
     """``decode`` of coordinates as the forward of a module."""
 
     def __init__(self, module: nn.Module):
@@ -208,5 +213,5 @@ def _frozen_decoder(coordinates: Any, precision: str, z: Tensor | None) -> Calla
     wanted = _precision(module, precision)
     if wanted is None:
         return None
-    net = _frozen(module, _Decode(module), wanted, z)
+    net = _frozen(module, DecodeModule(module), wanted, z)
     return net if net.report.traced else None

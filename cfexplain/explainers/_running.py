@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any, TypeVar
 
 import torch
@@ -14,6 +15,9 @@ from tqdm.auto import tqdm
 __all__ = ["infer_device", "one_thread", "progress_bar", "with_smaller_tiles"]
 
 Result = TypeVar("Result")
+# Threads of torch to go back to, one entry a worker: workers may be threads of one process, and the number is the process's
+_workers: list[int] = []
+_lock = Lock()
 SMALLEST_TILE = 8
 
 
@@ -37,12 +41,14 @@ def infer_device(device: str | torch.device | None, classifier: Any) -> torch.de
 @contextmanager
 def one_thread() -> Iterator[None]:
     """One torch thread a worker: processes side by side do the sharing."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    with _lock:
+        _workers.append(1 if _workers else torch.get_num_threads())
+        torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        with _lock:
+            torch.set_num_threads(_workers.pop())
 
 
 @contextmanager

@@ -1,6 +1,12 @@
 """Pictures of what was found, as Display objects in scikit-learn's style. Matplotlib is imported when one is drawn."""
 
 from cfexplain.plotting.counterfactual import CounterfactualDisplay
+from cfexplain.plotting.density import DensityDisplay
 from cfexplain.plotting.evaluation import EvaluationDisplay, FrontierDisplay
+from cfexplain.plotting.manifold import ManifoldDisplay
+from cfexplain.plotting.path import PathDisplay
+from cfexplain.plotting.saliency import SaliencyDisplay
 
-__all__ = ["CounterfactualDisplay", "EvaluationDisplay", "FrontierDisplay"]
+__all__ = [
+    "CounterfactualDisplay", "DensityDisplay", "EvaluationDisplay", "FrontierDisplay", "ManifoldDisplay", "PathDisplay",
+    "SaliencyDisplay"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cfexplain._arrays import Layout
+from cfexplain._frames import category_places, cell_in_words
 from cfexplain._optional import optional_import
 from cfexplain._words import is_regression
 
@@ -145,13 +146,15 @@ def largest_changes(row: Counterfactuals, most: int) -> tuple[list[tuple[str, fl
     """``(name, before, after, change)`` of the columns of one table row that changed most, and how many more changed.
 
     The change is in standard deviations of the training column where the metadata have them (``feature_scale``), else
-    in the column's units.
+    in the column's units; another category counts as √2, and before and after are its positions.
     """
     before, after = row.x[0].astype(float), row.x_cf[0].astype(float)
     scale = np.asarray(row.metadata.get("feature_scale") or np.ones(len(before)), dtype=float)
     change = (after - before) / np.where(scale > 0, scale, 1)
     # rounding in x + (g(z′) − g(z₀)) is not a change
     changed = np.abs(after - before) > 1e-5 * np.maximum(np.abs(before), np.where(scale > 0, scale, 1))
+    for i in category_places(row.metadata):
+        change[i] = np.sqrt(2.0) * changed[i]
     order = [i for i in np.argsort(-np.abs(change), kind="stable") if changed[i]]
     names = row.feature_names
     top = [(names[i], float(before[i]), float(after[i]), float(change[i])) for i in order[:most]]
@@ -252,9 +255,12 @@ def _slots(cf: Counterfactuals, most: int) -> int:
 def _draw_changes(row: Counterfactuals, ax: Axes, most: int, slots: int) -> None:
     changes, left_out = largest_changes(row, most)
     sizes = [change for *_, change in changes]
-    ax.barh(range(len(changes)), sizes, height=0.62, color=[VERMILLION if s > 0 else BLUE for s in sizes])
+    named = {row.feature_names[i] for i in category_places(row.metadata)}  # another category is neither more nor less
+    ax.barh(range(len(changes)), sizes, height=0.62, color=[
+        GREY if name in named else VERMILLION if s > 0 else BLUE for (name, *_), s in zip(changes, sizes, strict=True)])
     for i, (_, before, after, _) in enumerate(changes):
-        ax.text(1.02, i, f"{before:.4g} → {after:.4g}", transform=ax.get_yaxis_transform(), va="center", fontsize=9)
+        cells = [cell_in_words(row, changes[i][0], value) for value in (before, after)]
+        ax.text(1.02, i, _short(" → ".join(cells), 40), transform=ax.get_yaxis_transform(), va="center", fontsize=9)
     ax.set_yticks(range(len(changes)), [_short(name, 30) for name, *_ in changes], fontsize=9)
     ax.set_ylim(slots - 0.4, -0.6)
     ax.spines[["top", "right", "left"]].set_visible(False)

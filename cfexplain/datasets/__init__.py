@@ -1,0 +1,17 @@
+"""Data to try things on: bundled, or read from a folder of yours in the layout in which they are published.
+
+A loader looks at its ``path`` argument; without one at ``$CFEXPLAIN_DATA``, then at ``data_home`` (default
+``~/.cache/cfexplain``). Nothing is ever downloaded behind your back: ``download=True``, where a loader has it, asks for it;
+what comes is checked against the published checksum and written into ``data_home``.
+"""
+
+from cfexplain.datasets._files import get_data_home
+from cfexplain.datasets.celeba import load_celeba
+from cfexplain.datasets.chexpert import load_chexpert
+from cfexplain.datasets.helix import helix_distance, make_helix
+from cfexplain.datasets.mall import load_mall
+from cfexplain.datasets.small import load_digits_images, load_mnist, load_pneumonia, load_smiles
+
+__all__ = [
+    "get_data_home", "helix_distance", "load_celeba", "load_chexpert", "load_digits_images", "load_mall", "load_mnist",
+    "load_pneumonia", "load_smiles", "make_helix"]

@@ -1,0 +1,85 @@
+"""What the tests of resuming run in processes of their own; as a script, one rank of a job."""
+
+import os
+import pickle
+import signal
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.datasets import load_iris
+
+from cfexplain import REVISEExplainer
+
+BLOCK_SIZE = 15
+
+
+def rows():
+    return load_iris().data
+
+
+def make_explainer():
+    X, y = load_iris(return_X_y=True)
+    return REVISEExplainer(training_budget=0.05, max_steps=4, random_state=0).fit(X, y)
+
+
+def job(explainer_file, folder, **options):
+    """Explain iris into `folder`."""
+    torch.set_num_threads(1)
+    explainer = pickle.loads(Path(explainer_file).read_bytes())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return explainer.explain_to(folder, rows(), 1, **{"block_size": BLOCK_SIZE, **options})
+
+
+def job_killed_at(event, explainer_file, folder, tally=None):
+    """The same, killed by itself just before it touches the folder for the `event`-th time; `tally` gets how often."""
+    seen = 0
+
+    def watch(name, arguments):
+        nonlocal seen
+        if name in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir") and isinstance(arguments[0], (str, Path)) \
+                and str(arguments[0]).startswith(str(folder)):
+            seen += 1
+            if seen == event:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+    job(explainer_file, folder)
+    if tally is not None:
+        tally.put(seen)
+
+
+def hold(folder, ready):
+    """Be a writer of `folder` until killed."""
+    from cfexplain.scale._writer import Writer
+
+    with Writer(Path(folder), 0, 1):
+        ready.set()
+        time.sleep(600)
+
+
+def joined(blocks):
+    blocks = list(blocks)
+    return type(blocks[0]).concatenate(blocks)
+
+
+def contents(folder):
+    """Every file of the results and its bytes; the lock and the log of times are no part of them."""
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.name not in (".lock", "seconds.jsonl")}
+
+
+def assert_same_results(cf, other):
+    """Every array of two results is the same to the last bit."""
+    for name in cf._row_names():
+        np.testing.assert_array_equal(getattr(cf, name), getattr(other, name), err_msg=name)
+    assert cf.conditions.keys() == other.conditions.keys()
+    for name, held in cf.conditions.items():
+        np.testing.assert_array_equal(held, other.conditions[name], err_msg=name)
+
+
+if __name__ == "__main__":
+    job(*sys.argv[1:])
