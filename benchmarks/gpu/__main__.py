@@ -1,6 +1,6 @@
 """The kernels and the search on a GPU, in one command under eight minutes.
 
-    python -m benchmarks.gpu [tests flow step search] [--repeats 7]
+    python -m benchmarks.gpu [tests flow step table search] [--repeats 7]
 
 Needs the PLACE explainer that ``python -m benchmarks.baselines mnist`` trained, and the rows that
 ``python -m benchmarks.gpu.rows`` laid beside it, both in benchmarks/.cache. Compiled kernels first pass their tests; then
@@ -21,10 +21,12 @@ from typing import Any
 import joblib
 import numpy as np
 import torch
+from sklearn.datasets import make_classification
 
 from benchmarks._common import CACHE, HERE, store
 from benchmarks.speed.loops import one_image_loop
 from cfexplain import PLACEExplainer
+from cfexplain.explainers._run import Run
 from cfexplain.ops.coupling_flow import differentiable, pack
 from cfexplain.search import SearchOptions
 
@@ -137,6 +139,37 @@ def step(repeats: int) -> dict[str, Any]:
     return {"step": result}
 
 
+def searches(explainer: PLACEExplainer, x: np.ndarray, target: Any,
+             backends: tuple[str, ...]) -> dict[str, Callable[[], Any]]:
+    """The search alone, without encoding and judging, as each backend goes about it; by the name that it gives itself."""
+    goal, functions = explainer._goal(x, target), {}
+    for backend in backends:
+        run = Run(explainer, False, backend)
+        engine = run.engine(x)
+        rows, start = run.prepare(x, {**goal.rows, "still": goal.still})
+        functions[engine.backend] = partial(
+            engine.search, lambda z, some, run=run, engine=engine: run.objective.evaluate(run.point(z, some, engine)), start,
+            rows["z0"], rows, run.options, None)
+    return functions
+
+
+def table(repeats: int) -> dict[str, Any]:
+    """K4: the search of a table in one launch, against the other backends."""
+    X, y = make_classification(4096, 16, n_informative=10, n_classes=2, random_state=0)
+    X = X.astype(np.float32)
+    ours, result = PLACEExplainer(device="cuda", random_state=0).fit(X, y), []
+    with ours.classifier_.frozen():
+        for n in (64, 512, 4096):
+            functions = searches(ours, X[:n], None, ("eager", "packed", "graph", "triton"))
+            steps = {name: function().n_steps for name, function in functions.items()}
+            rows = against(milliseconds(functions, repeats, inner=1), "graph")
+            for name, taken in steps.items():
+                rows[name]["same_steps_as_eager"] = float((taken == steps["eager"]).float().mean())
+            result.append({"rows": n, **rows})
+            print(result[-1], flush=True)
+    return {"table": result}
+
+
 def search(repeats: int) -> dict[str, Any]:
     """Whole searches by every backend, against the one-image loop on the same device; 10,000 digits end to end."""
     ours, X, y = place()
@@ -166,7 +199,7 @@ def explain_into(found: dict[str, Any], explainer: PLACEExplainer, x: np.ndarray
         found[backend] = explainer.explain(x, 9, backend=backend)
 
 
-EXPERIMENTS = {"tests": tests, "flow": flow, "step": step, "search": search}
+EXPERIMENTS = {"tests": tests, "flow": flow, "step": step, "table": table, "search": search}
 
 
 def main() -> None:
