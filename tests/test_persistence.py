@@ -65,6 +65,8 @@ def alike(a, b):
     if isinstance(a, torch.nn.Module):
         for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True):
             assert torch.equal(x, y)
+    elif isinstance(a, np.random.RandomState):
+        np.testing.assert_equal(a.get_state(), b.get_state())
     elif isinstance(a, (list, tuple)):
         assert len(a) == len(b)
         [alike(x, y) for x, y in zip(a, b, strict=True)]
@@ -148,7 +150,7 @@ MADE_BY_THE_PACKAGE = {
     "rules": (PLACEExplainer(immutable=[0], bounds={1: (None, 5.0)}, **SMALL, **TINY), {}),
     "strings": (PLACEExplainer(**SMALL, **TINY), {"labels": np.array(["x", "yy", "zzz"])}),
     "objects": (PLACEExplainer(**SMALL, **TINY), {"labels": np.array(["x", "yy", "zzz"], dtype=object)}),
-    "float labels": (PLACEExplainer(**SMALL, **TINY), {"labels": np.array([0.5, 1.5, 2.5])}),
+    "float labels": (PLACEExplainer(**SMALL, **TINY), {"labels": np.array([-1.0, 0.0, 2.0])}),
     "float64": (PLACEExplainer(**SMALL, **TINY), {"dtype": np.float64}),
     "maf": (PLACEExplainer(density=ConditionalFlow("maf", transforms=2, hidden_features=(16,)), **TINY), {}),
     "nsf": (PLACEExplainer(coordinates=Autoencoder(hidden=(8,)),

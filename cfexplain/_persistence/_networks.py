@@ -103,8 +103,9 @@ def untrained_network(coordinates: Coordinates, state: State) -> nn.Module:
     varying = torch.as_tensor(state["varying"]).cpu()
     columns, count = coordinates.layout_.net_shape[0], int(varying.sum())
     hidden = [int(width) for width in np.atleast_1d((1,) if coordinates.hidden is None else coordinates.hidden)]
-    steps = 1 if coordinates.steps is None or count == 1 else int(coordinates.steps)
-    _check_size(columns + _of_layers([count // 2, *hidden, count // 2], steps), state)
+    steps = 1 if coordinates.steps is None else int(coordinates.steps)
+    layers = [count // 2, *hidden, count // 2] if count > 1 else []  # a single number has nothing to depend on
+    _check_size(columns + _of_layers(layers, steps), state)
     if columns * hidden[0] * steps > _SPARE and count < columns:
         raise ValueError(f"a flow of {columns:,} columns, of which {count:,} vary")
     with seeded_torch(0):
@@ -120,10 +121,11 @@ def untrained_density(density: ConditionalFlow, state: State) -> nn.Module:
     features, count = int(density.n_features_in_), len(density.classes_)
     if isinstance(density.flow, str):
         _check_counts(density, state)
-        context = count if density.base == "gaussian" else 0
+        context = count if density.base == "gaussian" and count > 1 else 0
         hidden = [int(width) for width in density.hidden_features]
         hidden = [min(width, 64) for width in hidden] if features <= 4 else hidden
-        _check_size(features + _of_layers([features // 2 + context, *hidden, features // 2], int(density.transforms))
+        layers = [features // 2 + context, *hidden, features // 2] if features > 1 or context else []
+        _check_size(features + _of_layers(layers, int(density.transforms))
                     + (features * count if density.base == "attributes" else 0), state)
     return density._build_flow(features, count)
 

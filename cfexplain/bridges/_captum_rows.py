@@ -10,7 +10,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from cfexplain.exceptions import TargetError
+from cfexplain.exceptions import DataRangeError, TargetError
 from cfexplain.explainers import CounterfactualExplainer
 from cfexplain.result import Counterfactuals
 
@@ -89,7 +89,13 @@ class Rows:
             if self.clip and layout.is_image:
                 x = x.clamp(*self.explainer.data_range)
         with torch.enable_grad():  # Captum's metrics ask under no_grad
-            cf = self.explainer.explain(x.reshape(len(x), *layout.user_shape), asked, **self.options, **more)
+            try:
+                cf = self.explainer.explain(x.reshape(len(x), *layout.user_shape), asked, **self.options, **more)
+            except DataRangeError as error:
+                if x.is_floating_point() and not self.clip:
+                    raise DataRangeError(f"{error} If it is Captum's noise that left the range, pass clip=True where the "
+                                         "explainer was passed.") from error
+                raise
         return Explained(cf, inputs, is_tuple)
 
     def _asked(self, target: Any, label: Any) -> Any:

@@ -106,7 +106,7 @@ def test_bad_inputs(table, table_explainer, image_explainer, images):
         CounterfactualAttribution(DiffeomorphicExplainer())
     with pytest.raises(TypeError, match="tile"):
         CounterfactualPerturbation(table_explainer, tile=3)
-    with pytest.raises(DataRangeError):
+    with pytest.raises(DataRangeError, match="clip=True"):
         CounterfactualAttribution(image_explainer).attribute(images * 2, target=9)
 
 

@@ -145,5 +145,4 @@ def test_memory_does_not_grow_with_the_number_of_rows(explainer, tmp_path):
     # bytes a row
     growth = {consume: (peak(11, consume) - peak(2, consume)) / (9 * 128) for consume in (stream, store, keep)}
     assert growth[keep] > 5 * X[0].nbytes  # what `growth` is when it does grow: x, x', reconstruction, two codes, and more
-    print({c.__name__: g for c, g in growth.items()})
     assert max(growth[stream], growth[store]) < 0.25 * growth[keep]
