@@ -38,7 +38,9 @@ from cfexplain.perceptual import FeatureDistance
 pytestmark = pytest.mark.usefixtures("quietly")
 
 TINY = {"training_budget": 0.02, "max_steps": 5, "random_state": 0}
-SMALL = {"coordinates": VAE(hidden=(8,)), "density": ConditionalFlow(transforms=1, hidden_features=(8,))}
+LITTLE = {"training_budget": 0.01}
+SMALL = {"coordinates": VAE(hidden=(8,), **LITTLE),
+         "density": ConditionalFlow(transforms=1, hidden_features=(8,), **LITTLE)}
 
 
 @pytest.fixture(scope="module")
@@ -152,14 +154,15 @@ MADE_BY_THE_PACKAGE = {
     "objects": (PLACEExplainer(**SMALL, **TINY), {"labels": np.array(["x", "yy", "zzz"], dtype=object)}),
     "float labels": (PLACEExplainer(**SMALL, **TINY), {"labels": np.array([-1.0, 0.0, 2.0])}),
     "float64": (PLACEExplainer(**SMALL, **TINY), {"dtype": np.float64}),
-    "maf": (PLACEExplainer(density=ConditionalFlow("maf", transforms=2, hidden_features=(16,)), **TINY), {}),
-    "nsf": (PLACEExplainer(coordinates=Autoencoder(hidden=(8,)),
-                           density=ConditionalFlow("nsf", transforms=1, hidden_features=(16, 16)), **TINY), {}),
-    "attributes": (PLACEExplainer(density=ConditionalFlow(base="attributes", transforms=1), **TINY), {}),
+    "maf": (PLACEExplainer(density=ConditionalFlow("maf", transforms=2, hidden_features=(16,), **LITTLE), **TINY), {}),
+    "nsf": (PLACEExplainer(coordinates=Autoencoder(hidden=(8,), **LITTLE),
+                           density=ConditionalFlow("nsf", transforms=1, hidden_features=(16, 16), **LITTLE), **TINY), {}),
+    "attributes": (PLACEExplainer(density=ConditionalFlow(base="attributes", transforms=1, **LITTLE), **TINY), {}),
     "identity": (PLACEExplainer(coordinates="identity", density=SMALL["density"], **TINY), {}),
     "constant column": (DiffeomorphicExplainer(**TINY), {"constant": 1}),
-    "one varying column": (DiffeomorphicExplainer(generator=Flow(hidden=(16, 16)), **TINY), {"constant": 4, "columns": 1}),
-    "spline": (DiffeomorphicExplainer(generator=Flow("spline", steps=2, hidden=(16,)), **TINY), {}),
+    "one varying column": (DiffeomorphicExplainer(generator=Flow(hidden=(16, 16), **LITTLE), **TINY),
+                           {"constant": 4, "columns": 1}),
+    "spline": (DiffeomorphicExplainer(generator=Flow("spline", steps=2, hidden=(16,), **LITTLE), **TINY), {}),
     "regression": (DiffeomorphicExplainer(generator="vae", task="regression", **TINY), {"value": True}),
     "generator seeds": (REVISEExplainer(**SMALL, **TINY | {"random_state": np.random.RandomState(7)}), {}),
     "not a parameter": (GradientExplainer(**TINY), {"set": {"plausibility_weight": 0.5, "detail": "residual"}}),
@@ -186,10 +189,11 @@ def test_every_part_of_the_package_comes_back_by_itself(name, iris, tmp_path):
 
 
 IMAGES = {
-    "glow": DiffeomorphicExplainer(generator=Flow(steps=1, hidden=8), **TINY),
-    "realnvp": DiffeomorphicExplainer(generator=Flow("realnvp", steps=2, hidden=8, whiten=False, pad=True), **TINY),
-    "gan": DiffeomorphicExplainer(generator=GAN(latent_dim=6, width=8, inversion=Inversion(steps=4, restarts=2)),
-                                  **TINY | {"training_budget": 0.005}),
+    "glow": DiffeomorphicExplainer(generator=Flow(steps=1, hidden=8, **LITTLE), **TINY),
+    "realnvp": DiffeomorphicExplainer(
+        generator=Flow("realnvp", steps=2, hidden=8, whiten=False, pad=True, **LITTLE), **TINY),
+    "gan": DiffeomorphicExplainer(
+        generator=GAN(latent_dim=6, width=8, inversion=Inversion(steps=4, restarts=2), **LITTLE), **TINY),
     "region": GradientExplainer(region=np.eye(8, dtype=bool), **TINY)}
 
 
@@ -218,8 +222,13 @@ def test_names_of_columns_containers_and_routing_come_back(tmp_path):
 
 
 # --------------------------------------------------------------------------------------------- the user's own
+def softmax(out):
+    return out.softmax(1)
+
+
 def skorch_net(X, y):
-    return NeuralNetClassifier(net, max_epochs=1, lr=0.1, verbose=0).fit(X, y.astype(np.int64))
+    made = NeuralNetClassifier(net, criterion=torch.nn.CrossEntropyLoss, predict_nonlinearity=softmax, max_epochs=1, verbose=0)
+    return made.fit(X, y.astype(np.int64))
 
 
 class Halves(torch.nn.Module):
@@ -280,6 +289,9 @@ def test_what_the_user_made_is_given_again_and_must_be_the_same(name, iris, tmp_
     again.save(tmp_path / "again")
     same(cfexplain.load(tmp_path / "again", **given).explain(X[:4], target), expected)
 
+    if name == "skorch":
+        with pytest.raises(ValueError, match="uses the predict_nonlinearity; the Sequential that was given has none"):
+            cfexplain.load(tmp_path / "explainer", classifier=explainer.classifier.module_)
     with pytest.raises(ValueError, match="objects of your own.*" + next(iter(given)) + ".*="):
         cfexplain.load(tmp_path / "explainer")
     with pytest.raises(TypeError, match="got perceptual, which the file does not ask for"):

@@ -31,8 +31,9 @@ def saved(tmp_path_factory):
     """An explainer of one of everything, its file, and what `read_arrays` says of it."""
     X, y = load_iris(return_X_y=True)
     explainer = PLACEExplainer(
-        coordinates=VAE(hidden=(8,), random_state=np.random.RandomState(0)), second_opinion=1, random_state=0,
-        density=ConditionalFlow(transforms=1, hidden_features=(8,)), feature_weight=1.0, immutable=[0], **TINY)
+        coordinates=VAE(hidden=(8,), training_budget=0.01, random_state=np.random.RandomState(0)), second_opinion=1,
+        density=ConditionalFlow(transforms=1, hidden_features=(8,), training_budget=0.01), feature_weight=1.0,
+        immutable=[0], random_state=0, **TINY)
     explainer.fit(X.astype(np.float32), y)
     path = tmp_path_factory.mktemp("saved") / "explainer"
     explainer.save(path)
@@ -43,7 +44,7 @@ def saved(tmp_path_factory):
 def flow_saved(tmp_path_factory):
     X, y = load_iris(return_X_y=True)
     path = tmp_path_factory.mktemp("saved") / "flow"
-    flow = Flow(steps=1, hidden=(8, 8), checkpoint=os.fspath(path.parent / "checkpoint"))
+    flow = Flow(steps=1, hidden=(8, 8), training_budget=0.01, checkpoint=os.fspath(path.parent / "draft"))
     explainer = DiffeomorphicExplainer(generator=flow, random_state=0, **TINY)
     explainer.fit(X.astype(np.float32), y).save(path)
     return explainer, path, *read_arrays(path)

@@ -6,6 +6,7 @@ import argparse
 import csv
 import io
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def run_explain(options: argparse.Namespace) -> int:
         warnings.simplefilter("ignore")  # the summary says the same in words
         store = explainer.explain_to(options.out / _STORE, rows.X, target, block_size=options.block_size,
                                      record_path=options.path, n_jobs=options.jobs, progress=not options.quiet)
-    cf = store.concatenate()
+    cf = replace(store.concatenate(), index=np.array(rows.names))  # the report calls rows by their files' names
     _write_table(options.out / "counterfactuals.csv", ["name", *_COLUMNS],
                  list(zip(rows.names, *(getattr(cf, column) for column in _COLUMNS), strict=True)))
     if explainer.layout_.is_image:
