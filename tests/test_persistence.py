@@ -197,7 +197,8 @@ IMAGES = {
     "region": GradientExplainer(region=np.eye(8, dtype=bool), **TINY)}
 
 
-@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name in ("realnvp", "gan") else [])
+                                  for name in IMAGES])
 def test_generators_of_images_come_back_by_themselves(name, digits, tmp_path):
     X, y = digits[0][:120], digits[1][:120]
     explainer = clone(IMAGES[name]).fit(X, y)
@@ -227,7 +228,8 @@ def softmax(out):
 
 
 def skorch_net(X, y):
-    made = NeuralNetClassifier(net, criterion=torch.nn.CrossEntropyLoss, predict_nonlinearity=softmax, max_epochs=1, verbose=0)
+    made = NeuralNetClassifier(
+        net, criterion=torch.nn.CrossEntropyLoss, predict_nonlinearity=softmax, max_epochs=1, verbose=0)
     return made.fit(X, y.astype(np.int64))
 
 

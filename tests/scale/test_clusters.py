@@ -34,6 +34,7 @@ def test_ranks_share_the_work(explainer, explainer_file, uninterrupted, tmp_path
     assert contents(tmp_path) == uninterrupted
 
 
+@pytest.mark.slow
 def test_torchrun_gives_the_bytes_of_one_process(explainer_file, uninterrupted, tmp_path):
     script = Path(__file__).with_name("scale_jobs.py")
     root = str(Path(cfexplain.__file__).parents[1])
