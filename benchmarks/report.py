@@ -135,12 +135,13 @@ def numbers(rows: list[dict[str, float]]) -> str:
 
 
 def speed_scaling(result: dict[str, Any]) -> str:
-    return ("## Speed: how it scales\n\nRows of MNIST (over and over again beyond 10,000), PLACE's default. Memory is the "
-            "highest of the process so far.\n\n" + numbers(result["against_rows"])
-            + "\nOne step (value and gradient of 32 rows together), milliseconds a row, by latents on MNIST; `at peak` is "
-            "the number of operations over the machine's own matrix product.\n\n" + numbers(result["against_latent"])
-            + "\nThe same by the side of the image, faces, 64 latents.\n\n" + numbers(result["against_side"]) + "\n"
-            + made_with(result))
+    parts = [("Rows of MNIST (over and over again beyond 10,000), PLACE's default. Memory is the highest of the process so "
+              "far.", "against_rows"),
+             ("One step (value and gradient of 32 rows together), milliseconds a row, by latents on MNIST; `at peak` is the "
+              "number of operations over the machine's own matrix product.", "against_latent"),
+             ("The same by the side of the image, faces, 64 latents.", "against_side")]
+    told = [f"{about}\n\n{numbers(result[name]) if name in result else 'Not measured.'}" for about, name in parts]
+    return "## Speed: how it scales\n\n" + "\n".join(told) + "\n" + made_with(result)
 
 
 SECTIONS = {"place_mnist": mnist, "place_faces": faces, "place_small": small, "place_tables": tables,

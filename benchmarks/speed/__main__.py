@@ -148,13 +148,16 @@ def diffeomorphic(repeats: int, quick: bool) -> dict[str, Any]:
 
 def scaling(repeats: int, quick: bool) -> dict[str, Any]:
     """Seconds and memory against the number of rows, of latents and of pixels."""
-    result = {"threads": torch.get_num_threads(), "against_latent": against_latent(repeats, quick),
-              "against_side": against_side(repeats, quick)}
     ours, X_test = place(quick)[0], load_mnist()[2]
-    for counts in ((1, 10, 100),) if quick else ((1, 10, 100, 1_000, 10_000), (100_000,)):
-        result["against_rows"] = result.get("against_rows", []) + against_rows(ours, X_test, counts, repeats)
+    few, many = ((1, 10), (100,)) if quick else ((1, 10, 100, 1_000, 10_000), (100_000,))
+    result: dict[str, Any] = {"threads": torch.get_num_threads(), "against_rows": []}
+    for name, measure in (("against_rows", lambda: against_rows(ours, X_test, few, repeats)),
+                          ("against_latent", lambda: against_latent(repeats, quick)),
+                          ("against_side", lambda: against_side(repeats, quick)),
+                          ("against_rows", lambda: against_rows(ours, X_test, many, repeats))):
+        result[name] = result.get(name, []) + measure()
         if not quick:
-            store("speed_scaling", result)  # the last one takes the better part of an hour
+            store("speed_scaling", result)  # after each, since the last ones take the better part of an hour
     return result
 
 
