@@ -128,7 +128,12 @@ def _refuse_second() -> None:
 # ---------------------------------------------------------------- the operator
 
 
-@torch.library.custom_op("cfexplain::coupling_flow_logp_and_grad", mutates_args=())
+# written out, since torch 2.6 does not read list[Tensor]
+_SCHEMA = ("(Tensor z, Tensor c, Tensor[] weights, Tensor[] biases, Tensor[] places, float log_constant, float bound, "
+           "bool standard_base) -> (Tensor, Tensor)")
+
+
+@torch.library.custom_op("cfexplain::coupling_flow_logp_and_grad", mutates_args=(), schema=_SCHEMA)
 def logp_and_grad_op(z: Tensor, c: Tensor, weights: list[Tensor], biases: list[Tensor], places: list[Tensor],
                      log_constant: float, bound: float, standard_base: bool) -> tuple[Tensor, Tensor]:
     """log p(z | c), (B,), and its gradient, (B, d), of the flow that `flattened` took apart."""
