@@ -51,7 +51,8 @@ def drawn(found: SaliencyComparison, name: str, pairs: int, rows: int) -> None:
     found.plot("flips", figure=below)
     file = RESULTS / f"saliency_{name}.png"
     figure.savefig(file, dpi=80)
-    Image.open(file).convert("RGB").save(file, optimize=True)
+    colours = Image.open(file).convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    colours.save(file, optimize=True)
 
 
 def run(name: str, rows: int) -> None:
