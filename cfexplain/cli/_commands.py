@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -12,23 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from cfexplain._optional import optional_import
 from cfexplain._persistence import load
 from cfexplain._store import atomic_write
 from cfexplain.cli._config import make_explainer, read_config
 from cfexplain.cli._models import load_classifier
 from cfexplain.cli._rows import Rows, read_rows
+from cfexplain.cli._tables import write_results, write_table
 from cfexplain.evaluation import evaluate
 from cfexplain.explainers import CounterfactualExplainer
 from cfexplain.plotting.counterfactual import as_pictures
+from cfexplain.report._images import png
 from cfexplain.result import Counterfactuals
 from cfexplain.scale import load_results
 
 __all__ = ["run_evaluate", "run_explain", "run_fit", "run_report"]
 
 _STORE = "rows"
-_COLUMNS = ("source", "target", "prediction", "valid", "status", "proba_before", "proba_after", "density_percentile",
-            "distance", "distance_x", "reconstruction_error", "n_steps")
 
 
 def run_fit(options: argparse.Namespace) -> int:
@@ -67,12 +64,11 @@ def run_explain(options: argparse.Namespace) -> int:
         store = explainer.explain_to(options.out / _STORE, rows.X, target, block_size=options.block_size,
                                      record_path=options.path, n_jobs=options.jobs, progress=not options.quiet)
     cf = replace(store.concatenate(), index=np.array(rows.names))  # the report calls rows by their files' names
-    _write_table(options.out / "counterfactuals.csv", ["name", *_COLUMNS],
-                 list(zip(rows.names, *(getattr(cf, column) for column in _COLUMNS), strict=True)))
+    write_results(options.out / "counterfactuals.csv", cf, name=rows.names)
     if explainer.layout_.is_image:
         _write_pictures(cf, rows, options.out / "images")
     else:
-        _write_table(options.out / "changes.csv", ["name", "column", "before", "after"], [
+        write_table(options.out / "changes.csv", ["name", "column", "before", "after"], [
             [rows.names[i], cf.feature_names[k], cf.x[i, k], cf.x_cf[i, k]]
             for i, k in np.argwhere(~np.isclose(cf.x, cf.x_cf, equal_nan=True))])
     cf.to_html(options.out / "report.html", explainer=explainer if options.path else None)
@@ -164,20 +160,9 @@ def _read_target(explainer: CounterfactualExplainer, said: str | None) -> Any:
         raise ValueError(f"--target {said}: expected a number, LOW:HIGH, maximize or minimize.") from None
 
 
-def _write_table(path: Path, head: list[str], rows: list[Any]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(head)
-    writer.writerows(rows)
-    atomic_write(path, text.getvalue().encode())
-
-
 def _write_pictures(cf: Counterfactuals, rows: Rows, folder: Path) -> None:
     """Each counterfactual as a PNG, under the name of its original."""
-    image = optional_import("PIL.Image", "writing images")
     for picture, name in zip(as_pictures(cf.x_cf, cf), rows.names, strict=True):
         file = (folder / name).with_suffix(".png")
         file.parent.mkdir(parents=True, exist_ok=True)
-        held = io.BytesIO()
-        image.fromarray(np.round(255 * np.clip(picture, 0, 1)).astype(np.uint8).squeeze()).save(held, "PNG")
-        atomic_write(file, held.getvalue())
+        atomic_write(file, png(picture))

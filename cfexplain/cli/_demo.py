@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 import time
 import warnings
 from pathlib import Path
 
 import numpy as np
+
+from cfexplain.cli._tables import write_results
 
 __all__ = ["run_demo"]
 
@@ -45,12 +46,7 @@ def run_demo(out: Path, seed: int = 0, quiet: bool = False) -> int:
     first = np.concatenate([np.flatnonzero((cf.source == a) & (cf.target == b))[:2] for a, b in pairs])
     picture, table = out / "counterfactuals.png", out / "counterfactuals.csv"
     cf[first].plot(n=len(first)).figure_.savefig(picture, dpi=120)
-    columns = ("source", "target", "prediction", "valid", "status", "proba_before", "proba_after", "density_percentile",
-               "distance", "distance_x", "reconstruction_error", "n_steps")
-    with table.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("row", *columns))
-        writer.writerows((i, *(getattr(cf, c)[k] for c in columns)) for k, i in enumerate(rows))
+    write_results(table, cf, row=rows)
     print(f"\nPicture: {picture}\nTable:   {table}\n({time.perf_counter() - started:.0f} seconds)")
     return 0
 

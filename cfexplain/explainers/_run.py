@@ -172,12 +172,16 @@ class Run:
         if before is None or any(a is not b for a, b in zip(before, parts, strict=True)):
             known = {}
             _tried[ex] = parts, known
-        key = (self.backend, self.precision, repr(self.objective.terms), self.detail, self.options, tile,
-               torch.get_num_threads())
+        key = (*self._kernels, tile, torch.get_num_threads())
         if key not in known:
             known[key] = TileSizes(tile, int(np.prod(ex.layout_.net_shape))), FewRows()
         sizes, few = known[key]
         return sizes if ex.batch_size == "auto" and tile == self.options.tile else None, few
+
+    @functools.cached_property
+    def _kernels(self) -> tuple[Any, ...]:
+        """What decides which kernels run; once a run, since it is asked for at every tile that is not full."""
+        return self.backend, self.precision, repr(self.objective.terms), self.detail, self.options
 
     def _conditions(self) -> list[str]:
         return [term.name for term in self.objective.terms if type(term).holds is not Term.holds]

@@ -15,7 +15,6 @@ from cfexplain._words import is_regression
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
-    from matplotlib.gridspec import GridSpecBase
 
     from cfexplain.result import Counterfactuals
 
@@ -90,25 +89,11 @@ class CounterfactualDisplay:
         figure : Figure or SubFigure, optional
             Draw into it. By default a new pyplot figure of a fitting size is made.
         """
-        if ax is not None and figure is not None:
-            raise ValueError("Pass ax or figure, not both.")
         cf = self.cf[: self.n]
         image = layout_of(cf).is_image
         rows, columns = (len(ROWS), len(cf)) if image else _table_grid(len(cf))
-        grid: GridSpecBase
-        if ax is not None:
-            self.figure_ = ax.figure
-            ax.set_axis_off()
-            spec = ax.get_subplotspec()
-            if spec is not None:
-                grid = spec.subgridspec(rows, columns)
-            else:
-                box = ax.get_position()
-                grid = self.figure_.add_gridspec(rows, columns, left=box.x0, right=box.x1, bottom=box.y0, top=box.y1)
-        else:
-            size = _image_size(cf) if image else _table_size(cf, self.max_changes, columns)
-            self.figure_ = _new_figure(size, "compressed" if image else "constrained") if figure is None else figure
-            grid = self.figure_.add_gridspec(rows, columns)
+        size = _image_size(cf) if image else _table_size(cf, self.max_changes, columns)
+        self.figure_, grid = _place(ax, figure, size, rows, columns, "compressed" if image else "constrained")
         if image:
             self.axes_ = np.array([[self.figure_.add_subplot(grid[r, c]) for c in range(columns)] for r in range(rows)])
             _draw_images(cf, self.axes_, self.figure_)
@@ -162,6 +147,21 @@ def largest_changes(row: Counterfactuals, most: int) -> tuple[list[tuple[str, fl
 
 
 # -------------------------------------------------------------------------------------------------------------- drawing
+def _place(ax: Axes | None, figure: Figure | SubFigure | None, size: tuple[float, float], lines: int,
+           columns: int, layout: str = "constrained") -> tuple[Any, Any]:
+    """The figure, and a grid of places in it or in the area of `ax`."""
+    if ax is None:
+        figure = _new_figure(size, layout) if figure is None else figure
+        return figure, figure.add_gridspec(lines, columns)
+    if figure is not None:
+        raise ValueError("Pass ax or figure, not both.")
+    ax.set_axis_off()
+    spec, box = ax.get_subplotspec(), ax.get_position()
+    if spec is not None:
+        return ax.figure, spec.subgridspec(lines, columns)
+    return ax.figure, ax.figure.add_gridspec(lines, columns, left=box.x0, right=box.x1, bottom=box.y0, top=box.y1)
+
+
 def _new_figure(size: tuple[float, float], layout: str) -> Figure:
     # pyplot, so that notebooks show it; it picks a backend by itself, and none is set here
     figure = optional_import("matplotlib.pyplot", "plot()").figure(figsize=size, layout=layout)

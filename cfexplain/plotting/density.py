@@ -9,8 +9,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from cfexplain._words import is_regression
-from cfexplain.plotting.counterfactual import BLUE, GREY, VERMILLION, _short, _title
-from cfexplain.plotting.evaluation import _place
+from cfexplain.plotting.counterfactual import BLUE, GREY, VERMILLION, _place, _short, _title
 from cfexplain.plotting.path import _classes
 
 if TYPE_CHECKING:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cfexplain._evaluation_words import number
 from cfexplain._optional import optional_import
-from cfexplain.plotting.counterfactual import BLUE, GREY, VERMILLION, _new_figure, _short
+from cfexplain.plotting.counterfactual import BLUE, GREY, VERMILLION, _place, _short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -172,21 +172,6 @@ class FrontierDisplay:
         ax.spines[["top", "right"]].set_visible(False)
         ax.margins(0.12)
         return self
-
-
-def _place(ax: Axes | None, figure: Figure | SubFigure | None, size: tuple[float, float], lines: int,
-           columns: int) -> tuple[Any, Any]:
-    """The figure, and a grid of places in it or in the area of `ax`."""
-    if ax is None:
-        figure = _new_figure(size, "constrained") if figure is None else figure
-        return figure, figure.add_gridspec(lines, columns)
-    if figure is not None:
-        raise ValueError("Pass ax or figure, not both.")
-    ax.set_axis_off()
-    spec, box = ax.get_subplotspec(), ax.get_position()
-    if spec is not None:
-        return ax.figure, spec.subgridspec(lines, columns)
-    return ax.figure, ax.figure.add_gridspec(lines, columns, left=box.x0, right=box.x1, bottom=box.y0, top=box.y1)
 
 
 def _axis_label(evaluation: Evaluation, name: str) -> str:

@@ -12,8 +12,8 @@ from sklearn.utils.validation import check_is_fitted
 from cfexplain._arrays import to_numpy
 from cfexplain._optional import optional_import
 from cfexplain._words import is_regression
-from cfexplain.plotting.counterfactual import GREY, VERMILLION, _short, as_pictures
-from cfexplain.plotting.evaluation import MARKERS, PALETTE, _place
+from cfexplain.plotting.counterfactual import GREY, VERMILLION, _place, _short, as_pictures
+from cfexplain.plotting.evaluation import MARKERS, PALETTE
 from cfexplain.plotting.path import _bisections
 
 if TYPE_CHECKING:

@@ -13,13 +13,14 @@ from cfexplain.plotting.counterfactual import (
     GREY,
     VERMILLION,
     _facts,
+    _place,
     _short,
     _title,
     as_pictures,
     largest_changes,
     layout_of,
 )
-from cfexplain.plotting.evaluation import MARKERS, PALETTE, _place
+from cfexplain.plotting.evaluation import MARKERS, PALETTE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 
-__all__ = ["png_address", "signed_picture", "where_in_words"]
+__all__ = ["png", "png_address", "signed_picture", "where_in_words"]
 
 _COLOR_TYPE = {1: 0, 3: 2, 4: 6}  # of PNG, by channels
 
@@ -25,14 +25,16 @@ def png_address(picture: np.ndarray) -> str:
     >>> png_address(np.zeros((2, 3)))[:30]
     'data:image/png;base64,iVBORw0K'
     """
-    pixels = np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
-    return "data:image/png;base64," + base64.b64encode(_png(pixels)).decode()
+    return "data:image/png;base64," + base64.b64encode(png(picture)).decode()
 
 
-def _png(pixels: np.ndarray) -> bytes:
+def png(picture: np.ndarray) -> bytes:
+    """The content of a PNG file of such a picture."""
+
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
+    pixels = np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
     height, width = pixels.shape[:2]
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
     lines = pixels.reshape(height, -1)
