@@ -1,6 +1,7 @@
 """Pictures of searches, densities and manifolds: what is drawn is what the arrays hold, where it belongs."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -103,6 +104,19 @@ def test_curves_hold_every_point(digit_paths):
             display.density_ax_[r].transData.inverted())
         own = explainer.density_.log_densities_[k]
         assert ((own >= band.y0 - 1e-3) & (own <= band.y1 + 1e-3)).mean() == pytest.approx(0.9, abs=0.02)
+
+
+@pytest.mark.parametrize("most", [2, 3, 4, 8])
+def test_every_point_has_its_own_place_and_a_frame_stands_above_it(most):
+    from cfexplain.plotting.path import _frames, _places
+
+    for n in (1, 2, 3, 5, 15, 100):
+        for returned in range(n):
+            some = _frames(SimpleNamespace(step=np.arange(n), returned=returned), most)
+            at = _places(n, some)
+            assert len(at) == n and (np.diff(at) > 0).all() and returned in some
+            np.testing.assert_array_equal(at[some], np.arange(len(some)))
+            assert at[-1] < len(some) - 0.5
 
 
 def test_bisections_are_found_and_nothing_else(digit_paths, table_paths):

@@ -133,8 +133,7 @@ class PathDisplay:
         for r, (row, path, some) in enumerate(zip(cf, paths, shown, strict=True)):
             curve = self.figure_.add_subplot(inner[2 * r + 1, 0])
             self.ax_[r], self.density_ax_[r] = curve, curve.twinx()
-            # where each point of the search stands: a frame in the middle of its column, the others between
-            at = np.interp(path.step, some, np.arange(len(some))) + (first if image else max(1, len(some) / 9))
+            at = _places(len(path.step), some) + (first if image else max(1, len(some) / 9))
             upper = self.figure_.add_subplot(inner[2 * r, 0])
             if image:
                 # frames in the units of the curve's own axis stay above their places, whatever the layout does
@@ -171,6 +170,15 @@ def _frames(path: DecodedPath, most: int | None) -> np.ndarray:
     some = np.linspace(0, n - 1, most).round().astype(int)
     some[0 if path.returned == 0 else 1 + int(np.abs(some[1:] - path.returned).argmin())] = path.returned
     return some
+
+
+def _places(n: int, some: np.ndarray) -> np.ndarray:
+    """Where n points stand: a frame in the middle of its column, the others between, those after the last close to it."""
+    places = np.interp(np.arange(n), some, np.arange(len(some), dtype=float))
+    after = n - 1 - some[-1]
+    if after:
+        places[some[-1]:] += np.linspace(0, 0.45, after + 1)
+    return places
 
 
 def _begins_at(row: Counterfactuals, path: DecodedPath) -> bool:
