@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import importlib
+import re
 from types import ModuleType
 
 import torch
 
-__all__ = ["no_cuda", "optional_import"]
+__all__ = ["import_triton", "no_cuda", "optional_import"]
+
+# The first with tensor descriptors made on the host
+TRITON = (3, 4)
 
 
 def no_cuda() -> str:
     """The end of a sentence on what asked for CUDA: whether this torch sees a device at all."""
     return "" if torch.cuda.is_available() else ", and torch sees no CUDA device"
+
+
+def import_triton(purpose: str) -> ModuleType:
+    """Triton, in a version that the kernels are written for.
+
+    Raises
+    ------
+    ImportError
+        If it is missing or older.
+    """
+    triton = optional_import("triton", purpose)
+    version = getattr(triton, "__version__", "0")
+    if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < TRITON:
+        raise ImportError(f"{purpose} needs triton {TRITON[0]}.{TRITON[1]} or later, but {version} is installed. Each torch "
+                          "comes with its own (torch 2.8 with 3.4): pip install --upgrade torch triton")
+    return triton
 
 
 def optional_import(name: str, purpose: str) -> ModuleType:

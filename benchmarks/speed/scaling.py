@@ -6,12 +6,14 @@ while the number of steps depends on them and is not reported.
 
 from __future__ import annotations
 
-import resource
 import statistics
+import threading
 import time
 import warnings
+from typing import Any
 
 import numpy as np
+import psutil
 import torch
 import torch.nn.functional as F
 
@@ -35,16 +37,17 @@ def against_rows(ours: PLACEExplainer, X: np.ndarray, counts: tuple[int, ...], r
     for n in counts:
         x = np.concatenate([X] * -(-n // len(X)))[:n]
         taken = []
-        for _ in range(repeats if n <= 1000 else 1):
-            started = time.perf_counter()
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                steps = int(ours.explain(x).n_steps.sum()) + n
-            taken.append(time.perf_counter() - started)
+        with PeakMemory() as memory:
+            for _ in range(repeats if n <= 1000 else 1):
+                started = time.perf_counter()
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    steps = int(ours.explain(x).n_steps.sum()) + n
+                taken.append(time.perf_counter() - started)
         seconds = statistics.median(taken)
         found.append({
             "rows": n, "seconds": seconds, "repeats": len(taken), "milliseconds_a_row": 1e3 * seconds / n,
-            "milliseconds_an_evaluation": 1e3 * seconds / steps, "input_mib": x.nbytes / 2**20, "peak_mib": peak_mib()})
+            "milliseconds_an_evaluation": 1e3 * seconds / steps, "input_mib": x.nbytes / 2**20, "peak_mib": memory.mib})
         print(found[-1], flush=True)
     return found
 
@@ -93,7 +96,7 @@ def _step(place: PLACEExplainer, x: np.ndarray, repeats: int) -> dict[str, float
              "decoder_and_classifier": lambda z: engine.classifier.logits(engine.decode(z)),
              "density": lambda z: engine.log_density(z, rows["target"])}
     result: dict[str, float] = {}
-    with place.classifier_.frozen():
+    with place.classifier_.frozen(), PeakMemory() as memory:
         for name, part in parts.items():
             taken = []
             for _ in range(repeats + 2):
@@ -106,9 +109,27 @@ def _step(place: PLACEExplainer, x: np.ndarray, repeats: int) -> dict[str, float
                 taken.append(time.perf_counter() - started)
             result[f"milliseconds_{name}"] = 1e3 * statistics.median(taken[2:]) / len(x)
     flops, peak = flops_of_a_step(place, x, target), sgemm_peak()
-    return {**result, "megaflops": flops / 1e6, "milliseconds_at_peak": 1e3 * flops / peak, "peak_mib": peak_mib()}
+    return {**result, "megaflops": flops / 1e6, "milliseconds_at_peak": 1e3 * flops / peak, "peak_mib": memory.mib}
 
 
-def peak_mib() -> float:
-    """Highest resident memory of the process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+class PeakMemory:
+    """Most resident memory inside a block, in MiB, by a look every 50 ms: what the process held before counts too."""
+
+    mib = 0.0
+
+    def __enter__(self) -> PeakMemory:
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        process = psutil.Process()
+        while True:
+            self.mib = max(self.mib, process.memory_info().rss / 2**20)
+            if self._done.wait(0.05):
+                break

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cfexplain._kept import kept
-from cfexplain._optional import optional_import
+from cfexplain._optional import import_triton
 from cfexplain.density._class_flow import ClassFlow
 from cfexplain.ops.coupling_flow import NotPackable, PackedFlow, differentiable, pack, reference
 
@@ -98,7 +98,7 @@ def freeze(flow: ClassFlow, backend: str = "auto", precision: str = "float32") -
 
 
 def _for_kernel(flow: PackedFlow, precision: str) -> TritonFlow:
-    optional_import("triton", "backend='triton'")
+    import_triton("backend='triton'")
     from cfexplain.ops.coupling_flow.triton import prepare
 
     return prepare(flow, precision)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from cfexplain._kept import kept
-from cfexplain._optional import no_cuda, optional_import
+from cfexplain._optional import import_triton, no_cuda
 from cfexplain.classifiers._outputs import ModuleScores
 from cfexplain.density import ConditionalFlow
 from cfexplain.nets.flow_nets import VectorFlowNet
@@ -44,7 +44,7 @@ class Engine:
     Attributes
     ----------
     backend : str
-        Its name, with what was left as it is in brackets.
+        Its name; in brackets what was left as it is, and why a table takes more than one launch.
     classifier : ClassifierAdapter or RegressorAdapter
     decode : callable ``z -> x``
     log_density : callable ``(z, target) -> (B,)``
@@ -66,7 +66,7 @@ def check_backend(backend: str, precision: str, device: torch.device) -> str:
     ValueError
         An unknown name, a precision for a backend that has none, or CUDA graphs where there is no CUDA device.
     ImportError
-        "triton", which is not installed.
+        "triton", which is not installed, or too old.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend={backend!r} is not known; choose one of {BACKENDS}.")
@@ -80,7 +80,7 @@ def check_backend(backend: str, precision: str, device: torch.device) -> str:
             raise ValueError(f"backend={backend!r} captures CUDA graphs, but the explainer computes on {str(device)!r}"
                              f"{no_cuda()}. Fit it with device='cuda' where there is one, or use backend='auto'.")
         if backend == "triton":
-            optional_import("triton", "backend='triton'")
+            import_triton("backend='triton'")
     return "packed" if backend == "auto" else backend
 
 
@@ -102,13 +102,15 @@ def make_engine(explainer: CounterfactualExplainer, backend: str, precision: str
     engine = eager_engine(explainer)
     if backend == "eager":
         return engine
-    if backend == "triton":
+    left, remarks = [], []
+    if backend == "triton" and not explainer.layout_.is_image:
         from cfexplain.explainers._table import search_in_one_launch  # imports Triton
+        from cfexplain.ops.table_search import NotCovered
 
-        whole = search_in_one_launch(explainer, precision, some)
-        if whole is not None:
-            return replace(engine, backend="triton (one launch)", search=whole)
-    left = []
+        try:
+            return replace(engine, backend="triton (one launch)", search=search_in_one_launch(explainer, precision, some))
+        except NotCovered as reason:
+            remarks.append(f"not one launch: {reason}")
     with torch.no_grad():
         z = explainer.coordinates_.encode(some) if explainer.coordinates_.encodes_at_once else None
     classifier = _frozen_classifier(explainer.classifier_, precision, some)
@@ -128,7 +130,9 @@ def make_engine(explainer: CounterfactualExplainer, backend: str, precision: str
     if backend in ("graph", "triton"):
         way = functools.partial(_in_slots, step="triton" if backend == "triton" else "reference")
     name = backend + (", bfloat16" if precision == "bfloat16" else "")
-    return Engine(name + (f" ({', '.join(left)} eager)" if left else ""), classifier or engine.classifier,
+    if left:
+        remarks.insert(0, f"{', '.join(left)} eager")
+    return Engine(name + (f" ({'; '.join(remarks)})" if remarks else ""), classifier or engine.classifier,
                   decode or engine.decode, log_density, way)
 
 

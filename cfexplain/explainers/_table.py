@@ -47,19 +47,21 @@ _NAMES = {**dict.fromkeys(_DECISIONS, "decision"), LatentDistance: "distance", T
           LogDensity: "density", SecondOpinion: "opinion", InputDistance: "input"}
 
 
-def search_in_one_launch(explainer: CounterfactualExplainer, precision: str, some: Tensor) -> Callable[..., Found] | None:
-    """A function like `cfexplain.search.search` that takes one launch of a kernel; None where that is not covered.
+def search_in_one_launch(explainer: CounterfactualExplainer, precision: str, some: Tensor) -> Callable[..., Found]:
+    """A function like `cfexplain.search.search` that takes one launch of a kernel.
 
     It has no use for what it is given to evaluate: the kernel evaluates by itself.
+
+    Raises
+    ------
+    NotCovered
+        Naming what the kernel does not know.
     """
     from cfexplain.ops.table_search.triton import TritonTableSearch
 
     if precision != "auto":
-        return None
-    try:
-        kernel = TritonTableSearch(pack_table(explainer, some), some.device)
-    except NotCovered:
-        return None
+        raise NotCovered(f"precision={precision!r}")
+    kernel = TritonTableSearch(pack_table(explainer, some), some.device)
 
     def search(evaluate: Callable, start: Tensor, reference: Tensor, rows: Any, options: Any,
                report: Callable | None = None) -> Found:

@@ -15,7 +15,7 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from cfexplain._optional import no_cuda
+from cfexplain._optional import import_triton, no_cuda
 from cfexplain.ops.search_step import Slots, step_slots
 from cfexplain.search._search import Evaluation, Found, SearchOptions, evaluate_tile, search
 
@@ -145,13 +145,9 @@ def _step(evaluate: Callable, rows: Mapping[str, Tensor], work: Slots, options: 
 
 
 def _kernel(work: Slots, options: SearchOptions) -> Callable[..., None]:
-    try:
-        from cfexplain.ops.search_step.triton import StepKernel, runs_on
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != "triton":
-            raise
-        raise ImportError("step='triton' was asked for, but Triton is not installed: pip install triton (it comes with "
-                          "CUDA builds of torch on Linux), or use step='reference'.") from error
+    import_triton("step='triton'")
+    from cfexplain.ops.search_step.triton import StepKernel, runs_on
+
     if not runs_on(work.row.device):
         raise ValueError(f"step='triton' was asked for, but the rows are on {str(work.row.device)!r}{no_cuda()}. Move "
                          "them to a CUDA device, or use step='reference'.")

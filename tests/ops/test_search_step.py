@@ -293,7 +293,14 @@ def test_without_triton_the_message_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", None)  # as where it is not installed
     monkeypatch.delitem(sys.modules, "cfexplain.ops.search_step.triton")
     z0, rows = hills(3)
-    with pytest.raises(ImportError, match="Triton is not installed: pip install triton"):
+    with pytest.raises(ImportError, match="step='triton' needs the package 'triton'.*pip install --upgrade torch triton"):
+        search_in_slots(rugged, z0, rows, SearchOptions(), slots=4, step="triton")
+
+
+def test_an_older_triton_is_named_with_what_is_needed(monkeypatch):
+    monkeypatch.setattr("triton.__version__", "3.3.1")
+    z0, rows = hills(3)
+    with pytest.raises(ImportError, match=r"triton 3\.4 or later, but 3\.3\.1 is installed"):
         search_in_slots(rugged, z0, rows, SearchOptions(), slots=4, step="triton")
 
 

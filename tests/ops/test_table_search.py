@@ -20,6 +20,7 @@ pytest.importorskip("triton", reason="needs Triton: pip install triton")
 from cfexplain import PLACEExplainer
 from cfexplain.coordinates import VAE
 from cfexplain.density import ClassFlow, ConditionalFlow
+from cfexplain.explainers._engine import make_engine
 from cfexplain.explainers._run import Run
 from cfexplain.explainers._table import pack_table
 from cfexplain.ops.coupling_flow import pack
@@ -368,6 +369,14 @@ def test_explainers_that_are_not_covered_are_named(fixture, message, request, ta
     X = digits[2][:3, None] if fixture == "image_explainer" else table[2][:3]
     with pytest.raises(NotCovered, match=message):
         pack_table(explainer, torch.from_numpy(X))
+
+
+@pytest.mark.parametrize(("precision", "said"), [
+    ("auto", "triton (not one launch: the term EnsembleCrossEntropy)"),
+    ("bfloat16", "triton, bfloat16 (not one launch: precision='bfloat16')")])
+def test_a_search_in_slots_says_why_it_is_not_one_launch(precision, said, clarity_table_explainer, table):
+    engine = make_engine(clarity_table_explainer, "triton", precision, torch.from_numpy(table[2][:3]))
+    assert engine.backend == said
 
 
 def test_other_methods_on_tables_are_covered(table, table_explainer, gradient_table_explainer):

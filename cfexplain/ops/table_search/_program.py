@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cfexplain.ops.table_search.packing import ACTIVATIONS, Dense, TableSearch
+from cfexplain.ops.table_search.packing import ACTIVATIONS, Dense, NotCovered, TableSearch
 
 __all__ = ["FIELDS", "PLAN", "Program", "assemble"]
 
@@ -107,8 +107,7 @@ class _Assembler:
                      "held": self.vector(search.held.double(), 1.0)}
         numbers = torch.cat(self.numbers)
         if max(len(numbers), 64 * self.columns) >= 2**31:
-            raise ValueError(f"{len(numbers)} weights and {self.columns} columns of working memory are more than a table's "
-                             "search has.")
+            raise NotCovered(f"{len(numbers)} weights and {self.columns} columns of work, which int32 does not count")
         return Program(torch.tensor(self.products, dtype=torch.int32),
                        torch.tensor([plan[name] for name in PLAN], dtype=torch.int32), numbers, self.columns, self.block)
 
