@@ -89,6 +89,10 @@ def gradient_of(log_prob: Callable, z: torch.Tensor, c: torch.Tensor) -> Any:
     return torch.autograd.grad(log_prob(z, c).sum(), z)
 
 
+def inverse_and_vjp(from_base: Callable, u: torch.Tensor, c: torch.Tensor, v: torch.Tensor) -> Any:
+    return torch.autograd.grad(from_base(u, c), u, v)
+
+
 def tests(repeats: int) -> dict[str, Any]:
     """The suite's own tests of kernels and slots: with a GPU they run compiled."""
     run = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS], cwd=HERE.parent,
@@ -98,12 +102,13 @@ def tests(repeats: int) -> dict[str, Any]:
 
 
 def flow(repeats: int) -> dict[str, Any]:
-    """K2: log density and gradient of the conditional flow, against zuko eager and zuko in a graph."""
+    """K2: log density and gradient of the conditional flow, and its inverse with a vector-Jacobian product, against zuko
+    eager and zuko in a graph."""
     from cfexplain.ops.coupling_flow.triton import prepare
 
     ours, _, _ = place()
     module = ours.density_.flow_
-    packed, result = pack(module), []
+    packed, result, inverses = pack(module), [], []
     for n in (64, 512, 2048, 4096):
         z = torch.randn(n, len(module.loc), device="cuda", requires_grad=True)
         c = torch.randint(0, module.n_classes, (n,), device="cuda")
@@ -115,7 +120,14 @@ def flow(repeats: int) -> dict[str, Any]:
             functions[f"K2, {precision}"] = partial(prepare(packed, precision).logp_and_grad, z.detach(), c)
         result.append({"rows": n, **against(milliseconds(functions, repeats), "zuko")})
         print(result[-1], flush=True)
-    return {"flow": result}
+        ways = {"zuko": module.from_base, "packed": partial(differentiable.from_base, packed)} | {
+            f"K2, {precision}": partial(differentiable.from_base, prepare(packed, precision))
+            for precision in ("float32", "tf32", "bfloat16")}
+        functions = {name: partial(inverse_and_vjp, way, z, c, torch.randn_like(z)) for name, way in ways.items()}
+        functions["zuko, graph"] = graphed(functions["zuko"])
+        inverses.append({"rows": n, **against(milliseconds(functions, repeats), "zuko")})
+        print(inverses[-1], flush=True)
+    return {"flow": result, "inverse": inverses}
 
 
 def step(repeats: int) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from cfexplain.search.freeze import FrozenModule
 
 if TYPE_CHECKING:
     from cfexplain.explainers._base import CounterfactualExplainer
+    from cfexplain.ops.coupling_flow.triton import TritonFlow
 
 __all__ = ["BACKENDS", "Engine", "check_backend", "eager_engine", "make_engine"]
 
@@ -115,6 +116,11 @@ def make_engine(explainer: CounterfactualExplainer, backend: str, precision: str
         z = explainer.coordinates_.encode(some) if explainer.coordinates_.encodes_at_once else None
     classifier = _frozen_classifier(explainer.classifier_, precision, some)
     decode = _frozen_decoder(explainer.coordinates_, precision, z)
+    if backend == "triton" and decode is not None and isinstance(explainer.coordinates_.module_, VectorFlowNet):
+        try:
+            decode = _inverse(_in_one_kernel(explainer.coordinates_.module_))
+        except NotPackable as reason:
+            remarks.append(f"decoder packed: {reason}")
     for name, part in (("classifier", classifier), ("decoder", decode)):
         if part is None:
             left.append(name)
@@ -173,6 +179,16 @@ def _packed(module: VectorFlowNet) -> PackedFlow | None:
         return None
 
 
+def _in_one_kernel(module: VectorFlowNet) -> TritonFlow:
+    from cfexplain.ops.coupling_flow.triton import prepare  # imports Triton
+
+    return kept(module, "triton", lambda: prepare(_packed(module)))
+
+
+def _inverse(flow: PackedFlow | TritonFlow) -> Callable[[Tensor], Tensor]:
+    return lambda u: coupling_flow.from_base(flow, u, u.new_zeros(len(u), dtype=torch.long))
+
+
 def _alike(function: nn.Module, net: FrozenModule, example: Tensor) -> bool:
     """To the rounding of the copy's precision: an attribute that is no tensor may have changed, too."""
     with torch.no_grad():
@@ -213,7 +229,7 @@ def _frozen_decoder(coordinates: Any, precision: str, z: Tensor | None) -> Calla
     module = coordinates.module_
     if isinstance(module, VectorFlowNet):
         flow = _packed(module)
-        return None if flow is None else lambda u: coupling_flow.from_base(flow, u, u.new_zeros(len(u), dtype=torch.long))
+        return None if flow is None else _inverse(flow)
     wanted = _precision(module, precision)
     if wanted is None:
         return None

@@ -65,7 +65,7 @@ def with_gradient(compute: Callable[..., tuple[Tensor, Tensor | None]], z: Tenso
     return _WithGradient.apply(z, c, compute, z.requires_grad and torch.is_grad_enabled())
 
 
-def from_base(flow: PackedFlow, u: Tensor, c: Tensor) -> Tensor:
+def from_base(flow: PackedFlow | TritonFlow, u: Tensor, c: Tensor) -> Tensor:
     """The code z = f⁻¹(u | c), (B, d), differentiable once in the base code `u` (B, d).
 
     Raises
@@ -101,9 +101,10 @@ class _WithGradient(torch.autograd.Function):
 
 class _FromBase(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, u: Tensor, c: Tensor, flow: PackedFlow, gradient: bool) -> Tensor:
+    def forward(ctx: Any, u: Tensor, c: Tensor, flow: PackedFlow | TritonFlow, gradient: bool) -> Tensor:
+        inverse = functools.partial(packed.inverse, flow) if isinstance(flow, PackedFlow) else flow.inverse
         with torch._C.DisableTorchFunction():
-            z, tape = packed.inverse(flow, u, c, keep=gradient)
+            z, tape = inverse(u, c, keep=gradient)
         ctx.save_for_backward(*tape)
         ctx.flow = flow
         return z
@@ -111,8 +112,10 @@ class _FromBase(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor, None, None, None]:
         _refuse_second()
+        flow, tape = ctx.flow, list(ctx.saved_tensors)
         with torch._C.DisableTorchFunction():
-            return packed.inverse_vjp(ctx.flow, list(ctx.saved_tensors), v), None, None, None
+            of_u = packed.inverse_vjp(flow, tape, v) if isinstance(flow, PackedFlow) else flow.inverse_vjp(tape, v)
+        return of_u, None, None, None
 
 
 def _scaled(grad: Tensor, weight: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""K2: log p(z | c) and its gradient of a whole coupling flow in one launch.
+"""K2: log p(z | c) and its gradient of a whole coupling flow in one launch; its inverse in another, and that one's VJP.
 
 Operands are, by `precision`: "float32", each number as the sum of two TF32 numbers and three of the four products
 (relative errors of 2⁻²²); "tf32"; or "bfloat16". Sums, and all that is not a product of matrices, are float32.
@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from cfexplain.ops.coupling_flow._inverse_kernel import inverse_kernel, inverse_vjp_kernel
 from cfexplain.ops.coupling_flow._kernel import coupling_flow_kernel
 from cfexplain.ops.coupling_flow.packing import NotPackable, PackedFlow
 
@@ -39,9 +40,11 @@ class Tiles(NamedTuple):
 TILES = {"float32": Tiles(32, 64, 3), "tf32": Tiles(32, 64, 3), "bfloat16": Tiles(64, 256, 3)}
 
 
-def tiles(precision: str, hidden: int) -> Tiles:
-    """Sizes for which the kernel keeps everything in registers (tests/ops/test_hopper_coupling_flow.py)."""
+def tiles(precision: str, hidden: int, inverse: bool = False) -> Tiles:
+    """Sizes for which a kernel keeps everything in registers (tests/ops/test_hopper_coupling_flow.py)."""
     best = TILES[precision]
+    if inverse:
+        best = best._replace(out=min(best.out, 128))
     return best if hidden % best.out == 0 else best._replace(out=_UNIT)
 
 
@@ -75,41 +78,72 @@ class TritonFlow:
         return self.packed.dtype
 
     @cached_property
-    def descriptors(self) -> dict[str, TensorDescriptor]:
-        blocks = descriptor_blocks(self.precision, self.matrices["w_1"].shape[1], self.matrices["w_2"].shape[1])
-        return {name: TensorDescriptor.from_tensor(self.matrices[name], block) for name, block in blocks.items()}
+    def descriptors(self) -> tuple[dict[str, TensorDescriptor], ...]:
+        """Of the matrices, for log p and for the inverse."""
+        blocks = [descriptor_blocks(self.precision, self.matrices["w_1"].shape[1], self.matrices["w_2"].shape[1], inverse)
+                  for inverse in (False, True)]
+        return tuple({name: TensorDescriptor.from_tensor(self.matrices[name], block) for name, block in some.items()}
+                     for some in blocks)
 
     def logp_and_grad(self, z: Tensor, c: Tensor, gradient: bool = True) -> tuple[Tensor, Tensor | None]:
         """log p(z | c), (B,), and its gradient, (B, d), or None; in one launch. NaN where `c` is no class."""
         z, c, (n, d) = z.contiguous(), c.contiguous(), z.shape
         logp, grad = z.new_empty(n), z.new_empty(n, d) if gradient else None
-        if n == 0:
-            return logp, grad
-        layers, classes, blocks = self.packed.layers, self.packed.classes, triton.cdiv(n, ROWS)
-        half, hidden = self.matrices["w_1"].shape[1], self.matrices["w_2"].shape[1]
-        tape = z.new_empty(blocks, 2 * layers + 1, ROWS, half)
-        bits = z.new_empty(blocks, layers, 2, ROWS, hidden // 8, dtype=torch.int8)
-        units = z.new_empty(blocks, ROWS, hidden)
-        with torch.cuda.device_of(z):  # Triton launches on the current device; without effect on the CPU
-            coupling_flow_kernel[(blocks,)](
-                z_ptr=z, c_ptr=c, logp_ptr=logp, grad_ptr=logp if grad is None else grad, tape_ptr=tape, bits_ptr=bits,
-                units_ptr=units, **self.vectors, **self.descriptors, rows=n, d=d, n_classes=classes,
-                base_stride=2 * half if len(self.vectors["base_loc_ptr"]) > 1 else 0,
-                log_constant=self.packed.log_constant, inverse_bound=1 / self.packed.bound,
-                **constants(self.precision, layers, half, hidden, classes, gradient), num_warps=4, enable_fp_fusion=True)
+        if n:
+            half = self.matrices["w_1"].shape[1]
+            self._launch(coupling_flow_kernel, z, *self._tape(z), z_ptr=z, c_ptr=c, logp_ptr=logp,
+                         grad_ptr=logp if grad is None else grad,
+                         base_stride=2 * half if len(self.vectors["base_loc_ptr"]) > 1 else 0, GRADIENT=gradient)
         return logp, grad
 
+    def inverse(self, u: Tensor, c: Tensor, keep: bool = False) -> tuple[Tensor, list[Tensor]]:
+        """The code z = f⁻¹(u | c), (B, d), NaN where `c` is no class, and, to `keep`, what `inverse_vjp` needs."""
+        u, c, z = u.contiguous(), c.contiguous(), torch.empty_like(u, memory_format=torch.contiguous_format)
+        tape = self._tape(u)
+        if len(u):
+            self._launch(inverse_kernel, u, *tape, u_ptr=u, c_ptr=c, z_ptr=z, GRADIENT=keep)
+        return z, tape if keep else []
 
-def descriptor_blocks(precision: str, half: int, hidden: int) -> dict[str, list[int]]:
+    def inverse_vjp(self, tape: list[Tensor], v: Tensor) -> Tensor:
+        """vᵀ ∂z/∂u, (B, d), from what `inverse` kept."""
+        v, grad = v.contiguous(), torch.empty_like(v, memory_format=torch.contiguous_format)
+        if len(v):
+            self._launch(inverse_vjp_kernel, v, *tape, v_ptr=v, grad_ptr=grad)
+        return grad
+
+    def _tape(self, z: Tensor) -> list[Tensor]:
+        """Room for halves of the rows and t of each coupling, and for a bit a ReLU."""
+        layers, blocks = self.packed.layers, triton.cdiv(len(z), ROWS)
+        half, hidden = self.matrices["w_1"].shape[1], self.matrices["w_2"].shape[1]
+        return [z.new_empty(blocks, 2 * layers + 1, ROWS, half),
+                z.new_empty(blocks, layers, 2, ROWS, hidden // 8, dtype=torch.int8)]
+
+    def _launch(self, kernel: Any, z: Tensor, tape: Tensor, bits: Tensor, **given: Any) -> None:
+        """`kernel` on the rows of `z`, with as much of the flow as it asks for."""
+        flow, (n, d) = self.packed, z.shape
+        half, hidden = self.matrices["w_1"].shape[1], self.matrices["w_2"].shape[1]
+        inverse = kernel is not coupling_flow_kernel
+        known = {
+            **self.vectors, **self.descriptors[inverse], "tape_ptr": tape, "bits_ptr": bits, "rows": n, "d": d,
+            "units_ptr": z.new_empty(len(tape), ROWS, hidden), "n_classes": flow.classes,
+            "log_constant": flow.log_constant, "inverse_bound": 1 / flow.bound,
+            **constants(self.precision, flow.layers, half, hidden, flow.classes, given.pop("GRADIENT", False), inverse)}
+        with torch.cuda.device_of(z):  # Triton launches on the current device; without effect on the CPU
+            kernel[(len(tape),)](**given, **{name: known[name] for name in kernel.arg_names if name in known},
+                                 num_warps=4, enable_fp_fusion=True)
+
+
+def descriptor_blocks(precision: str, half: int, hidden: int, inverse: bool = False) -> dict[str, list[int]]:
     """The tile of each matrix that the kernel reads at once."""
-    chunk, out, _ = tiles(precision, hidden)
+    chunk, out, _ = tiles(precision, hidden, inverse)
     return {"table": [chunk, 16], "w_1": [chunk, half], "w_2": [out, chunk], "w_3": [half, chunk],
             "w_1_back": [half, chunk], "w_2_back": [out, chunk], "w_3_back": [chunk, half]}
 
 
-def constants(precision: str, layers: int, half: int, hidden: int, classes: int, gradient: bool) -> dict[str, Any]:
-    """What the kernel is compiled for."""
-    chunk, out, stages = tiles(precision, hidden)
+def constants(precision: str, layers: int, half: int, hidden: int, classes: int, gradient: bool,
+              inverse: bool = False) -> dict[str, Any]:
+    """What a kernel is compiled for."""
+    chunk, out, stages = tiles(precision, hidden, inverse)
     return dict(LAYERS=layers, P=half, H=hidden, CLASS_BLOCKS=-(-classes // 16), ONE_CLASS=classes == 1, M=ROWS, CHUNK=chunk,
                 OUT=out, STAGES=stages, OPERAND=tl.bfloat16 if precision == "bfloat16" else tl.float32,
                 SPLIT=precision == "float32", GRADIENT=gradient)
@@ -183,7 +217,13 @@ def prepare(flow: PackedFlow, precision: str = "float32") -> TritonFlow:
     operands = {"w_1": w_1.mT, "w_2": w_2.mT, "w_3": w_3.mT, "w_1_back": w_1, "w_2_back": w_2, "w_3_back": w_3}
     matrices = {name: _split(w.flatten(0, 1), precision, both=precision == "float32") for name, w in operands.items()}
     matrices["table"] = _split(table.mT.flatten(0, 1), precision, both=True)
-    vectors = {"columns_ptr": F.pad(_halves(flow.columns, half), (0, 1)), "loc_ptr": _halves(flow.loc, half),
+    base_columns = torch.zeros_like(flow.columns)
+    base_columns[flow.final_places] = torch.arange(1, flow.features + 1, device=flow.device)
+    own_columns = torch.zeros_like(flow.columns)
+    own_columns[flow.places] = torch.arange(1, flow.features + 1, device=flow.device)
+    vectors = {"own_columns_ptr": _halves(own_columns, half) - 1, "base_columns_ptr": _halves(base_columns, half) - 1,
+               "scale_ptr": _halves(flow.scale, half), "zero_ptr": torch.zeros_like(flow.columns[:1]),
+               "columns_ptr": F.pad(_halves(flow.columns, half), (0, 1)), "loc_ptr": _halves(flow.loc, half),
                "inverse_scale_ptr": _halves(flow.inverse_scale, half), "base_loc_ptr": _halves(flow.base_loc, half),
                "base_inverse_scale_ptr": _halves(flow.base_inverse_scale, half),
                "bias_2_ptr": _grown(b_2[0], hidden), "bias_3_ptr": _halves(b_3, half)}
