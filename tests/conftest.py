@@ -4,6 +4,9 @@ import os
 import warnings
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # processes side by side do the sharing; read when torch is imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 import torch
@@ -60,7 +63,7 @@ def table():
 @pytest.fixture(scope="session")
 def image_explainer(digits):
     X, y, _, _ = digits
-    return PLACEExplainer(random_state=0, training_budget=0.5).fit(X, y)
+    return PLACEExplainer(random_state=0, training_budget=0.25).fit(X, y)
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +76,7 @@ def table_explainer(table):
 def flow_image_explainer(digits):
     X, y, _, _ = digits
     flow = Flow(steps=2, hidden=24, training_budget=0.05)
-    return DiffeomorphicExplainer(generator=flow, random_state=0, training_budget=0.5).fit(X, y)
+    return DiffeomorphicExplainer(generator=flow, random_state=0, training_budget=0.2).fit(X, y)
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +89,7 @@ def flow_table_explainer(table):
 @pytest.fixture(scope="session")
 def vae_image_explainer(digits):
     X, y, _, _ = digits
-    return DiffeomorphicExplainer(generator="vae", random_state=0, training_budget=0.5).fit(X, y)
+    return DiffeomorphicExplainer(generator="vae", random_state=0, training_budget=0.2).fit(X, y)
 
 
 @pytest.fixture(scope="session")

@@ -223,7 +223,7 @@ def test_a_constant_y_is_predicted():
     (LinearRegression().fit(X, np.stack([Y, Y], 1)), ClassifierOutputError, r"shape \(64, 2\) for 64 rows"),
     (SimpleNamespace(predict=lambda rows: rows[:, 0] * np.nan), ClassifierOutputError, r"NaN or infinity"),
     (LinearRegression().fit(X[:, :2], Y), ClassifierOutputError, r"takes none of the layouts"),
-], ids=str)
+], ids=lambda value: value if isinstance(value, str) else type(value).__name__)
 def test_what_is_no_fitted_regressor(regressor, error, words):
     with pytest.raises(error, match=words):
         adapt(regressor, **QUICK)

@@ -24,7 +24,7 @@ from cfexplain import (
 pytestmark = pytest.mark.usefixtures("quietly")
 
 
-TINY = {"training_budget": 0.02, "max_steps": 5, "random_state": 0}
+TINY = {"training_budget": 0.002, "max_steps": 5, "random_state": 0}
 
 
 @parametrize_with_checks([

@@ -95,8 +95,8 @@ def inverse_and_vjp(from_base: Callable, u: torch.Tensor, c: torch.Tensor, v: to
 
 def tests(repeats: int) -> dict[str, Any]:
     """The suite's own tests of kernels and slots: with a GPU they run compiled."""
-    run = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS], cwd=HERE.parent,
-                         capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *TESTS],
+                         cwd=HERE.parent, capture_output=True, text=True)
     print(run.stdout[-3000:], flush=True)
     return {"returncode": run.returncode, "summary": run.stdout.strip().splitlines()[-1] if run.stdout.strip() else ""}
 

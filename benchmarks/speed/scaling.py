@@ -1,7 +1,8 @@
 """How the search scales: seconds and memory against rows, latent size and image size.
 
-The networks of the last two are trained for a tenth of the usual updates: a step costs what it costs whatever the weights,
-while the number of steps depends on them and is not reported.
+The networks of the last two, but for the autoencoder, are trained for a tenth of the usual updates, and all of them for
+fewer where images are large: a step costs what it costs whatever the weights, while the number of steps depends on them and
+is not reported.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def against_side(repeats: int, quick: bool) -> list[dict[str, float]]:
     found = []
     for side in (28, 64) if quick else (28, 64, 128, 256):
         X, x = (_resized(some, side) for some in (faces[:200 if quick else 1000], test[:TILE]))
-        place = _briefly_trained(X, smiles[:len(X)], 64)
+        place = _briefly_trained(X, smiles[: len(X)], 64, 1.0 if side <= 64 else (32 / side) ** 2)
         found.append({"side": side, **_step(place, x, repeats)})
         print(found[-1], flush=True)
     return found
@@ -80,10 +81,11 @@ def _resized(images: np.ndarray, side: int) -> np.ndarray:
     return found.clamp(0, 1)[:, 0].numpy()
 
 
-def _briefly_trained(X: np.ndarray, y: np.ndarray, latents: int) -> PLACEExplainer:
-    config = {"n": len(X), "shape": X.shape[1:], "latents": latents, "budget": BUDGET}
+def _briefly_trained(X: np.ndarray, y: np.ndarray, latents: int, budget: float = 1.0) -> PLACEExplainer:
+    config = {"n": len(X), "shape": X.shape[1:], "latents": latents, "budget": BUDGET * budget}
     return trained("speed-scaling", config, lambda: PLACEExplainer(
-        coordinates=VAE(latents), training_budget=BUDGET, random_state=0, verbose=0).fit(X, y))
+        coordinates=VAE(latents, training_budget=budget), training_budget=BUDGET * budget, random_state=0,
+        verbose=0).fit(X, y))
 
 
 def _step(place: PLACEExplainer, x: np.ndarray, repeats: int) -> dict[str, float]:
