@@ -140,7 +140,7 @@ def test_published_presets_are_section_4_1():
 
 def test_the_published_setting_runs_end_to_end(table):
     X, y, X_test, _ = table
-    explainer = PLACEExplainer.preset("place-mnist", random_state=0, training_budget=0.2, max_steps=150).fit(X, y)
+    explainer = PLACEExplainer.preset("place-mnist", random_state=0, training_budget=0.1, max_steps=100).fit(X, y)
     cf = explainer.explain(X_test[:10])
     assert cf.valid.mean() >= 0.8
     before = explainer.density_.score_samples(cf.z, np.searchsorted(explainer.classes_, cf.target))
@@ -187,8 +187,8 @@ def test_a_head_that_is_not_linear_has_no_features_to_compare(digits):
 @pytest.mark.data
 def test_real_digits():
     X, y, X_test, y_test = load_mnist()
-    X, y = X[:4000], y[:4000]
-    explainer = PLACEExplainer(random_state=0, training_budget=0.3).fit(X, y)
+    X, y = X[:2000], y[:2000]
+    explainer = PLACEExplainer(random_state=0, training_budget=0.15).fit(X, y)
     oracle = LinearSVC(C=0.01, dual=False).fit(X.reshape(len(X), -1), y)
     x = X_test[(y_test == 4) & (explainer.predict(X_test) == 4)][:64]
     cf = explainer.explain(x, 9)
