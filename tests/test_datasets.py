@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import os
 import threading
+import urllib.request
 
 import numpy as np
 import pytest
@@ -136,6 +137,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server(monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(urllib.request, "_opener", None)  # which keeps the proxies of its first call
     with Server() as made:
         thread = threading.Thread(target=made.serve_forever, daemon=True)
         thread.start()

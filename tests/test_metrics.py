@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import urllib.request
 import warnings
 from pathlib import Path
 
@@ -382,6 +383,7 @@ def offline(monkeypatch, tmp_path):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(urllib.request, "_opener", None)  # which keeps the proxies of its first call
 
 
 def test_lpips_without_its_weights(offline, images):
