@@ -135,8 +135,8 @@ def numbers(rows: list[dict[str, float]]) -> str:
 
 
 def speed_scaling(result: dict[str, Any]) -> str:
-    parts = [("Rows of MNIST (over and over again beyond 10,000), PLACE's default. Memory is the highest of the process so "
-              "far.", "against_rows"),
+    parts = [("Rows of MNIST (over and over again beyond 10,000), PLACE's default. Memory is the most that the process held "
+              "during the calls, 1 GiB of it before them.", "against_rows"),
              ("One step (value and gradient of 32 rows together), milliseconds a row, by latents on MNIST; `at peak` is the "
               "number of operations over the machine's own matrix product.", "against_latent"),
              ("The same by the side of the image, faces, 64 latents.", "against_side")]
