@@ -117,7 +117,7 @@ def speed_published(result: dict[str, Any]) -> str:
     return ("## Speed: the default against the published setting\n\n"
             f"The default in one batch of {result['rows']} rows, against `preset(\"place-mnist\")` one image at a time on "
             f"the same networks, its {result['published_rows']} rows in {result['repeats']} parts: {ratio(result, 0)}; with "
-            f"bfloat16 networks {ratio(result['bfloat16'], 0) if 'bfloat16' in result else 'not measured'}.\n\n"
+            f"bfloat16 networks {ratio(result['bfloat16'], 0)}.\n\n"
             + made_with(result))
 
 

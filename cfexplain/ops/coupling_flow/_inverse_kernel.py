@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from cfexplain.ops.coupling_flow._network import network, network_vjp, or_nan, rows_of
+from cfexplain.ops.coupling_flow._network import network, network_vjp, or_nan, rows_of, scratch
 
 __all__ = ["inverse_kernel", "inverse_vjp_kernel"]
 
@@ -45,11 +45,8 @@ def inverse_kernel(
     program = tl.program_id(0).to(tl.int64)
     row, within, c, known = rows_of(c_ptr, program, rows, n_classes, ONE_CLASS, M)
     left, right = tl.arange(0, P).to(tl.int64), P + tl.arange(0, P).to(tl.int64)
-    halves = tape_ptr + program * ((2 * LAYERS + 1) * M * P)
-    ts = halves + (LAYERS + 1) * M * P
+    halves, ts, bits, units_of = scratch(tape_ptr, bits_ptr, units_ptr, program, LAYERS, P, H, M)
     line = tl.arange(0, M * P)
-    units_of = units_ptr + program * (M * H)
-    bits = bits_ptr + program * (LAYERS * 2 * M * (H // 8))
 
     x_b = or_nan(_taken(u_ptr, base_columns_ptr, row, d, within, left), known)
     x_a = or_nan(_taken(u_ptr, base_columns_ptr, row, d, within, right), known)
@@ -93,11 +90,8 @@ def inverse_vjp_kernel(
     program = tl.program_id(0).to(tl.int64)
     row = program * M + tl.arange(0, M)
     left, right = tl.arange(0, P).to(tl.int64), P + tl.arange(0, P).to(tl.int64)
-    halves = tape_ptr + program * ((2 * LAYERS + 1) * M * P)
-    ts = halves + (LAYERS + 1) * M * P
+    halves, ts, bits, units_of = scratch(tape_ptr, bits_ptr, units_ptr, program, LAYERS, P, H, M)
     line = tl.arange(0, M * P)
-    units_of = units_ptr + program * (M * H)
-    bits = bits_ptr + program * (LAYERS * 2 * M * (H // 8))
 
     g_a = _taken(v_ptr, own_columns_ptr, row, d, row < rows, left) * tl.load(scale_ptr + left)[None, :]
     g_b = _taken(v_ptr, own_columns_ptr, row, d, row < rows, right) * tl.load(scale_ptr + right)[None, :]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from cfexplain.ops.coupling_flow._network import network, network_vjp, or_nan, rows_of
+from cfexplain.ops.coupling_flow._network import network, network_vjp, or_nan, rows_of, scratch
 
 __all__ = ["coupling_flow_kernel"]
 
@@ -50,12 +50,8 @@ def coupling_flow_kernel(
     program = tl.program_id(0).to(tl.int64)
     row, within, c, known = rows_of(c_ptr, program, rows, n_classes, ONE_CLASS, M)
     left, right = tl.arange(0, P).to(tl.int64), P + tl.arange(0, P).to(tl.int64)
-    # scratch: halves and t are a line of M P numbers a layer; bits M rows of H / 8 bytes for each hidden layer
-    halves = tape_ptr + program * ((2 * LAYERS + 1) * M * P)
-    ts = halves + (LAYERS + 1) * M * P
+    halves, ts, bits, units_of = scratch(tape_ptr, bits_ptr, units_ptr, program, LAYERS, P, H, M)
     line = tl.arange(0, M * P)
-    units_of = units_ptr + program * (M * H)
-    bits = bits_ptr + program * (LAYERS * 2 * M * (H // 8))
 
     x_a = _standardised(z_ptr, columns_ptr, loc_ptr, inverse_scale_ptr, row, d, within, left)
     x_b = _standardised(z_ptr, columns_ptr, loc_ptr, inverse_scale_ptr, row, d, within, right)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["network", "network_vjp", "or_nan", "rows_of"]
+__all__ = ["network", "network_vjp", "or_nan", "rows_of", "scratch"]
 
 
 @triton.jit
@@ -47,7 +47,7 @@ def masked(values, bits, M: tl.constexpr, WIDTH: tl.constexpr):
 
 @triton.jit
 def first_units(x, c, w_1, table, row, low, CLASS_BLOCKS: tl.constexpr, M: tl.constexpr, CHUNK: tl.constexpr,
-                 OPERAND: tl.constexpr, SPLIT: tl.constexpr):
+                OPERAND: tl.constexpr, SPLIT: tl.constexpr):
     """CHUNK units of the first hidden layer before ReLU; classes choose biases as one-hot rows of a product."""
     units = tl.zeros((M, CHUNK), tl.float32)
     one = tl.arange(0, 16)[None, :]
@@ -133,6 +133,16 @@ def rows_of(c_ptr, program, rows, n_classes, ONE_CLASS: tl.constexpr, M: tl.cons
     c = tl.zeros((M,), tl.int64) if ONE_CLASS else tl.load(c_ptr + row, mask=row < rows, other=0)
     known = (c >= 0) & (c < n_classes)
     return row, row < rows, tl.where(known, c, 0), known
+
+
+@triton.jit
+def scratch(tape_ptr, bits_ptr, units_ptr, program, LAYERS: tl.constexpr, P: tl.constexpr, H: tl.constexpr,
+            M: tl.constexpr):
+    """A program's own: halves and t, a line of M P numbers a layer; bits, M rows of H / 8 bytes for each hidden layer; and
+    the second hidden layer."""
+    halves = tape_ptr + program * ((2 * LAYERS + 1) * M * P)
+    return (halves, halves + (LAYERS + 1) * M * P, bits_ptr + program * (LAYERS * 2 * M * (H // 8)),
+            units_ptr + program * (M * H))
 
 
 @triton.jit

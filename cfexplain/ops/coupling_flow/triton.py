@@ -217,11 +217,8 @@ def prepare(flow: PackedFlow, precision: str = "float32") -> TritonFlow:
     operands = {"w_1": w_1.mT, "w_2": w_2.mT, "w_3": w_3.mT, "w_1_back": w_1, "w_2_back": w_2, "w_3_back": w_3}
     matrices = {name: _split(w.flatten(0, 1), precision, both=precision == "float32") for name, w in operands.items()}
     matrices["table"] = _split(table.mT.flatten(0, 1), precision, both=True)
-    base_columns = torch.zeros_like(flow.columns)
-    base_columns[flow.final_places] = torch.arange(1, flow.features + 1, device=flow.device)
-    own_columns = torch.zeros_like(flow.columns)
-    own_columns[flow.places] = torch.arange(1, flow.features + 1, device=flow.device)
-    vectors = {"own_columns_ptr": _halves(own_columns, half) - 1, "base_columns_ptr": _halves(base_columns, half) - 1,
+    vectors = {"own_columns_ptr": _columns(flow, flow.places, half),
+               "base_columns_ptr": _columns(flow, flow.final_places, half),
                "scale_ptr": _halves(flow.scale, half), "zero_ptr": torch.zeros_like(flow.columns[:1]),
                "columns_ptr": F.pad(_halves(flow.columns, half), (0, 1)), "loc_ptr": _halves(flow.loc, half),
                "inverse_scale_ptr": _halves(flow.inverse_scale, half), "base_loc_ptr": _halves(flow.base_loc, half),
@@ -239,6 +236,13 @@ def _grown(values: Tensor, *sides: int) -> Tensor:
 def _halves(values: Tensor, half: int) -> Tensor:
     """Both halves of the last dimension filled up with zeros to `half` places."""
     return torch.cat([F.pad(part, (0, half - part.shape[-1])) for part in values.chunk(2, -1)], -1)
+
+
+def _columns(flow: PackedFlow, places: Tensor, half: int) -> Tensor:
+    """The column that stands in each place of both halves; -1 in places without one."""
+    found = torch.zeros_like(flow.columns)
+    found[places] = torch.arange(1, flow.features + 1, device=flow.device)
+    return _halves(found, half) - 1
 
 
 def _split(matrix: Tensor, precision: str, both: bool) -> Tensor:
