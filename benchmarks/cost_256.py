@@ -29,7 +29,7 @@ from benchmarks.place_faces import smile_split
 from benchmarks.resnet import EPOCHS, train_smile_resnet
 from cfexplain import PLACEExplainer
 from cfexplain.coordinates import VAE
-from cfexplain.explainers._run import Run
+from cfexplain.explainers.run import Run
 from cfexplain.perceptual import squeezenet_features
 
 SIDE, ROWS, SEED = 256, 400, 0

@@ -12,9 +12,9 @@ from scipy import ndimage
 from sklearn.svm import LinearSVC
 from torch import nn
 
-from cfexplain._tiles import in_tiles
-from cfexplain._training import train_network
+from cfexplain.foundation.tiles import in_tiles
 from cfexplain.metrics.realism import neighbour_distance, rank_among
+from cfexplain.nets.training import train_network
 
 
 def digit_judge(n_classes: int = 10) -> nn.Sequential:

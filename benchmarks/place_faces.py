@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from benchmarks._common import RESULTS, draw_strips, store, trained
 from benchmarks.measures import Judges, face_judge
 from cfexplain import PLACEExplainer
-from cfexplain._training import train_network
 from cfexplain.coordinates import VAE
 from cfexplain.datasets import load_smiles
 from cfexplain.metrics import sharpness_ratio
+from cfexplain.nets.training import train_network
 from cfexplain.perceptual import squeezenet_features
 
 HELD_OUT = 2000

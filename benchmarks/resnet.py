@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet34
 
 from benchmarks.place_faces import moved
-from cfexplain._training import train_network
+from cfexplain.nets.training import train_network
 
 EPOCHS = 8
 

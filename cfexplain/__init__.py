@@ -1,7 +1,7 @@
 """Counterfactual explanations of neural networks that a person can trust."""
 
-from cfexplain._persistence import load
-from cfexplain.evaluation import Evaluation, Metric, evaluate
+from cfexplain.evaluation.evaluation import Evaluation, Metric, evaluate
+from cfexplain.evaluation.frontier import Frontier, compare_frontier
 from cfexplain.explainers import (
     CLARITYExplainer,
     ClassDirectionExplainer,
@@ -13,15 +13,16 @@ from cfexplain.explainers import (
     PrototypeExplainer,
     REVISEExplainer,
 )
-from cfexplain.frontier import Frontier, compare_frontier
-from cfexplain.pipeline import PipelineExplainer, explain_pipeline
+from cfexplain.explainers.pipeline import PipelineExplainer, explain_pipeline
+from cfexplain.foundation.exceptions import ClassifierOutputError, DataRangeError, StoreError, TargetError
+from cfexplain.persistence.persistent import load
 from cfexplain.result import Counterfactuals
 from cfexplain.scale import CounterfactualStore, load_results
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "CLARITYExplainer", "ClassDirectionExplainer", "CounterfactualExplainer", "CounterfactualStore",
-    "Counterfactuals", "DiffeomorphicExplainer", "Evaluation", "Frontier", "GradientExplainer", "LeapExplainer",
-    "Metric", "PLACEExplainer", "PipelineExplainer", "PrototypeExplainer", "REVISEExplainer", "compare_frontier",
-    "evaluate", "explain_pipeline", "load", "load_results", "__version__"]
+    "CLARITYExplainer", "ClassDirectionExplainer", "ClassifierOutputError", "CounterfactualExplainer", "CounterfactualStore",
+    "Counterfactuals", "DataRangeError", "DiffeomorphicExplainer", "Evaluation", "Frontier", "GradientExplainer",
+    "LeapExplainer", "Metric", "PLACEExplainer", "PipelineExplainer", "PrototypeExplainer", "REVISEExplainer", "StoreError",
+    "TargetError", "compare_frontier", "evaluate", "explain_pipeline", "load", "load_results", "__version__"]

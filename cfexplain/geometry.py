@@ -19,9 +19,9 @@ from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from cfexplain._arrays import read_samples, restore_samples, to_numpy
-from cfexplain._random import draw_seed
 from cfexplain.coordinates import Coordinates
+from cfexplain.foundation.arrays import read_samples, restore_samples, to_numpy
+from cfexplain.foundation.random import draw_seed
 
 __all__ = ["TangentSpace", "tangent_space"]
 

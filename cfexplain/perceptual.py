@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cfexplain._optional import optional_import
-from cfexplain._random import seeded_torch
+from cfexplain.foundation.optional import optional_import
+from cfexplain.foundation.random import seeded_torch
 
 __all__ = ["LPIPS", "FeatureDistance", "squeezenet_features"]
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cfexplain import _html, _words
-from cfexplain._frames import category_places, changes_of, frames_of
-from cfexplain._optional import optional_import
-from cfexplain._store import atomic_write, read_arrays, write_arrays
+from cfexplain.foundation.files import atomic_write, read_arrays, write_arrays
+from cfexplain.foundation.optional import optional_import
+from cfexplain.plotting import notebook, words
+from cfexplain.tables.frames import category_places, changes_of, frames_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -288,10 +288,10 @@ class Counterfactuals:
     # ---------------------------------------------------------------- words
     def summary(self) -> str:
         """What was found and what was not, in words; what to do about rows that failed."""
-        return _words.summary(self)
+        return words.summary(self)
 
     def __repr__(self) -> str:
-        return (f"<Counterfactuals: {_words.count_rows(len(self))} of shape {self.shape[1:]}, "
+        return (f"<Counterfactuals: {words.count_rows(len(self))} of shape {self.shape[1:]}, "
                 f"{int(self.valid.sum())} valid, {int(self.complete.sum())} meet every condition>")
 
     def _is_image(self) -> bool:
@@ -308,7 +308,7 @@ class Counterfactuals:
         return CounterfactualDisplay.from_explanation(self, n, ax=ax, figure=figure)
 
     def _repr_html_(self) -> str:
-        return _html.fragment(self, most=10)
+        return notebook.fragment(self, most=10)
 
     def to_html(self, path: str | os.PathLike, *, explainer: CounterfactualExplainer | None = None,
                 title: str = "Counterfactuals", max_rows: int = 1000, max_frames: int = 12, max_megabytes: float = 50.0,

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from cfexplain import PLACEExplainer
-from cfexplain.explainers._engine import make_engine
+from cfexplain.explainers.backends import make_engine
 
 pytestmark = pytest.mark.usefixtures("quietly")
 

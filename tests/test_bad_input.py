@@ -6,7 +6,7 @@ import scipy.sparse
 import torch
 
 from cfexplain import PLACEExplainer
-from cfexplain.exceptions import ClassifierOutputError, DataRangeError, NotFittedError, TargetError
+from cfexplain.foundation.exceptions import ClassifierOutputError, DataRangeError, NotFittedError, TargetError
 
 pytestmark = pytest.mark.usefixtures("quietly")
 

@@ -14,16 +14,16 @@ from cfexplain import (
     PrototypeExplainer,
     REVISEExplainer,
 )
-from cfexplain.exceptions import ClassifierOutputError
+from cfexplain.foundation.exceptions import ClassifierOutputError
 from cfexplain.search import SearchOptions, search_along
-from cfexplain.search._search import Evaluation
+from cfexplain.search.gradient import Evaluation
 
 pytestmark = pytest.mark.usefixtures("quietly")
 
 
 def point_of(explainer, x, target):
     """The start of a search, in float64 arithmetic's reach: the point and its rows."""
-    from cfexplain.explainers._run import Run
+    from cfexplain.explainers.run import Run
 
     run = Run(explainer, False)
     goal = explainer._goal(explainer._read(x), target)

@@ -25,11 +25,11 @@ from sklearn.svm import SVC, LinearSVC
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
 from torch import nn
 
-from cfexplain._arrays import Layout
-from cfexplain._frozen import frozen
 from cfexplain.classifiers import adapt_classifier
-from cfexplain.classifiers._outputs import log_scores
-from cfexplain.exceptions import ClassifierOutputError
+from cfexplain.classifiers.outputs import log_scores
+from cfexplain.foundation.arrays import Layout
+from cfexplain.foundation.borrowed import frozen
+from cfexplain.foundation.exceptions import ClassifierOutputError
 from cfexplain.nets.classifiers import ClassifierNet, cnn
 
 D = 4

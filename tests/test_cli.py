@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 
 from cfexplain import PLACEExplainer, load, load_results
 from cfexplain.cli import main
-from cfexplain.cli._models import load_classifier
-from cfexplain.cli._rows import read_rows
+from cfexplain.cli.models import load_classifier
+from cfexplain.cli.rows import read_rows
 
 CONFIG = """\
 [data]

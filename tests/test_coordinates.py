@@ -15,9 +15,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from skorch import NeuralNetRegressor
 from torch import nn
 
-from cfexplain._tiles import aligned
 from cfexplain.coordinates import VAE, Autoencoder, Coordinates, Identity, PretrainedCoordinates
-from cfexplain.exceptions import DataRangeError
+from cfexplain.foundation.exceptions import DataRangeError
+from cfexplain.foundation.tiles import aligned
 from cfexplain.nets.autoencoders import AutoencoderNet, unit_scale
 
 QUICK = {"training_budget": 0.02, "random_state": 0}

@@ -11,8 +11,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from cfexplain._random import seeded_torch
 from cfexplain.datasets import load_mall
+from cfexplain.foundation.random import seeded_torch
 from cfexplain.nets.counting import CountingUNet, counting_loss, head_locations, head_map, train_counter
 
 SIZE = (32, 32)

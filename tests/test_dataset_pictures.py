@@ -6,7 +6,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from cfexplain.datasets import load_celeba, load_chexpert, load_mall
-from cfexplain.datasets._files import resized, shorter_to
+from cfexplain.datasets.files import resized, shorter_to
 
 RNG = np.random.RandomState(0)
 

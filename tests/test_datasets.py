@@ -12,7 +12,7 @@ import pytest
 
 from cfexplain import datasets
 from cfexplain.datasets import get_data_home, load_mnist, load_pneumonia, small
-from cfexplain.datasets._files import fetch
+from cfexplain.datasets.files import fetch
 
 RNG = np.random.RandomState(0)
 DATA = os.environ.get("CFEXPLAIN_DATA", "")  # before the fixture below hides it

@@ -11,7 +11,7 @@ from sklearn.datasets import load_diabetes
 from cfexplain import DiffeomorphicExplainer, GradientExplainer
 from cfexplain.coordinates import Flow
 from cfexplain.explainers import decode_path
-from cfexplain.explainers._along import _some
+from cfexplain.explainers.path import _some
 
 pytestmark = pytest.mark.usefixtures("quietly")
 ON_DIGITS = ["image_explainer", "flow_image_explainer", "vae_image_explainer", "revise_image_explainer",

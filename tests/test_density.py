@@ -13,10 +13,10 @@ from scipy import stats
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from cfexplain._tiles import aligned
 from cfexplain.density import ClassFlow, ConditionalFlow
-from cfexplain.density._attributes import AttributeBase
-from cfexplain.exceptions import NotFittedError, TargetError
+from cfexplain.density.attributes import AttributeBase
+from cfexplain.foundation.exceptions import NotFittedError, TargetError
+from cfexplain.foundation.tiles import aligned
 
 QUICK = {"transforms": 4, "hidden_features": (16,), "training_budget": 0.05, "random_state": 0}
 

@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from cfexplain import Counterfactuals, DiffeomorphicExplainer, GradientExplainer
 from cfexplain.coordinates import Flow, Identity
-from cfexplain.exceptions import TargetError
+from cfexplain.foundation.exceptions import TargetError
 
 pytestmark = pytest.mark.usefixtures("quietly")
 

@@ -22,7 +22,9 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md",
 EXAMPLES = sorted((DOCS / "examples").glob("*.py"))
 FENCE = re.compile(r"^(`{3,}|~{3,})(\{?[\w-]*\}?)[^\n]*\n(.*?)^\1\s*$", re.MULTILINE | re.DOTALL)
 # what these modules list is how the package works; what users may rely on, `cfexplain` and `cfexplain.Counterfactuals` offer
-INTERNAL = ("cfexplain.cli", "cfexplain.ops", "cfexplain.report", "cfexplain.scale")
+INTERNAL = ("cfexplain.bridges.captum_rows", "cfexplain.bridges.saliency_", "cfexplain.cli", "cfexplain.foundation",
+            "cfexplain.nets", "cfexplain.ops", "cfexplain.persistence", "cfexplain.report", "cfexplain.scale",
+            "cfexplain.tables")
 
 
 def name_of(page):

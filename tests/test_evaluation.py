@@ -14,9 +14,9 @@ from sklearn.exceptions import NotFittedError
 from test_result import made, same
 
 from cfexplain import Evaluation, GradientExplainer, Metric, evaluate
-from cfexplain._bootstrap import Resampling
-from cfexplain._evaluation_words import verdicts
 from cfexplain.evaluation import BUILT_IN
+from cfexplain.evaluation.bootstrap import Resampling
+from cfexplain.evaluation.words import verdicts
 from cfexplain.plotting import EvaluationDisplay
 from cfexplain.plotting.evaluation import radius
 
@@ -98,7 +98,7 @@ def test_intervals_are_quantiles_of_means_of_drawn_rows():
 def test_blocks_of_draws_change_nothing(monkeypatch):
     values = np.random.default_rng(1).normal(size=(30, 2))
     whole = Resampling(30, 100, 0.9, 7).means(values)
-    monkeypatch.setattr("cfexplain._bootstrap._BLOCK", 200)
+    monkeypatch.setattr("cfexplain.evaluation.bootstrap._BLOCK", 200)
     np.testing.assert_allclose(Resampling(30, 100, 0.9, 7).means(values), whole)
 
 
@@ -366,7 +366,7 @@ def test_pictures_go_where_they_are_told(report):
 
 
 def test_imports_stay_light():
-    code = ("import sys, cfexplain.evaluation, cfexplain.frontier;"
+    code = ("import sys, cfexplain.evaluation, cfexplain.evaluation.frontier;"
             "print([m for m in ('matplotlib', 'torchvision', 'torchmetrics') if m in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

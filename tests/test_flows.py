@@ -18,14 +18,14 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 from torch.nn.functional import pixel_unshuffle
 
-from cfexplain._tiles import aligned
-from cfexplain._training import train_network
-from cfexplain._training_callbacks import ClipGradients
 from cfexplain.coordinates import Flow
 from cfexplain.coordinates.clip import CLIP_MODES, clipped
 from cfexplain.density import Prior
+from cfexplain.foundation.tiles import aligned
 from cfexplain.nets.flow_nets import ImageFlowNet, VectorFlowNet
 from cfexplain.nets.image_flows import Couple, LogitPixels, MultiScale, Step
+from cfexplain.nets.training import train_network
+from cfexplain.nets.training_callbacks import ClipGradients
 
 MIXINGS = {"glow": "conv", "realnvp": "masks"}
 
@@ -655,7 +655,7 @@ def test_an_interrupted_flow_goes_on(tmp_path, X):
 
 
 def test_the_held_learning_rate_rises_stays_and_falls():
-    from cfexplain._training import _schedule
+    from cfexplain.nets.training import _schedule
 
     rates = _schedule("hold", 1.0, 1000).simulate(1000, 1.0)
     np.testing.assert_allclose(rates[:3], [1 / 200, 2 / 200, 3 / 200])

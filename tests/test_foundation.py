@@ -15,17 +15,17 @@ from sklearn.base import BaseEstimator
 from sklearn.datasets import make_blobs
 from torch import nn
 
-from cfexplain._arrays import Layout, read_samples, restore_samples, to_numpy
-from cfexplain._columns import ColumnRules
-from cfexplain._random import draw_seed, seeded_torch
-from cfexplain._tiles import TILE, aligned, in_tiles
-from cfexplain._training import train_network
 from cfexplain.classifiers.latent import LatentEnsemble, train_latent_ensemble
 from cfexplain.cli import main, run_demo
 from cfexplain.datasets import load_mnist, load_smiles
-from cfexplain.exceptions import DataRangeError, TargetError
-from cfexplain.explainers._running import SMALLEST_TILE, infer_device, one_thread, progress_bar, with_smaller_tiles
-from cfexplain.explainers._targets import label_indices, resolve_target
+from cfexplain.explainers.running import SMALLEST_TILE, infer_device, one_thread, progress_bar, with_smaller_tiles
+from cfexplain.foundation.arrays import Layout, read_samples, restore_samples, to_numpy
+from cfexplain.foundation.exceptions import DataRangeError, TargetError
+from cfexplain.foundation.labels import label_indices, resolve_target
+from cfexplain.foundation.random import draw_seed, seeded_torch
+from cfexplain.foundation.tiles import TILE, aligned, in_tiles
+from cfexplain.nets.training import train_network
+from cfexplain.tables.rules import ColumnRules
 
 
 def global_state():

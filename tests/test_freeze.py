@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from cfexplain._tiles import in_tiles
-from cfexplain.search import freeze_for_search
+from cfexplain.foundation.tiles import in_tiles
+from cfexplain.ops.freezing import freeze_for_search
 
 
 @pytest.mark.parametrize(("name", "channels_last"), [

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
 from cfexplain.classifiers.features import PenultimateFeatures
-from cfexplain.search import freeze_for_search
+from cfexplain.ops.freezing import freeze_for_search
 
 
 class Twice(nn.Module):

@@ -9,7 +9,7 @@ from sklearn.exceptions import NotFittedError
 from test_result import same
 
 from cfexplain import DiffeomorphicExplainer, Metric, PLACEExplainer, compare_frontier
-from cfexplain.frontier import pareto_optimal
+from cfexplain.evaluation.frontier import pareto_optimal
 
 plt = pytest.importorskip("matplotlib.pyplot")
 

@@ -15,7 +15,7 @@ from skorch import NeuralNetRegressor
 from torch import nn
 
 from cfexplain.coordinates import GAN, Coordinates, GeneratorCoordinates, Inversion, invert
-from cfexplain.exceptions import DataRangeError
+from cfexplain.foundation.exceptions import DataRangeError
 from cfexplain.nets.gan import Discriminator, GANNet, refresh_statistics
 from cfexplain.nets.resize import Resize
 

@@ -22,9 +22,9 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from cfexplain import DiffeomorphicExplainer, GradientExplainer, PLACEExplainer, metrics
-from cfexplain._random import seeded_torch
 from cfexplain.datasets import load_smiles
-from cfexplain.exceptions import DataRangeError, NotFittedError, TargetError
+from cfexplain.foundation.exceptions import DataRangeError, NotFittedError, TargetError
+from cfexplain.foundation.random import seeded_torch
 from cfexplain.metrics import (
     confidence_gain,
     density_percentile_of,

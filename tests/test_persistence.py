@@ -28,9 +28,9 @@ from cfexplain import (
     PLACEExplainer,
     REVISEExplainer,
 )
-from cfexplain._store import read_arrays
 from cfexplain.coordinates import GAN, VAE, Autoencoder, Flow, GeneratorCoordinates, Inversion, PretrainedCoordinates
 from cfexplain.density import ConditionalFlow
+from cfexplain.foundation.files import read_arrays
 from cfexplain.perceptual import FeatureDistance
 
 pytestmark = pytest.mark.usefixtures("quietly")
@@ -208,7 +208,7 @@ def test_generators_of_images_come_back_by_themselves(name, digits, tmp_path):
 
 def test_names_of_columns_containers_and_routing_come_back(tmp_path):
     X, y = load_iris(return_X_y=True, as_frame=True)
-    with cfexplain.explainers._base.sklearn.config_context(enable_metadata_routing=True):
+    with cfexplain.explainers.base.sklearn.config_context(enable_metadata_routing=True):
         explainer = PLACEExplainer(immutable=["sepal width (cm)"], **SMALL, **TINY).fit(X, y)
         explainer.set_output(transform="pandas").set_transform_request(target=True)
         explainer.save(tmp_path / "explainer")

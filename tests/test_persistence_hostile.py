@@ -16,10 +16,10 @@ from test_result import Bomb, with_header
 
 import cfexplain
 from cfexplain import CounterfactualExplainer, PLACEExplainer
-from cfexplain._store import _digest, read_arrays, read_kind, write_arrays
 from cfexplain.coordinates import VAE, Flow
 from cfexplain.density import ConditionalFlow
 from cfexplain.explainers import DiffeomorphicExplainer
+from cfexplain.foundation.files import _digest, read_arrays, read_kind, write_arrays
 
 pytestmark = pytest.mark.usefixtures("quietly")
 

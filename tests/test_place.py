@@ -10,7 +10,7 @@ from sklearn.svm import LinearSVC
 
 from cfexplain import PLACEExplainer
 from cfexplain.datasets import load_mnist
-from cfexplain.explainers._run import Run
+from cfexplain.explainers.run import Run
 from cfexplain.objective import DecisionHinge, LogOddsHinge, Objective, PerceptualDistance, Point, TypicalInk, greyness
 
 pytestmark = pytest.mark.usefixtures("quietly")

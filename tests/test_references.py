@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cfexplain import PLACEExplainer, objective
-from cfexplain._tiles import in_tiles
+from cfexplain.foundation.tiles import in_tiles
 from cfexplain.objective import Objective, PerceptualDistance, Point
 from cfexplain.perceptual import LPIPS, FeatureDistance
 

@@ -22,10 +22,10 @@ from sklearn.preprocessing import StandardScaler
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
-from cfexplain._arrays import Layout
 from cfexplain.classifiers import adapt_regressor
-from cfexplain.exceptions import ClassifierOutputError, TargetError
-from cfexplain.explainers._tasks import Classification, Regression, make_task, read_values
+from cfexplain.explainers.task import Classification, Regression, make_task, read_values
+from cfexplain.foundation.arrays import Layout
+from cfexplain.foundation.exceptions import ClassifierOutputError, TargetError
 
 D = 4
 RNG = np.random.default_rng(0)

@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 from test_result import LAYOUTS, made
 
-from cfexplain._words import summary
 from cfexplain.explainers import decode_path
 from cfexplain.plotting.counterfactual import as_pictures
+from cfexplain.plotting.words import summary
 from cfexplain.report import render_report
-from cfexplain.report._images import png_address, signed_picture, where_in_words
+from cfexplain.report.images import png_address, signed_picture, where_in_words
 from cfexplain.result import STATUSES
 
 EVIL = "<script>window.hacked = 1</script>\"'><img src=x onerror=window.hacked=2>&amp;</td>"

@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cfexplain import PLACEExplainer, _store
-from cfexplain._store import atomic_write, read_arrays, write_arrays
+from cfexplain import PLACEExplainer
+from cfexplain.foundation import files
+from cfexplain.foundation.files import atomic_write, read_arrays, write_arrays
 from cfexplain.result import STATUSES, Counterfactuals
 
 LAYOUTS = {"table": ((5,), (5,)), "grey": ((4, 6), (1, 4, 6)), "colour": ((3, 4, 6), (3, 4, 6)),
@@ -214,7 +215,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch, broken, e
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(_store.os, broken, fail)
+    monkeypatch.setattr(files.os, broken, fail)
     for write, place in ((made(3, seed=5).save, path), (made(3, seed=5).to_html, page)):
         with pytest.raises(type(error)):
             write(place)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cfexplain.objective import log_odds, row_norm
+from cfexplain.foundation.numbers import log_odds, row_norm
 from cfexplain.search import Evaluation, SearchOptions, search
 
 

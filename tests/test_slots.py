@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cfexplain.objective import row_norm
+from cfexplain.foundation.numbers import row_norm
 from cfexplain.search import Evaluation, SearchOptions, search
-from cfexplain.search._slots import search_in_slots
+from cfexplain.search.slots import search_in_slots
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cfexplain._few_rows import FewRows
-from cfexplain._tiles import TileSizes, aligned, in_tiles
-from cfexplain.explainers._run import Run
+from cfexplain.explainers.run import Run
+from cfexplain.foundation.partial_tiles import FewRows
+from cfexplain.foundation.tiles import TileSizes, aligned, in_tiles
 from cfexplain.search import Evaluation, SearchOptions, search
 
 torch.manual_seed(0)

@@ -27,9 +27,9 @@ from torch import nn
 
 from benchmarks._common import CACHE, RESULTS, store, trained
 from cfexplain import Counterfactuals, DiffeomorphicExplainer, GradientExplainer
-from cfexplain._random import seeded_torch
 from cfexplain.coordinates import Flow
 from cfexplain.datasets import helix_distance, make_helix
+from cfexplain.foundation.random import seeded_torch
 from cfexplain.geometry import TangentSpace, tangent_space
 
 PAPER = {"X": 2.34, "Z": 0.01}

@@ -24,11 +24,11 @@ from benchmarks.diffeomorphic.networks import QUICK_ROWS, flow
 from benchmarks.measures import Judges, digit_judge, face_judge
 from benchmarks.place_faces import moved, smile_split, train_smile_net
 from cfexplain import DiffeomorphicExplainer, GradientExplainer
-from cfexplain._training import train_network
-from cfexplain.classifiers._training import train_classifier
+from cfexplain.classifiers.training import train_classifier
 from cfexplain.coordinates import GAN, VAE, Autoencoder, Coordinates, Flow, Inversion
 from cfexplain.datasets import load_mnist, load_pneumonia
 from cfexplain.metrics import class_autoencoders, distance_to_class, im1, neighbour_share, sharpness_ratio
+from cfexplain.nets.training import train_network
 
 # Learning rates and steps of the authors' README; in Z at most 500 steps here, which is 50 times the median
 PUBLISHED = {"mnist": dict(x=5e-4, z=5e-2, steps=2000), "faces": dict(x=7e-4, z=5e-3, steps=1000),

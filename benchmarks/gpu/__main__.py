@@ -26,7 +26,7 @@ from sklearn.datasets import make_classification
 from benchmarks._common import CACHE, HERE, store
 from benchmarks.speed.loops import one_image_loop
 from cfexplain import PLACEExplainer
-from cfexplain.explainers._run import Run
+from cfexplain.explainers.run import Run
 from cfexplain.ops.coupling_flow import differentiable, pack
 from cfexplain.search import SearchOptions
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from cfexplain.explainers._base import CounterfactualExplainer
-from cfexplain.explainers._run import Run
+from cfexplain.explainers.base import CounterfactualExplainer
+from cfexplain.explainers.run import Run
 from cfexplain.ops.search_step.reference import UPDATES
 
 __all__ = ["flops_of_a_step", "one_image_loop", "sgemm_peak", "whole_batch_loop"]

@@ -24,7 +24,7 @@ from benchmarks.speed.loops import flops_of_a_step, prepared, sgemm_peak
 from cfexplain import PLACEExplainer
 from cfexplain.coordinates import VAE
 from cfexplain.datasets import load_mnist
-from cfexplain.search._search import evaluate_tile
+from cfexplain.search.gradient import evaluate_tile
 
 __all__ = ["against_latent", "against_rows", "against_side"]
 

@@ -17,11 +17,11 @@ from captum.log import log_usage
 from captum.robust import Perturbation
 from torch import Tensor
 
-from cfexplain._tiles import in_tiles
-from cfexplain.bridges._captum_rows import Forward, Rows
+from cfexplain.bridges.captum_rows import Forward, Rows
 from cfexplain.bridges.saliency import SaliencyComparison, compare_saliency
 from cfexplain.explainers import CounterfactualExplainer, decode_path
-from cfexplain.explainers._targets import label_indices
+from cfexplain.foundation.labels import label_indices
+from cfexplain.foundation.tiles import in_tiles
 from cfexplain.result import Counterfactuals
 
 __all__ = ["CounterfactualAttribution", "CounterfactualPathGradients", "CounterfactualPerturbation", "SaliencyComparison",

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from cfexplain._bootstrap import PairedDifference, Resampling, Statistic, paired, statistic
-from cfexplain._optional import optional_import
-from cfexplain._random import draw_seed
-from cfexplain.bridges import _saliency_words
-from cfexplain.bridges._saliency_maps import EXPLAINS, draw_maps, given_maps, read_methods, score_of
-from cfexplain.bridges._saliency_measures import Judge
+from cfexplain.bridges import saliency_words
+from cfexplain.bridges.saliency_maps import EXPLAINS, draw_maps, given_maps, read_methods, score_of
+from cfexplain.bridges.saliency_measures import Judge
 from cfexplain.classifiers import adapt_classifier
-from cfexplain.explainers._running import infer_device
-from cfexplain.explainers._targets import label_indices
+from cfexplain.evaluation.bootstrap import PairedDifference, Resampling, Statistic, paired, statistic
+from cfexplain.explainers.running import infer_device
+from cfexplain.foundation.labels import label_indices
+from cfexplain.foundation.optional import optional_import
+from cfexplain.foundation.random import draw_seed
 from cfexplain.plotting.counterfactual import layout_of
 from cfexplain.result import Counterfactuals
 
@@ -275,11 +275,11 @@ class SaliencyComparison:
 
     def to_markdown(self) -> str:
         """A line a method, a column a metric: mean [interval]; what failed or is missing, below."""
-        return _saliency_words.markdown(self)
+        return saliency_words.markdown(self)
 
     def summary(self) -> str:
         """What was found, and what failed, in words."""
-        return _saliency_words.summary(self)
+        return saliency_words.summary(self)
 
     def plot(self, kind: str = "maps", n: int = 6, *, figure: Any = None) -> SaliencyDisplay:
         """Draw maps of the first `n` rows, or with ``kind="flips"`` how many decisions flip; see `SaliencyDisplay`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cfexplain.classifiers._adapter import ClassifierAdapter, adapt_classifier
+from cfexplain.classifiers.adapter import ClassifierAdapter, adapt_classifier
 from cfexplain.classifiers.regressor import RegressorAdapter, adapt_regressor
 
 __all__ = ["ClassifierAdapter", "RegressorAdapter", "adapt_classifier", "adapt_regressor"]

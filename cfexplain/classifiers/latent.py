@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cfexplain._random import seeded_torch
-from cfexplain._training import Rows, train_network
+from cfexplain.foundation.random import seeded_torch
+from cfexplain.nets.training import Rows, train_network
 
 __all__ = ["LatentEnsemble", "train_latent_ensemble"]
 

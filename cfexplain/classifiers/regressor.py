@@ -14,14 +14,14 @@ from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNet
 from torch import Tensor, nn
 
-from cfexplain._arrays import Layout
-from cfexplain._frozen import frozen
-from cfexplain._random import seeded_torch
-from cfexplain._training import Rows, train_network
-from cfexplain.classifiers._outputs import ModuleScores, check_finite, read_module, tiled
-from cfexplain.classifiers._surrogate import BlackBox, rows_between
-from cfexplain.exceptions import ClassifierOutputError, NotFittedError
+from cfexplain.classifiers.outputs import ModuleScores, check_finite, read_module, tiled
+from cfexplain.classifiers.surrogate import BlackBox, rows_between
+from cfexplain.foundation.arrays import Layout
+from cfexplain.foundation.borrowed import frozen
+from cfexplain.foundation.exceptions import ClassifierOutputError, NotFittedError
+from cfexplain.foundation.random import seeded_torch
 from cfexplain.nets.classifiers import ClassifierNet
+from cfexplain.nets.training import Rows, train_network
 
 __all__ = ["RegressorAdapter", "adapt_regressor"]
 
@@ -108,7 +108,7 @@ def adapt_regressor(
     Examples
     --------
     >>> import numpy as np, torch
-    >>> from cfexplain._arrays import Layout
+    >>> from cfexplain.foundation.arrays import Layout
     >>> X = np.array([[-3.0], [3.0]])
     >>> adapter = adapt_regressor(torch.nn.Linear(1, 1).double(), X, X[:, 0], layout=Layout((1,), (1,)))
     >>> adapter.predict(X).shape, adapter.is_surrogate

@@ -1,13 +1,13 @@
 """Coordinates to search in: scikit-learn transformers X <-> Z with a differentiable torch side."""
 
-from cfexplain.coordinates._base import Coordinates
 from cfexplain.coordinates.autoencoder import Autoencoder
+from cfexplain.coordinates.base import Coordinates
 from cfexplain.coordinates.flow import Flow
 from cfexplain.coordinates.gan import GAN
 from cfexplain.coordinates.generator import GeneratorCoordinates
 from cfexplain.coordinates.identity import Identity
 from cfexplain.coordinates.inversion import Inversion, invert
-from cfexplain.coordinates.user import PretrainedCoordinates
+from cfexplain.coordinates.pretrained import PretrainedCoordinates
 from cfexplain.coordinates.vae import VAE
 
 __all__ = [

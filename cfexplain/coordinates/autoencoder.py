@@ -8,9 +8,9 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from cfexplain._training import Rows
-from cfexplain.coordinates._base import TrainedCoordinates
+from cfexplain.coordinates.base import TrainedCoordinates
 from cfexplain.nets.autoencoders import AutoencoderNet
+from cfexplain.nets.training import Rows
 
 __all__ = ["Autoencoder"]
 

@@ -12,12 +12,12 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 from torch.backends import mkldnn
 
-from cfexplain._arrays import read_samples, restore_samples
-from cfexplain._random import draw_seed, seeded_torch
-from cfexplain._training import Rows, train_network
-from cfexplain.coordinates._base import Coordinates
+from cfexplain.coordinates.base import Coordinates
+from cfexplain.foundation.arrays import read_samples, restore_samples
+from cfexplain.foundation.random import draw_seed, seeded_torch
 from cfexplain.nets.flow_nets import FlowNet, ImageFlowNet, VectorFlowNet
 from cfexplain.nets.image_flows import levels_that_divide
+from cfexplain.nets.training import Rows, train_network
 
 __all__ = ["SIZES", "Flow"]
 

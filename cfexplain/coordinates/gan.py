@@ -14,13 +14,13 @@ from skorch import NeuralNet
 from skorch.callbacks import PassthroughScoring
 from torch import Tensor, nn
 
-from cfexplain._random import draw_seed, seeded_torch
-from cfexplain._training import Rows, train_network
-from cfexplain._training_callbacks import Bar
-from cfexplain.coordinates._base import Coordinates
+from cfexplain.coordinates.base import Coordinates
 from cfexplain.coordinates.generator import inversion_errors
 from cfexplain.coordinates.inversion import Inversion, Inverter
+from cfexplain.foundation.random import draw_seed, seeded_torch
 from cfexplain.nets.gan import Discriminator, GANNet, refresh_statistics
+from cfexplain.nets.training import Rows, train_network
+from cfexplain.nets.training_callbacks import Bar
 
 __all__ = ["GAN"]
 

@@ -15,11 +15,11 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
-from cfexplain._frozen import frozen
-from cfexplain._random import draw_seed, seeded_torch
-from cfexplain.coordinates._base import Coordinates
+from cfexplain.coordinates.base import Coordinates
 from cfexplain.coordinates.inversion import Inversion, Inverter
-from cfexplain.coordinates.user import _as_module, _moved, _read_latents, _read_sample
+from cfexplain.coordinates.pretrained import _as_module, _moved, _read_latents, _read_sample
+from cfexplain.foundation.borrowed import frozen
+from cfexplain.foundation.random import draw_seed, seeded_torch
 
 __all__ = ["GeneratorCoordinates"]
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from cfexplain.coordinates._base import Coordinates
+from cfexplain.coordinates.base import Coordinates
 
 __all__ = ["Identity"]
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from cfexplain._frozen import frozen
-from cfexplain._tiles import TILE, in_tiles
+from cfexplain.foundation.borrowed import frozen
+from cfexplain.foundation.tiles import TILE, in_tiles
 from cfexplain.ops.search_step.reference import adam
 
 __all__ = ["Inversion", "Inverter", "invert"]

@@ -5,9 +5,9 @@ A loader looks at its ``path`` argument; without one at ``$CFEXPLAIN_DATA``, the
 what comes is checked against the published checksum and written into ``data_home``.
 """
 
-from cfexplain.datasets._files import get_data_home
 from cfexplain.datasets.celeba import load_celeba
 from cfexplain.datasets.chexpert import load_chexpert
+from cfexplain.datasets.files import get_data_home
 from cfexplain.datasets.helix import helix_distance, make_helix
 from cfexplain.datasets.mall import load_mall
 from cfexplain.datasets.small import load_digits_images, load_mnist, load_pneumonia, load_smiles

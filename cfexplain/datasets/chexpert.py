@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cfexplain.datasets._files import find, folder_with, read_pictures
+from cfexplain.datasets.files import find, folder_with, read_pictures
 
 __all__ = ["load_chexpert"]
 

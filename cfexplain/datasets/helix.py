@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 
-from cfexplain._arrays import to_numpy
-from cfexplain._random import draw_seed
+from cfexplain.foundation.arrays import to_numpy
+from cfexplain.foundation.random import draw_seed
 
 __all__ = ["helix_distance", "make_helix"]
 

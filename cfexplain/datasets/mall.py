@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cfexplain._optional import optional_import
-from cfexplain.datasets._files import file_named, find, folder_with, read_npz, shorter_to
+from cfexplain.datasets.files import file_named, find, folder_with, read_npz, shorter_to
+from cfexplain.foundation.optional import optional_import
 
 __all__ = ["load_mall"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cfexplain.datasets._files import fetch, file_named, find, get_data_home, read_idx, read_npz
+from cfexplain.datasets.files import fetch, file_named, find, get_data_home, read_idx, read_npz
 
 __all__ = ["load_digits_images", "load_mnist", "load_pneumonia", "load_smiles"]
 

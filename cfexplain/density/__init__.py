@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cfexplain.density._base import ClassDensity
-from cfexplain.density._class_flow import ClassFlow
+from cfexplain.density.base import ClassDensity
+from cfexplain.density.class_flow import ClassFlow
 from cfexplain.density.conditional_flow import ConditionalFlow
 from cfexplain.density.prior import Prior
 

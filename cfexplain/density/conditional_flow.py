@@ -17,13 +17,13 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
 from torch import Tensor, nn
 
-from cfexplain._random import draw_seed, seeded_torch
-from cfexplain._tiles import in_tiles
-from cfexplain._training import Rows, train_network
-from cfexplain.density._attributes import AttributeBase
-from cfexplain.density._base import ClassDensity, or_impossible
-from cfexplain.density._class_flow import ClassFlow, check_sizes, start_at_identity
-from cfexplain.density._gradient import FrozenDensity, freeze
+from cfexplain.density.attributes import AttributeBase
+from cfexplain.density.base import ClassDensity, or_impossible
+from cfexplain.density.class_flow import ClassFlow, check_sizes, start_at_identity
+from cfexplain.density.frozen import FrozenDensity, freeze
+from cfexplain.foundation.random import draw_seed, seeded_torch
+from cfexplain.foundation.tiles import in_tiles
+from cfexplain.nets.training import Rows, train_network
 
 __all__ = ["ConditionalFlow"]
 
@@ -50,7 +50,7 @@ class ConditionalFlow(DensityMixin, ClassDensity):
     base : {"gaussian", "attributes"}, default="gaussian"
         "gaussian": the class is the flow's context. "attributes": as PluGeN, which PLACE builds on, an unconditional
         flow to a base that holds the class in its first dimension(s), see
-        :class:`~cfexplain.density._attributes.AttributeBase`.
+        :class:`~cfexplain.density.attributes.AttributeBase`.
     attribute_scale : float, default=0.7
         Standard deviation of the attribute dimensions (PluGeN's value).
     batch_size : int, default=512

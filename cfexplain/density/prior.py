@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from cfexplain.coordinates import Coordinates
-from cfexplain.density._base import ClassDensity, or_impossible
+from cfexplain.density.base import ClassDensity, or_impossible
 
 __all__ = ["Prior"]
 

@@ -1,12 +1,12 @@
 """One paper, one thin class."""
 
-from cfexplain.explainers._along import DecodedPath, decode_path
-from cfexplain.explainers._base import CounterfactualExplainer
+from cfexplain.explainers.base import CounterfactualExplainer
 from cfexplain.explainers.clarity import CLARITYExplainer
 from cfexplain.explainers.class_direction import ClassDirectionExplainer
 from cfexplain.explainers.diffeomorphic import DiffeomorphicExplainer
 from cfexplain.explainers.gradient import GradientExplainer
 from cfexplain.explainers.leap import LeapExplainer
+from cfexplain.explainers.path import DecodedPath, decode_path
 from cfexplain.explainers.place import PLACEExplainer
 from cfexplain.explainers.prototype import PrototypeExplainer
 from cfexplain.explainers.revise import REVISEExplainer

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cfexplain.explainers._base import CounterfactualExplainer
-from cfexplain.objective import LatentDistance, Point, Term, log_odds, log_odds_of
+from cfexplain.explainers.base import CounterfactualExplainer
+from cfexplain.foundation.numbers import log_odds, log_odds_of
+from cfexplain.objective.point import Point
+from cfexplain.objective.terms import LatentDistance, Term
 
 __all__ = ["CLARITYExplainer"]
 

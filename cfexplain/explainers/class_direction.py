@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from cfexplain.density import ClassDensity, Prior
-from cfexplain.explainers._along import AlongPath
+from cfexplain.explainers.path import AlongPath
 
 __all__ = ["ClassDirectionExplainer"]
 

@@ -14,16 +14,16 @@ from torch import Tensor
 
 from cfexplain.coordinates import Flow
 from cfexplain.density import ClassDensity, Prior
-from cfexplain.explainers._base import CounterfactualExplainer
-from cfexplain.explainers._run import Run
-from cfexplain.explainers._tasks import Goal
-from cfexplain.objective import (
+from cfexplain.explainers.base import CounterfactualExplainer
+from cfexplain.explainers.run import Run
+from cfexplain.explainers.task import Goal
+from cfexplain.foundation.numbers import log_odds_of
+from cfexplain.objective.terms import (
     TargetLogProbability,
     TargetProbability,
     TargetValue,
     Term,
     TypicalDensity,
-    log_odds_of,
 )
 from cfexplain.result import Counterfactuals
 

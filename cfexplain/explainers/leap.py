@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cfexplain.explainers._along import AlongPath
+from cfexplain.explainers.path import AlongPath
 
 __all__ = ["LeapExplainer"]
 

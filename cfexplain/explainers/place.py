@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from cfexplain.density import ConditionalFlow
-from cfexplain.explainers._base import CounterfactualExplainer
-from cfexplain.objective import (
+from cfexplain.explainers.base import CounterfactualExplainer
+from cfexplain.objective.terms import (
     DecisionHinge,
     LatentDistance,
     LogDensity,

@@ -10,10 +10,11 @@ import numpy as np
 from torch import Tensor
 
 from cfexplain.density import ClassDensity, Prior
-from cfexplain.explainers._base import CounterfactualExplainer
-from cfexplain.explainers._parts import make_coordinates
-from cfexplain.explainers._tasks import Goal
-from cfexplain.objective import InputDistance, LogOddsHinge, Point, Term
+from cfexplain.explainers.base import CounterfactualExplainer
+from cfexplain.explainers.parts import make_coordinates
+from cfexplain.explainers.task import Goal
+from cfexplain.objective.point import Point
+from cfexplain.objective.terms import InputDistance, LogOddsHinge, Term
 
 __all__ = ["PrototypeExplainer"]
 

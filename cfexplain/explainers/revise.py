@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cfexplain.explainers._base import CounterfactualExplainer
-from cfexplain.objective import CrossEntropy, InputDistance, Term
+from cfexplain.explainers.base import CounterfactualExplainer
+from cfexplain.objective.terms import CrossEntropy, InputDistance, Term
 
 __all__ = ["REVISEExplainer"]
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from cfexplain._arrays import to_numpy
-from cfexplain.metrics._checks import as_labels, as_rows, run_module
+from cfexplain.foundation.arrays import to_numpy
+from cfexplain.metrics.checks import as_labels, as_rows, run_module
 
 __all__ = ["confidence_gain", "oracle_agreement", "validity"]
 

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from cfexplain.metrics._checks import as_labels, as_rows
+from cfexplain.metrics.checks import as_labels, as_rows
 
 __all__ = ["density_percentile_of", "log_density_of"]
 

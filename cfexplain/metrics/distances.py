@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from cfexplain._arrays import to_numpy
-from cfexplain.metrics._checks import as_pair
+from cfexplain.foundation.arrays import to_numpy
+from cfexplain.metrics.checks import as_pair
 
 __all__ = ["lp_distance", "region_locality", "sparsity"]
 

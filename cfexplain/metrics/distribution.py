@@ -10,10 +10,10 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from cfexplain._optional import optional_import
-from cfexplain._random import draw_seed, seeded_torch
-from cfexplain._tiles import in_tiles
-from cfexplain.metrics._checks import Features, as_features, as_images, as_rows, check_count
+from cfexplain.foundation.optional import optional_import
+from cfexplain.foundation.random import draw_seed, seeded_torch
+from cfexplain.foundation.tiles import in_tiles
+from cfexplain.metrics.checks import Features, as_features, as_images, as_rows, check_count
 
 __all__ = ["fid", "kid"]
 

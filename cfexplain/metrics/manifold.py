@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike
 from sklearn.base import clone
 from torch import Tensor
 
-from cfexplain._arrays import to_numpy
 from cfexplain.coordinates import Autoencoder, Coordinates
-from cfexplain.metrics._checks import as_labels, as_rows
+from cfexplain.foundation.arrays import to_numpy
+from cfexplain.metrics.checks import as_labels, as_rows
 
 __all__ = ["class_autoencoders", "im1", "im2"]
 

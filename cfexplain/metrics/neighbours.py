@@ -10,7 +10,7 @@ from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from cfexplain.metrics._checks import as_labels, as_rows
+from cfexplain.metrics.checks import as_labels, as_rows
 
 __all__ = ["distance_to_class", "neighbour_share"]
 

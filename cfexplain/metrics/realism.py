@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from scipy import ndimage
 from torch import Tensor
 
-from cfexplain.metrics._checks import Features, as_features, as_images, as_labels, as_pair, as_rows, check_count
+from cfexplain.metrics.checks import Features, as_features, as_images, as_labels, as_pair, as_rows, check_count
 
 __all__ = [
     "identity_distance", "neighbour_distance", "rank_among", "realism_percentile", "sharpness", "sharpness_ratio",

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from cfexplain._optional import optional_import
-from cfexplain._tiles import in_tiles
-from cfexplain.metrics._checks import as_images, as_pair, as_rows
+from cfexplain.foundation.optional import optional_import
+from cfexplain.foundation.tiles import in_tiles
+from cfexplain.metrics.checks import as_images, as_pair, as_rows
 from cfexplain.perceptual import LPIPS
 
 __all__ = ["lpips", "ssim"]

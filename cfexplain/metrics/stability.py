@@ -9,9 +9,9 @@ from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from cfexplain._arrays import to_numpy
-from cfexplain._random import draw_seed
-from cfexplain.metrics._checks import as_labels, as_rows, check_count
+from cfexplain.foundation.arrays import to_numpy
+from cfexplain.foundation.random import draw_seed
+from cfexplain.metrics.checks import as_labels, as_rows, check_count
 
 __all__ = ["stability"]
 

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
-from cfexplain._arrays import to_numpy
-from cfexplain._random import draw_seed
-from cfexplain._training import Rows, train_network
+from cfexplain.foundation.arrays import to_numpy
+from cfexplain.foundation.random import draw_seed
+from cfexplain.nets.training import Rows, train_network
 
 __all__ = ["CountingUNet", "counting_loss", "head_locations", "head_map", "train_counter"]
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cfexplain._arrays import Layout
-from cfexplain._frames import category_places, cell_in_words
-from cfexplain._optional import optional_import
-from cfexplain._words import is_regression
+from cfexplain.foundation.arrays import Layout
+from cfexplain.foundation.optional import optional_import
+from cfexplain.plotting.words import is_regression
+from cfexplain.tables.frames import category_places, cell_in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from cfexplain._words import is_regression
 from cfexplain.plotting.counterfactual import BLUE, GREY, VERMILLION, _place, _short, _title
 from cfexplain.plotting.path import _classes
+from cfexplain.plotting.words import is_regression
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cfexplain._evaluation_words import number
-from cfexplain._optional import optional_import
+from cfexplain.evaluation.words import number
+from cfexplain.foundation.optional import optional_import
 from cfexplain.plotting.counterfactual import BLUE, GREY, VERMILLION, _place, _short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-    from cfexplain.evaluation import Evaluation
-    from cfexplain.frontier import Frontier
+    from cfexplain.evaluation.evaluation import Evaluation
+    from cfexplain.evaluation.frontier import Frontier
 
 __all__ = ["PALETTE", "EvaluationDisplay", "FrontierDisplay"]
 

@@ -9,12 +9,12 @@ from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.utils.validation import check_is_fitted
 
-from cfexplain._arrays import to_numpy
-from cfexplain._optional import optional_import
-from cfexplain._words import is_regression
+from cfexplain.foundation.arrays import to_numpy
+from cfexplain.foundation.optional import optional_import
 from cfexplain.plotting.counterfactual import GREY, VERMILLION, _place, _short, as_pictures
 from cfexplain.plotting.evaluation import MARKERS, PALETTE
 from cfexplain.plotting.path import _bisections
+from cfexplain.plotting.words import is_regression
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cfexplain._optional import optional_import
-from cfexplain._words import is_regression
+from cfexplain.foundation.optional import optional_import
 from cfexplain.plotting.counterfactual import (
     BLUE,
     GREY,
@@ -21,6 +20,7 @@ from cfexplain.plotting.counterfactual import (
     layout_of,
 )
 from cfexplain.plotting.evaluation import MARKERS, PALETTE
+from cfexplain.plotting.words import is_regression
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -188,7 +188,7 @@ def _begins_at(row: Counterfactuals, path: DecodedPath) -> bool:
 
 def _classes(explainer: CounterfactualExplainer, labels: np.ndarray) -> np.ndarray:
     """Indices of labels for the density; a regressor has one group."""
-    from cfexplain.explainers._targets import label_indices
+    from cfexplain.foundation.labels import label_indices
 
     if hasattr(explainer, "classes_"):
         return label_indices(labels, explainer.classes_)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cfexplain._optional import optional_import
+from cfexplain.foundation.optional import optional_import
 from cfexplain.plotting.counterfactual import (
     BLUE,
     GREY,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from cfexplain._words import count_rows, is_regression
 from cfexplain.plotting.counterfactual import layout_of
-from cfexplain.report._page import label_places, page, piece
-from cfexplain.report._paths import decoded_paths, path_section
-from cfexplain.report._rows import (
+from cfexplain.plotting.words import count_rows, is_regression
+from cfexplain.report.page import label_places, page, piece
+from cfexplain.report.paths import decoded_paths, path_section
+from cfexplain.report.rows import (
     blocks,
     changed_columns,
     largest_difference,

@@ -4,9 +4,9 @@
 be resumed, and `load_results` reads such a folder. Dask collections go through `CounterfactualExplainer.transform`.
 """
 
-from cfexplain.scale._dask import transform_dask
-from cfexplain.scale._mixin import ScaleMixin
-from cfexplain.scale._rows import is_dask
+from cfexplain.scale.blocks import is_dask
+from cfexplain.scale.dask import transform_dask
+from cfexplain.scale.mixin import ScaleMixin
 from cfexplain.scale.store import CounterfactualStore, load_results
 
 __all__ = ["CounterfactualStore", "ScaleMixin", "is_dask", "load_results", "transform_dask"]

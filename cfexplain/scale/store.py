@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import safetensors
 
-from cfexplain._optional import optional_import
-from cfexplain.exceptions import StoreError
+from cfexplain.foundation.exceptions import StoreError
+from cfexplain.foundation.optional import optional_import
 from cfexplain.result import Counterfactuals
-from cfexplain.scale._writer import LOG, read_manifest, shard_name, shards_in
+from cfexplain.scale.folder import LOG, read_manifest, shard_name, shards_in
 
 if TYPE_CHECKING:
     from pandas import DataFrame

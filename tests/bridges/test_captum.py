@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from scipy.special import log_softmax
 
 from cfexplain import DiffeomorphicExplainer
-from cfexplain.bridges._captum_rows import Forward, log_odds_table
 from cfexplain.bridges.captum import CounterfactualAttribution, CounterfactualPathGradients, CounterfactualPerturbation
-from cfexplain.exceptions import DataRangeError, NotFittedError, TargetError
+from cfexplain.bridges.captum_rows import Forward, log_odds_table
+from cfexplain.foundation.exceptions import DataRangeError, NotFittedError, TargetError
 
 pytestmark = pytest.mark.usefixtures("quietly")
 

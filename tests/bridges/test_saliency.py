@@ -13,9 +13,9 @@ from scipy.stats import spearmanr
 from sklearn.ensemble import RandomForestClassifier
 from torch import nn
 
-from cfexplain.bridges._saliency_maps import score_of
 from cfexplain.bridges.captum import CounterfactualPathGradients
 from cfexplain.bridges.saliency import compare_saliency
+from cfexplain.bridges.saliency_maps import score_of
 
 pytestmark = pytest.mark.usefixtures("quietly")
 METHODS = ("Saliency", "IntegratedGradients", "GradientShap", "Occlusion", "LRP", "DeepLift", "GuidedBackprop")

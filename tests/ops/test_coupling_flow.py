@@ -18,9 +18,9 @@ from zuko.distributions import DiagNormal
 from zuko.lazy import Flow, UnconditionalDistribution, UnconditionalTransform
 from zuko.transforms import AdditiveTransform, MonotonicAffineTransform, MonotonicRQSTransform, PermutationTransform
 
-from cfexplain._tiles import aligned, in_tiles
 from cfexplain.density import ClassFlow, ConditionalFlow
-from cfexplain.density._attributes import AttributeBase
+from cfexplain.density.attributes import AttributeBase
+from cfexplain.foundation.tiles import aligned, in_tiles
 from cfexplain.nets.flow_nets import VectorFlowNet
 from cfexplain.ops.coupling_flow import NotPackable, differentiable, pack, pack_vector_flow, packed, reference
 

@@ -12,7 +12,7 @@ pytest.importorskip("triton", reason="needs Triton: pip install triton")
 
 from cfexplain import DiffeomorphicExplainer
 from cfexplain.coordinates import Flow
-from cfexplain.explainers._engine import make_engine
+from cfexplain.explainers.backends import make_engine
 from cfexplain.nets.flow_nets import VectorFlowNet
 from cfexplain.ops.coupling_flow import differentiable, pack_vector_flow
 from cfexplain.ops.coupling_flow.triton import ROWS, prepare

@@ -10,7 +10,7 @@ COMPILE = r"""
 import torch
 from cfexplain.ops.search_step import StepOptions
 from cfexplain.ops.table_search import Dense, Network, TableSearch
-from cfexplain.ops.table_search._kernel import table_search_kernel
+from cfexplain.ops.table_search.kernel import table_search_kernel
 from cfexplain.ops.table_search.triton import BLOCK, constants
 
 COUNTS = "waited best_rank since_best count began attempt refined row head out_rank out_steps target".split()

@@ -15,7 +15,7 @@ import torch
 
 from cfexplain.ops.search_step import SearchState, Slots, StepOptions, step, step_slots
 from cfexplain.search import Evaluation, SearchOptions, search
-from cfexplain.search._slots import search_in_slots
+from cfexplain.search.slots import search_in_slots
 
 pytest.importorskip("triton", reason="needs Triton: pip install triton")
 from cfexplain.ops.search_step.triton import StepKernel, block_shape  # noqa: E402
@@ -308,7 +308,7 @@ def test_the_package_imports_no_triton_and_the_kernel_refuses_the_cpu():
     code = """
 import sys, torch
 from cfexplain.search import Evaluation, SearchOptions
-from cfexplain.search._slots import search_in_slots
+from cfexplain.search.slots import search_in_slots
 def evaluate(z, rows):
     no = torch.zeros(len(z), dtype=torch.bool)
     return Evaluation(z.sum(1), no, no, torch.zeros(len(z)))

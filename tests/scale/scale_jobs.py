@@ -55,7 +55,7 @@ def job_killed_at(event, explainer_file, folder, tally=None):
 
 def hold(folder, ready):
     """Be a writer of `folder` until killed."""
-    from cfexplain.scale._writer import Writer
+    from cfexplain.scale.folder import Writer
 
     with Writer(Path(folder), 0, 1):
         ready.set()

@@ -14,8 +14,8 @@ from joblib import parallel_config
 from scale_jobs import BLOCK_SIZE, assert_same_results, contents, job, joined, rows
 
 import cfexplain
-from cfexplain.exceptions import TargetError
-from cfexplain.explainers._running import one_thread
+from cfexplain.explainers.running import one_thread
+from cfexplain.foundation.exceptions import TargetError
 
 pytestmark = pytest.mark.usefixtures("quietly")
 

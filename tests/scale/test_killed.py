@@ -11,8 +11,8 @@ from scale_jobs import contents, hold, job, job_killed_at
 from sklearn.datasets import load_iris
 
 from cfexplain import REVISEExplainer, load_results
-from cfexplain.exceptions import StoreError
-from cfexplain.scale import _writer
+from cfexplain.foundation.exceptions import StoreError
+from cfexplain.scale import folder as result_folder
 
 pytestmark = pytest.mark.usefixtures("quietly")
 
@@ -89,7 +89,7 @@ def test_killed_at_every_touch_of_the_first_blocks_and_the_last(processes, expla
 
 def test_two_processes_at_once_are_refused_and_a_dead_one_is_forgotten(
         processes, explainer, explainer_file, uninterrupted, tmp_path, monkeypatch):
-    monkeypatch.setattr(_writer, "PATIENCE", 0.3)
+    monkeypatch.setattr(result_folder, "PATIENCE", 0.3)
     folder, ready = tmp_path / "store", processes.Event()
     process = processes.Process(target=hold, args=(folder, ready))
     process.start()

@@ -11,7 +11,7 @@ import torch
 from scale_jobs import BLOCK_SIZE, assert_same_results, contents, job, rows
 
 from cfexplain import load_results
-from cfexplain.exceptions import StoreError
+from cfexplain.foundation.exceptions import StoreError
 
 pytestmark = pytest.mark.usefixtures("quietly")
 

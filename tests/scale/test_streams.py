@@ -14,7 +14,7 @@ from scale_jobs import assert_same_results, joined, rows
 from torch.utils.data import DataLoader, TensorDataset
 
 from cfexplain import DiffeomorphicExplainer
-from cfexplain.exceptions import StoreError, TargetError
+from cfexplain.foundation.exceptions import StoreError, TargetError
 
 pytestmark = pytest.mark.usefixtures("quietly")
 

@@ -88,7 +88,7 @@ def _check(flow: PackedFlow | TritonFlow, codes: Tensor, c: Tensor, name: str) -
 class _WithGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, c: Tensor, compute: Callable, gradient: bool) -> Tensor:
-        with torch._C.DisableTorchFunction():  # a mode such as cfexplain._tiles.aligned costs 10 us an operation
+        with torch._C.DisableTorchFunction():  # a mode such as cfexplain.foundation.tiles.aligned costs 10 us an operation
             logp, grad = compute(z, c, gradient)
         if grad is not None:
             ctx.save_for_backward(grad)

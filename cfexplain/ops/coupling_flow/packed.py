@@ -1,7 +1,7 @@
 """What ``reference`` computes, in as few and as large operations as torch allows: in place, no autograd, no masks.
 
 Nothing here looks at how many rows there are, and all widths are multiples of eight, so that in tiles of one size a row
-gets the same bits wherever it lies (see `cfexplain._tiles`).
+gets the same bits wherever it lies (see `cfexplain.foundation.tiles`).
 """
 
 from __future__ import annotations

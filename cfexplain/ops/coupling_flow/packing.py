@@ -13,7 +13,7 @@ import torch.nn.functional as F
 import zuko
 from torch import Tensor
 
-from cfexplain.ops.coupling_flow._structure import (
+from cfexplain.ops.coupling_flow.structure import (
     WIDTH,
     Coupling,
     NotPackable,
@@ -161,7 +161,7 @@ def pack(class_flow: ClassFlow, dtype: torch.dtype | None = None) -> PackedFlow:
     >>> pack(ClassFlow(zuko.flows.NSF(5, 3), 5, 3))
     Traceback (most recent call last):
     ...
-    cfexplain.ops.coupling_flow._structure.NotPackable: layer 0 is a MaskedAutoregressiveTransform; packed flows are ...
+    cfexplain.ops.coupling_flow.structure.NotPackable: layer 0 is a MaskedAutoregressiveTransform; packed flows are ...
     """
     attributes = class_flow.attributes
     return pack_couplings(

@@ -17,8 +17,8 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from cfexplain.ops.coupling_flow._inverse_kernel import inverse_kernel, inverse_vjp_kernel
-from cfexplain.ops.coupling_flow._kernel import coupling_flow_kernel
+from cfexplain.ops.coupling_flow.inverse_kernel import inverse_kernel, inverse_vjp_kernel
+from cfexplain.ops.coupling_flow.kernel import coupling_flow_kernel
 from cfexplain.ops.coupling_flow.packing import NotPackable, PackedFlow
 
 __all__ = ["TILES", "Tiles", "TritonFlow", "check", "constants", "descriptor_blocks", "prepare", "runs_on", "tiles"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cfexplain._point import log_odds, row_norm
+from cfexplain.foundation.numbers import log_odds, row_norm
 from cfexplain.ops.coupling_flow import differentiable
 from cfexplain.ops.coupling_flow import reference as coupling_flow
 from cfexplain.ops.search_step import SearchState, StepOptions, step

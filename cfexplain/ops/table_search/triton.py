@@ -11,9 +11,9 @@ from torch import Tensor
 
 from cfexplain.ops.search_step import ATTEMPTS, Slots, StepOptions
 from cfexplain.ops.search_step.triton import StepKernel
-from cfexplain.ops.table_search._kernel import table_search_kernel
-from cfexplain.ops.table_search._program import assemble
+from cfexplain.ops.table_search.kernel import table_search_kernel
 from cfexplain.ops.table_search.packing import DECISIONS, NotCovered, TableSearch
+from cfexplain.ops.table_search.program import assemble
 from cfexplain.ops.table_search.reference import Result
 
 __all__ = ["BLOCK", "PRECISIONS", "ROWS", "TritonTableSearch", "constants", "runs_on"]

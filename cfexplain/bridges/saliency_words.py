@@ -1,0 +1,85 @@
+"""A `SaliencyComparison` as Markdown and in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cfexplain.evaluation.words import number
+from cfexplain.plotting.words import count_rows
+
+if TYPE_CHECKING:
+    from cfexplain.bridges.saliency import SaliencyComparison
+    from cfexplain.evaluation.bootstrap import Statistic
+
+__all__ = ["markdown", "summary"]
+
+_QUESTION = {"contrast": "the target's logit minus that of the class before", "source": "the logit of the class before",
+             "target": "the target's logit"}
+
+
+def markdown(found: SaliencyComparison) -> str:
+    metrics = found.metrics
+    lines = [_row(["", *metrics]), _row(["---"] * (1 + len(metrics)))]
+    lines += [_row([method, *(_cell(entries.get(name)) for name in metrics)]) for method, entries in found.table.items()]
+    lines += [_row([method, *["failed"] * len(metrics)]) for method in found.failures]
+    level = f"{100 * found.resampling.level:g} %"
+    caption = (f"Mean [{level} bootstrap interval] over {count_rows(len(found))}; the maps explain "
+               f"{_QUESTION[found.explains]}.")
+    return "\n".join([*lines, "", caption, "", *(f"- {note}" for note in notes(found))]) + "\n"
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _cell(entry: Statistic | None) -> str:
+    if entry is None or np.isnan(entry.mean):
+        return "–"
+    interval = "" if np.isnan(entry.low) or entry.low == entry.high else f" [{number(entry.low)}, {number(entry.high)}]"
+    return number(entry.mean) + interval
+
+
+def summary(found: SaliencyComparison) -> str:
+    drawn = [method for method in found.maps if method != "counterfactual"]
+    lines = [f"{', '.join(drawn) or 'No map'} beside the counterfactuals of {count_rows(len(found))}; the maps explain "
+             f"{_QUESTION[found.explains]}."]
+    for share in found.shares:
+        name = f"flip@{share:g}"
+        best = max(drawn, key=lambda method, name=name: found.table[method][name].mean, default=None)
+        own, chance = (found.table[control][name].mean for control in ("counterfactual", "random"))
+        text = f"Replacing {100 * share:g} % of x by the counterfactual gives the target in {_share(own)} of the rows where "
+        text += "it changed most"
+        if best is not None and found.table[best][name].mean == 0:
+            text += ", in none where a map points"
+        elif best is not None:
+            text += f", in {_share(found.table[best][name].mean)} where {best} points, the best of the maps"
+        lines.append(f"{text}, in {_share(chance)} at random.")
+    if drawn:
+        nearest = max(drawn, key=lambda method: np.nan_to_num(found.table[method]["spearman"].mean, nan=-2))
+        lines.append(f"The map nearest to |x′ − x| in rank is {nearest} (Spearman "
+                     f"{number(found.table[nearest]['spearman'].mean)}).")
+    return "\n".join([*lines, *(f"- {note}" for note in notes(found))])
+
+
+def _share(mean: float) -> str:
+    return f"{100 * mean:.3g} %"
+
+
+def notes(found: SaliencyComparison) -> list[str]:
+    """What failed, was left out, or should not be believed as it stands."""
+    lines = [f"{method} failed: {message}." for method, message in found.failures.items()]
+    lines += [f"{count_rows(k)} that {reason} {'is' if k == 1 else 'are'} left out." for reason, k in found.left_out.items()
+              if k]
+    if found.surrogate:
+        lines.append("The maps are of the surrogate that stands in for the model; flips are judged by the model itself.")
+    for method, gap in found.gaps.items():
+        if gap > 0.1:
+            lines.append(f"The attributions of {method} should sum to the explained number, and miss it by {_share(gap)} "
+                         "of it (median over rows): compare their ranks, not their sizes.")
+    for method, entries in found.table.items():
+        missing = max((entry.missing for entry in entries.values()), default=0)
+        if missing:
+            lines.append(f"The map of {method} is constant in {count_rows(missing)}, which its rank correlation leaves out.")
+    return lines

@@ -1,0 +1,218 @@
+"""Classifiers that torch cannot differentiate: how they are asked, and the network that is distilled from them."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+from sklearn.base import is_regressor
+from sklearn.utils.validation import check_is_fitted
+
+from cfexplain.classifiers.labels import check_count, class_indices, reconcile, show
+from cfexplain.classifiers.outputs import check_finite, tiled
+from cfexplain.classifiers.training import train_classifier
+from cfexplain.foundation.arrays import Layout
+from cfexplain.foundation.exceptions import ClassifierOutputError, NotFittedError
+from cfexplain.foundation.optional import optional_import
+from cfexplain.nets.classifiers import ClassifierNet
+
+__all__ = ["BlackBox", "distil", "rows_between"]
+
+_BETWEEN = 12_000  # rows made up between and around the data, labelled by the teacher
+_HELD_OUT = 0.2
+_FAITHFUL = 0.9
+
+
+class BlackBox:
+    """A fitted estimator with ``predict``, asked in the layout that it was trained on.
+
+    Probabilities are the estimator's own ``predict_proba`` where it has one. Otherwise they are the softmax of its
+    ``decision_function`` times one factor, chosen by maximum likelihood on the fit data with Platt's smoothed targets
+    (Platt 1999), which leaves every decision where it was; decision values that disagree with ``predict`` (a
+    one-vs-one SVC's, say) are not used. Otherwise they are 1 for the predicted class.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (K,)
+    asks : {"predict_proba", "decision_function", "predict"}
+    """
+
+    def __init__(self, estimator: Any, X: np.ndarray, y: np.ndarray, classes: np.ndarray, layout: Layout):
+        self.estimator, self.name = estimator, type(estimator).__name__
+        if hasattr(estimator, "__sklearn_tags__") and is_regressor(estimator):
+            raise TypeError(f"classifier={self.name} is a regressor; expected a classifier.")
+        self.sample_shape = self._find_layout(X, layout)
+        own = getattr(estimator, "classes_", None)
+        if isinstance(own, list) and len(own) and np.ndim(own[0]):
+            raise ClassifierOutputError(f"{self.name} predicts several targets at once; expected one class a row.")
+        self.classes_ = classes if own is None else reconcile(np.asarray(own), classes)
+        self.asks, self.factor = "predict", 1.0
+        if hasattr(estimator, "predict_proba"):
+            self.asks = "predict_proba"
+            columns = self._ask("predict_proba", X[:2])
+            if columns.ndim != 2 or columns.shape[1] < 2:
+                raise ClassifierOutputError(
+                    f"{self.name}.predict_proba returned shape {columns.shape}; expected (n, K) with a column a class."
+                )
+            check_count(columns.shape[1], self.classes_, "y has" if own is None else "its classes_ are")
+        elif hasattr(estimator, "decision_function"):
+            self._calibrate(X, class_indices(y, self.classes_))
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """The estimator's own labels for `X` of shape (n, C, H, W) or (n, d)."""
+        labels = self._ask("predict", X)
+        strange = labels[class_indices(labels, self.classes_) < 0]
+        if len(strange):
+            raise ClassifierOutputError(
+                f"{self.name}.predict returned {show(np.unique(strange))}, which is not among its classes "
+                f"{show(self.classes_)}. Pass y in the labels that the classifier predicts."
+            )
+        return labels
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """Probabilities of shape (n, K), in float64."""
+        if self.asks == "predict":
+            return np.eye(len(self.classes_))[class_indices(self.predict(X), self.classes_)]
+        if self.asks == "decision_function":
+            return softmax(self.factor * self._decisions(X), axis=1)
+        probabilities = self._ask("predict_proba", X).astype(np.float64)
+        check_finite(probabilities)
+        return probabilities
+
+    def _find_layout(self, X: np.ndarray, layout: Layout) -> tuple[int, ...]:
+        """Flat rows as scikit-learn wants them, or the user's own shape, whichever `predict` takes."""
+        errors: list[tuple[tuple[int, ...], Exception]] = []
+        for shape in dict.fromkeys([(int(np.prod(layout.net_shape)),), layout.user_shape, layout.net_shape]):
+            self.sample_shape = shape
+            try:
+                self._ask("predict", X[:2])
+            except Exception as error:  # the estimator's own, whatever it is: shown to the user below
+                errors.append((shape, error))
+            else:
+                return shape
+        if self._is_unfitted(errors[0][1]):
+            raise NotFittedError(
+                f"classifier={self.name} is not fitted. Call classifier.fit(X, y) before the explainer's fit: a "
+                "classifier that is explained is used as it is, never trained. (classifier=None trains one.)"
+            ) from errors[0][1]
+        tried = "\n  ".join(f"rows of shape {shape}: {type(error).__name__}: {error}" for shape, error in errors)
+        raise ClassifierOutputError(
+            f"{self.name}.predict takes none of the layouts of this data. Tried\n  {tried}"
+        ) from errors[0][1]
+
+    def _is_unfitted(self, error: Exception) -> bool:
+        """Not every estimator says so itself; a fitted one of another library may look unfitted, if it works."""
+        if isinstance(error, NotFittedError):
+            return True
+        try:
+            check_is_fitted(self.estimator)
+        except NotFittedError:
+            return True
+        except TypeError:  # no fit method: nothing that could be fitted
+            return False
+        return False
+
+    def _ask(self, method: str, X: np.ndarray) -> np.ndarray:
+        rows: Any = X.reshape(len(X), *self.sample_shape)
+        names = getattr(self.estimator, "feature_names_in_", None)
+        if names is not None and rows.shape[1:] == names.shape:  # fitted on a data frame: it may pick columns by name
+            rows = optional_import("pandas", "A classifier fitted on a data frame").DataFrame(rows, columns=names)
+        return np.asarray(getattr(self.estimator, method)(rows))
+
+    def _decisions(self, X: np.ndarray) -> np.ndarray:
+        values = self._ask("decision_function", X).astype(np.float64).reshape(len(X), -1)
+        check_finite(values)
+        return np.hstack([np.zeros_like(values), values]) if values.shape[1] == 1 else values
+
+    def _calibrate(self, X: np.ndarray, codes: np.ndarray) -> None:
+        values, decided = self._decisions(X), class_indices(self.predict(X), self.classes_)
+        count = len(self.classes_)
+        if values.shape[1] != count or (values.argmax(1) == decided).mean() < 0.99:
+            return
+        self.asks = "decision_function"
+        members = np.bincount(codes, minlength=count)[codes]
+        smoothed = np.repeat(1.0 / (members + count)[:, None], count, axis=1)
+        smoothed[np.arange(len(codes)), codes] = (members + 1) / (members + count)
+
+        def misfit(log_factor: float) -> float:
+            return -float((smoothed * log_softmax(np.exp(log_factor) * values, axis=1)).sum())
+
+        centre = -np.log(max(float(np.abs(values).mean()), 1e-300))  # the factor that makes a usual value 1
+        self.factor = float(np.exp(minimize_scalar(misfit, bounds=(centre - 5, centre + 5), method="bounded").x))
+
+
+def distil(
+    teacher: BlackBox,
+    X: np.ndarray,
+    *,
+    seed: int,
+    training_budget: float = 1.0,
+    device: str | torch.device = "cpu",
+    verbose: int = 0,
+) -> tuple[ClassifierNet, float]:
+    """A network that answers as `teacher` does, on the data and between the classes; and how often it does.
+
+    The student sees the teacher's probabilities (Hinton, Vinyals & Dean 2015, temperature 1: the Kullback-Leibler
+    divergence up to a constant) on the rows of `X` and on rows made up where a counterfactual search will walk: on
+    lines between two rows, most of them of two classes, and around rows at all scales of noise.
+
+    Parameters
+    ----------
+    teacher : BlackBox
+    X : ndarray of shape (n, C, H, W) or (n, d)
+        A fifth of the rows is kept from the student, to measure its fidelity.
+
+    Returns
+    -------
+    net : ClassifierNet
+        In float32 and evaluation mode, on `device`.
+    fidelity : float
+        Share of the held-out rows on which student and teacher predict the same class.
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(X))
+    held = order[: max(1, int(_HELD_OUT * len(X)))]
+    own = X[order[len(held) :]] if len(X) > 1 else X
+    targets = teacher.predict_proba(own)
+    count = max(500, int(_BETWEEN * min(1.0, training_budget)))
+    made_up = rows_between(own, targets.argmax(1), count, rng)
+    # as many real rows as made-up ones: a few hundred must not drown among thousands
+    repeats = max(1, count // len(own))
+    net = train_classifier(
+        np.concatenate([own] * repeats + [made_up]),
+        np.concatenate([targets] * repeats + [teacher.predict_proba(made_up)]),
+        updates=3000, weight_decay=0.0, seed=seed, training_budget=training_budget, device=device, verbose=verbose,
+        name="surrogate",
+    )
+    columns = tiled(lambda x: net.body(net.standardise(x).float()), X[held], device)
+    fidelity = float((teacher.classes_[columns.argmax(1)] == teacher.predict(X[held])).mean())
+    if fidelity < _FAITHFUL:
+        warnings.warn(
+            f"The surrogate agrees with {teacher.name} on {fidelity:.1%} of the {len(held)} held-out rows only "
+            f"(below {_FAITHFUL:.0%}): counterfactuals are searched on the surrogate and checked with the real model, "
+            "so more of them will fail the check. Pass more rows, a larger training_budget, or a torch classifier.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return net, fidelity
+
+
+def rows_between(X: np.ndarray, codes: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Half on lines between pairs of rows, half around rows, all with noise; images stay in the data's own range."""
+    first, second = rng.integers(len(X), size=(2, count))
+    for _ in range(4):  # redraw pairs of one class: what lies between two classes is what the search asks about
+        same = codes[first] == codes[second]
+        second[same] = rng.integers(len(X), size=int(same.sum()))
+    one_a_row = (count,) + (1,) * (X.ndim - 1)
+    share = rng.uniform(0, 1, one_a_row) * (np.arange(count) % 2).reshape(one_a_row)
+    rows = X[first] + share * (X[second] - X[first])
+    spread = X.std(axis=0) if X.ndim == 2 else X.std(axis=(0, 2, 3), keepdims=True)[0]
+    scale = np.exp(rng.uniform(np.log(0.01), np.log(0.5), one_a_row))
+    rows = rows + scale * spread * rng.standard_normal(X[first].shape)
+    if X.ndim == 4:
+        rows = rows.clip(X.min(), X.max())
+    return rows.astype(X.dtype)

@@ -1,0 +1,168 @@
+"""What the commands do, each in terms of the public API."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cfexplain.cli.config import make_explainer, read_config
+from cfexplain.cli.csv_files import write_results, write_table
+from cfexplain.cli.models import load_classifier
+from cfexplain.cli.rows import Rows, read_rows
+from cfexplain.evaluation.evaluation import evaluate
+from cfexplain.explainers import CounterfactualExplainer
+from cfexplain.foundation.files import atomic_write
+from cfexplain.persistence.persistent import load
+from cfexplain.plotting.counterfactual import as_pictures
+from cfexplain.report.images import png
+from cfexplain.result import Counterfactuals
+from cfexplain.scale import load_results
+
+__all__ = ["run_evaluate", "run_explain", "run_fit", "run_report"]
+
+_STORE = "rows"
+
+
+def run_fit(options: argparse.Namespace) -> int:
+    """Train what ``options.config`` describes, and save it."""
+    config = read_config(options.config, options.overrides)
+    data, own, chosen = config["data"], config.get("classifier"), config.get("explainer", {})
+    if not options.out.parent.is_dir():  # before minutes of training
+        raise FileNotFoundError(f"The folder {options.out.parent} does not exist; create it first.")
+    classifier = None if own is None else load_classifier(
+        own.get("file") or own["import"], trust=bool(own.get("trust", False)),
+        weights=Path(own["weights"]) if "weights" in own else None)
+    explainer = make_explainer(chosen, classifier, verbose=0 if options.quiet else 1)
+    size = data.get("size")
+    rows = read_rows(Path(data["path"]), size=None if size is None else tuple(size), channels=data.get("channels"),
+                     label=data.get("label"), data_range=explainer.data_range)
+    if rows.y is None:
+        raise ValueError(f"{data['path']} has no labels to learn from. Use one subfolder a label, an array 'y' in an .npz, "
+                         "or label = \"column\" of a .csv.")
+    explainer.fit(rows.X, rows.y)
+    explainer.save(options.out)
+    said = f", classes {', '.join(map(str, explainer.classes_))}" if hasattr(explainer, "classes_") else ""
+    print(f"{type(explainer).__name__} learned from {len(rows.names)} rows{said}.\nSaved: {options.out}")
+    if classifier is not None:
+        print("The classifier is yours and is not in that file: pass it again with --classifier.")
+    return 0
+
+
+def run_explain(options: argparse.Namespace) -> int:
+    """Explain the rows of ``options.data`` into the folder ``options.out``."""
+    explainer = _load_explainer(options.model, options)
+    rows = _rows_for(explainer, options.data, options.resize)
+    target = _read_target(explainer, options.target)
+    options.out.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the summary says the same in words
+        store = explainer.explain_to(options.out / _STORE, rows.X, target, block_size=options.block_size,
+                                     record_path=options.path, n_jobs=options.jobs, progress=not options.quiet)
+    cf = replace(store.concatenate(), index=np.array(rows.names))  # the report calls rows by their files' names
+    write_results(options.out / "counterfactuals.csv", cf, name=rows.names)
+    if explainer.layout_.is_image:
+        _write_pictures(cf, rows, options.out / "images")
+    else:
+        write_table(options.out / "changes.csv", ["name", "column", "before", "after"], [
+            [rows.names[i], cf.feature_names[k], cf.x[i, k], cf.x_cf[i, k]]
+            for i, k in np.argwhere(~np.isclose(cf.x, cf.x_cf, equal_nan=True))])
+    cf.to_html(options.out / "report.html", explainer=explainer if options.path else None)
+    if not options.quiet:
+        print(cf.summary())
+        print(f"\nReport:  {options.out / 'report.html'}\nTable:   {options.out / 'counterfactuals.csv'}\n"
+              f"Results: {options.out / _STORE} (cfexplain.load_results)")
+    return 0
+
+
+def run_evaluate(options: argparse.Namespace) -> int:
+    """Compare explainers on the same rows."""
+    explainers = {}
+    for path in options.models:
+        name = path.stem
+        if name in explainers:
+            raise ValueError(f"Two files are called {name!r}; rename one, since the table is read by these names.")
+        explainers[name] = _load_explainer(path, options)
+    first = next(iter(explainers.values()))
+    rows = _rows_for(first, options.data, options.resize)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = evaluate(explainers, rows.X, _read_target(first, options.target), metrics=options.metrics,
+                         n_jobs=options.jobs)
+    print(found.summary())
+    if options.out is not None:
+        frame = found.to_frame()
+        writers = {".md": found.to_markdown, ".csv": frame.to_csv, ".html": frame.to_html}
+        if options.out.suffix not in writers:
+            raise ValueError(f"--out {options.out} must end in one of {', '.join(writers)}.")
+        atomic_write(options.out, writers[options.out.suffix]().encode())
+        print(f"\nTable: {options.out}")
+    return 0
+
+
+def run_report(options: argparse.Namespace) -> int:
+    """Write results as HTML."""
+    if not options.results.exists():
+        raise FileNotFoundError(f"There is no {options.results}. Expected a folder that `cfexplain explain` wrote, or a "
+                                "file that cf.save() wrote.")
+    if options.results.is_dir():
+        inner = options.results / _STORE
+        cf = load_results(inner if inner.is_dir() else options.results).concatenate()
+    else:
+        cf = Counterfactuals.load(options.results)
+    explainer = None if options.model is None else _load_explainer(options.model, options)
+    cf.to_html(options.out, explainer=explainer, title=options.title, max_rows=options.max_rows)
+    print(f"Report: {options.out}")
+    return 0
+
+
+def _load_explainer(path: Path, options: argparse.Namespace) -> CounterfactualExplainer:
+    given: dict[str, Any] = {}
+    if options.classifier is not None:
+        given["classifier"] = load_classifier(options.classifier, weights=options.weights, trust=options.trust)
+    explainer = load(path, **given)
+    if not isinstance(explainer, CounterfactualExplainer):
+        raise ValueError(f"{path} holds a {type(explainer).__name__}, not an explainer. Pass a file that `cfexplain fit` "
+                         "wrote.")
+    return explainer
+
+
+def _rows_for(explainer: CounterfactualExplainer, path: Path, resize: bool) -> Rows:
+    """Rows in the layout that the explainer was fitted on."""
+    net, user = explainer.layout_.net_shape, explainer.layout_.user_shape
+    image = explainer.layout_.is_image
+    rows = read_rows(path, size=net[1:] if image else None, channels=net[0] if image else None,
+                     data_range=explainer.data_range, resize=resize)
+    if image and path.is_dir():
+        rows.X = rows.X.reshape(len(rows.X), *user)
+    return rows
+
+
+def _read_target(explainer: CounterfactualExplainer, said: str | None) -> Any:
+    """The label, number or interval that the command line means."""
+    if said is None:
+        return None
+    if hasattr(explainer, "classes_"):
+        known = {str(label): label for label in explainer.classes_}
+        if said not in known:
+            raise ValueError(f"--target {said}: no such class; the explainer knows {', '.join(known)}.")
+        return known[said]
+    if said in ("maximize", "minimize"):
+        return said
+    try:
+        low, colon, high = said.partition(":")
+        return (float(low), float(high)) if colon else float(low)
+    except ValueError:
+        raise ValueError(f"--target {said}: expected a number, LOW:HIGH, maximize or minimize.") from None
+
+
+def _write_pictures(cf: Counterfactuals, rows: Rows, folder: Path) -> None:
+    """Each counterfactual as a PNG, under the name of its original."""
+    for picture, name in zip(as_pictures(cf.x_cf, cf), rows.names, strict=True):
+        file = (folder / name).with_suffix(".png")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(file, png(picture))

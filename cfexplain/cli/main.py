@@ -1,0 +1,131 @@
+"""The parser of the ``cfexplain`` command, and what its exit status says."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from cfexplain.cli.commands import run_evaluate, run_explain, run_fit, run_report
+from cfexplain.cli.demo import run_demo
+
+__all__ = ["main"]
+
+_EPILOG = """\
+A first session, on a folder of images with one subfolder a class:
+
+  cfexplain fit config.toml --out smiles.safetensors
+  cfexplain explain smiles.safetensors new_faces/ --target smiling --out results/
+  cfexplain report results/ --out report.html
+
+with this config.toml:
+
+  [data]
+  path = "faces"          # faces/smiling/*.jpg, faces/serious/*.jpg
+  size = [64, 64]
+
+  [classifier]            # leave this out, and one is trained
+  file = "my_net.pt2"     # torch.export, TorchScript, or: import = "my_package.nets:make_net", weights = "net.safetensors"
+
+  [explainer]
+  method = "place"        # any other entry is a parameter of PLACEExplainer
+  random_state = 0
+
+exit status: 0 done; 1 something that was passed is wrong, and the message says what; 2 the command line itself;
+130 interrupted (explain goes on where it was when it is called again).
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except KeyboardInterrupt:
+        print(f"cfexplain {options.command}: interrupted.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, a `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, TypeError, OSError, ImportError, AttributeError) as error:
+        if options.debug:
+            traceback.print_exc()
+        print(f"cfexplain {options.command}: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cfexplain", formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_EPILOG,
+        description="Counterfactual explanations: what would have to change for the model to say something else?")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+
+    def add(name: str, run: object, help: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+        command.set_defaults(run=run)
+        command.add_argument("--debug", action="store_true", help="show where in the code an error came from")
+        return command
+
+    demo = add("demo", lambda o: run_demo(o.out, o.seed, o.quiet),
+               "train, explain and draw on the digits bundled with scikit-learn (under two minutes on 2 cores)")
+    demo.add_argument("--out", type=Path, default=Path("cfexplain-demo"), help="folder for the picture and the table")
+    demo.add_argument("--seed", type=int, default=0)
+    demo.add_argument("--quiet", action="store_true", help="no progress bars")
+
+    fit = add("fit", run_fit, "learn from training data what counterfactuals need, as a config file says, and save it")
+    fit.add_argument("config", type=Path, help="a TOML file: [data], [explainer] and, for a model of yours, [classifier]")
+    fit.add_argument("--out", type=Path, required=True, help="the file to write (.safetensors)")
+    fit.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides",
+                     help="replace one entry of the config file, for example --set explainer.training_budget=0.1")
+    fit.add_argument("--quiet", action="store_true", help="no progress bars")
+
+    explain = add("explain", run_explain, "explain images or rows with a saved explainer")
+    _add_model(explain)
+    _add_data(explain)
+    explain.add_argument("--out", type=Path, required=True, help="folder for results; an interrupted call goes on there")
+    explain.add_argument("--path", action="store_true", help="keep the path of each search: a slider in the report")
+    explain.add_argument("--jobs", type=int, default=None, metavar="N", help="processes; the results are the same")
+    explain.add_argument("--block-size", type=int, default=256, metavar="N", help="rows a file of results (default: 256)")
+    explain.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
+
+    evaluate = add("evaluate", run_evaluate, "compare saved explainers on the same images or rows, failures included")
+    evaluate.add_argument("models", type=Path, nargs="+", metavar="MODEL", help="files that `cfexplain fit` wrote")
+    _add_classifier(evaluate)
+    _add_data(evaluate, option=True)
+    evaluate.add_argument("--out", type=Path, default=None, help="also write the table here: .md, .csv or .html")
+    evaluate.add_argument("--metrics", nargs="+", default=None, metavar="NAME", help="default: all")
+    evaluate.add_argument("--jobs", type=int, default=None, metavar="N")
+
+    report = add("report", run_report, "write one HTML file that shows results row by row, to sort and filter")
+    report.add_argument("results", type=Path, help="a folder that `cfexplain explain` wrote, or a saved result")
+    report.add_argument("--out", type=Path, required=True, help="the HTML file to write")
+    report.add_argument("--model", type=Path, default=None, help="the explainer, to decode search paths for the slider")
+    _add_classifier(report)
+    report.add_argument("--max-rows", type=int, default=1000, metavar="N")
+    report.add_argument("--title", default="Counterfactuals")
+    return parser
+
+
+def _add_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", type=Path, help="a file that `cfexplain fit`, or explainer.save(), wrote")
+    _add_classifier(command)
+
+
+def _add_classifier(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--classifier", metavar="FILE or MODULE:NAME", default=None,
+                         help="the model that is explained, if it is yours: it is not in the explainer's file")
+    command.add_argument("--weights", type=Path, default=None, help="its weights (.safetensors, or .pt with tensors only)")
+    command.add_argument("--trust", action="store_true", help="allow --classifier to be a pickle, which can run any code")
+
+
+def _add_data(command: argparse.ArgumentParser, option: bool = False) -> None:
+    about = "a folder of images, an .npz with X, or a .csv"
+    if option:
+        command.add_argument("--data", type=Path, required=True, help=about)
+    else:
+        command.add_argument("data", type=Path, help=about)
+    command.add_argument("--target", default=None, help="what the model should say: a label; of a regressor a number, "
+                         "LOW:HIGH, maximize or minimize. Default: each row's second most probable class")
+    command.add_argument("--resize", action="store_true", help="bring images of another size to that of the training data")

@@ -1,0 +1,229 @@
+"""What all coordinates share: arrays in and out on scikit-learn's side, tensors and gradients on torch's side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_array, check_is_fitted
+from torch import Tensor, nn
+
+from cfexplain.foundation.arrays import Layout, read_samples, restore_samples, to_numpy
+from cfexplain.foundation.random import draw_seed, seeded_torch
+from cfexplain.foundation.tiles import in_tiles
+from cfexplain.nets.autoencoders import AutoencoderNet
+from cfexplain.nets.flow_nets import standard_normal
+from cfexplain.nets.training import Rows, train_network
+
+__all__ = ["Coordinates", "TrainedCoordinates"]
+
+
+class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Base of all coordinates: a map from samples x to codes z in R^d, and back.
+
+    Two faces. scikit-learn's: `fit`, `transform`, `inverse_transform` on arrays in the user's layout. Torch's, after
+    `fit`: `encode`, `posterior` and `decode` on tensors (B, C, H, W) or (B, d) in ``dtype_``, on the networks' device,
+    differentiable row by row. A subclass writes `fit`, which calls :meth:`_read_fit` and sets ``module_``, a network with
+    ``posterior``, ``encode`` and ``decode``, and ``latent_dim_``.
+
+    Attributes
+    ----------
+    exact : bool
+        Whether ``decode(encode(x)) == x`` for every x. Of the class.
+    latent_dim_ : int
+        d, the length of a code.
+    module_ : nn.Module
+        The networks: evaluation mode, no parameter gradients.
+    layout_ : Layout
+        Shape of one sample to the user and to the networks.
+    dtype_ : numpy dtype
+        float32 or float64, as X had at `fit`.
+    """
+
+    exact = False
+    # False where a code is found by a search of its own (GAN inversion)
+    encodes_at_once = True
+
+    def _read_fit(self, X: Any) -> np.ndarray:
+        """X as networks want it, with ``layout_``, ``n_features_in_`` and ``dtype_`` recorded."""
+        low, high = self.data_range
+        if not low < high:
+            raise ValueError(f"data_range={self.data_range!r} must be (low, high) with low < high.")
+        X = read_samples(self, X, reset=True, image_shape=self.image_shape, data_range=self.data_range)
+        self.dtype_ = X.dtype
+        return np.require(X, requirements="W")  # torch warns of memory-mapped arrays that are read-only
+
+    # ---------------------------------------------------------- torch's side
+    def encode(self, x: Tensor) -> Tensor:
+        """z, shape (B, latent_dim_), of x (B, *net_shape); the posterior mean where there is a posterior."""
+        return self.module_.encode(x)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """x, shape (B, *net_shape), of z (B, latent_dim_)."""
+        return self.module_.decode(z)
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of z given x, each (B, latent_dim_); zero deviation if deterministic."""
+        return self.module_.posterior(x)
+
+    def log_prior(self, z: Tensor) -> Tensor:
+        """log N(z; 0, I) in nats, (B,): the density that these coordinates mean their codes to have."""
+        return standard_normal(z)
+
+    def encode_dataset(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`posterior` of many rows, in tiles of one size: a row's bits do not depend on its company.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, C, H, W) or (n, d)
+            As networks want it, not checked.
+
+        Returns
+        -------
+        mean, std : ndarray of shape (n, latent_dim_)
+        """
+        mean, std = self._tiled(self.posterior, X)
+        return mean, std
+
+    def _tiled(self, function: Callable[..., Any], rows: np.ndarray) -> Any:
+        """`function` of the rows on the networks' device, as arrays of ``dtype_``."""
+        device = next((t.device for t in (*self.module_.parameters(), *self.module_.buffers())), torch.device("cpu"))
+        rows = torch.from_numpy(np.require(rows, self.dtype_, ["C", "W"]))
+
+        def on_device(tile: Tensor) -> Any:
+            out = function(tile.to(device))
+            return tuple(o.cpu() for o in out) if isinstance(out, tuple) else out.cpu()
+
+        with torch.no_grad():
+            out = in_tiles(on_device, rows)
+        return tuple(o.numpy() for o in out) if isinstance(out, tuple) else out.numpy()
+
+    # --------------------------------------------------- scikit-learn's side
+    def transform(self, X: ArrayLike | Tensor) -> np.ndarray:
+        """Codes of `X`, shape (n, latent_dim_).
+
+        Raises
+        ------
+        ValueError
+            X has another shape than at `fit`, or NaN or infinite values.
+        DataRangeError
+            Images outside ``data_range``, or of integers.
+        """
+        check_is_fitted(self)
+        return self.encode_dataset(read_samples(self, X, reset=False, data_range=self.data_range))[0]
+
+    def inverse_transform(self, Z: ArrayLike | Tensor) -> np.ndarray:
+        """Samples of the codes `Z` (n, latent_dim_), in the layout that X had at `fit`."""
+        check_is_fitted(self)
+        Z = check_array(to_numpy(Z), dtype=(np.float64, np.float32), input_name="Z")
+        if Z.shape[1] != self.latent_dim_:
+            raise ValueError(
+                f"Z has {Z.shape[1]} columns, but the codes of this {type(self).__name__} have {self.latent_dim_}.")
+        return restore_samples(self._tiled(self.decode, Z), self.layout_)
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.latent_dim_
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+class TrainedCoordinates(Coordinates):
+    """Coordinates that are an `AutoencoderNet` trained on X: what `VAE` and `Autoencoder` share."""
+
+    _variational: bool
+    # gradient updates at training_budget=1
+    _updates = {"image": 900, "table": 1000}
+
+    def fit(self, X: ArrayLike | Tensor, y: Any = None) -> TrainedCoordinates:
+        """Train the networks on `X`.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n, d), (n, H, W) or (n, C, H, W)
+            Images are floats in ``data_range``.
+        y : ignored
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            X or a parameter cannot be used.
+        DataRangeError
+            Images outside ``data_range``, or of integers.
+        FloatingPointError
+            Training ended in a loss that is not finite.
+        """
+        X = self._read_fit(X)
+        self.latent_dim_ = self._latent_dim(self.layout_)
+        self._check_parameters()
+        seed = draw_seed(self.random_state)
+        with seeded_torch(seed):
+            net = self._make_module()
+        # Scaled in X's own precision: a column of 10^9 ± 1 would lose its variation in float32.
+        scaled = net.double()
+        if not self.layout_.is_image:
+            scaled.set_columns(X)
+        u = scaled.to_units(torch.from_numpy(X)).float()
+        columns = {name: buffer.clone() for name, buffer in scaled.named_buffers() if name.startswith("x_")}
+        net.float()
+        self.history_ = train_network(
+            net, self._loss, {"u": u.clamp(0, 1) if self.layout_.is_image else u},
+            updates=max(1, round(self._updates["image" if self.layout_.is_image else "table"] * self.training_budget)),
+            seed=seed, lr=self.lr, batch_size=self.batch_size, weight_decay=self.weight_decay,
+            device=self.device, verbose=self.verbose, name=type(self).__name__)
+        net.to(torch.from_numpy(X).dtype)
+        for name, buffer in columns.items():
+            getattr(net, name).copy_(buffer)
+        self.module_ = net
+        self._finish(X)
+        return self
+
+    def _make_module(self) -> AutoencoderNet:
+        """The networks, untrained, as the parameters, ``layout_`` and ``latent_dim_`` say."""
+        return AutoencoderNet(
+            self.layout_.net_shape, self.latent_dim_, variational=self._variational, width=self.width,
+            hidden=self.hidden, data_range=self.data_range)
+
+    def _loss(self, net: AutoencoderNet, rows: Rows, progress: float) -> Tensor:
+        """Loss of each row, (B,); ``rows["u"]`` are pixels in [0, 1] or standardised columns."""
+        raise TypeError(f"{type(self).__name__} must say what it is trained for")
+
+    def _finish(self, X: np.ndarray) -> None:
+        """What is left to do after training."""
+
+    def _latent_dim(self, layout: Layout) -> int:
+        if self.latent_dim == "auto":
+            if layout.is_image:
+                return 32 if max(layout.net_shape[1:]) <= 32 else 64
+            return min(16, max(2, layout.net_shape[0]))
+        if isinstance(self.latent_dim, str) or int(self.latent_dim) != self.latent_dim or self.latent_dim < 1:
+            raise ValueError(f"latent_dim={self.latent_dim!r} must be 'auto' or a positive integer.")
+        return int(self.latent_dim)
+
+    def _check_parameters(self) -> None:
+        for name in ("training_budget", "lr", "batch_size", "width"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)!r} must be positive.")
+
+    def _augmented(self, net: nn.Module, u: Tensor) -> Tensor:
+        """`u`, with half of the images mirrored while training if ``augment="mirror"``."""
+        if self.augment is None or not net.training:
+            return u
+        return torch.where(torch.rand(len(u), 1, 1, 1, device=u.device) < 0.5, u.flip(3), u)
+
+    def _check_augment(self) -> None:
+        if self.augment not in (None, "mirror"):
+            raise ValueError(f"augment={self.augment!r} is not known; choose None or 'mirror'.")
+        if self.augment and not self.layout_.is_image:
+            raise ValueError("augment='mirror' flips images, but X is a table.")

@@ -1,0 +1,85 @@
+"""What all densities share: ranks among the training codes of a class, and labels as indices."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from cfexplain.foundation.exceptions import TargetError
+
+__all__ = ["ClassDensity", "or_impossible"]
+
+
+class ClassDensity(BaseEstimator, ABC):
+    """Base of densities p(z | y) of codes; `fit` sets ``classes_`` and ``log_densities_``.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (K,)
+    log_densities_ : list of K ndarrays
+        log p(z | k) of the training codes of class k, sorted; densities that are not finite are -inf.
+    """
+
+    @abstractmethod
+    def log_prob(self, z: Tensor, c: Tensor) -> Tensor:
+        """log p(z | c) in nats, (B,), differentiable in `z`; `c` are class indices."""
+
+    def percentile(self, log_density: ArrayLike, y: Any) -> Any:
+        """Where a log density ranks among class `y`'s own training codes.
+
+        Parameters
+        ----------
+        log_density : float or array-like of shape (n,)
+        y : label or array-like of shape (n,)
+
+        Returns
+        -------
+        float or ndarray of shape (n,), 0-100
+            Percentage of the training codes of the class that are no denser; 0 for NaN and infinities.
+        """
+        check_is_fitted(self)
+        values = np.asarray(log_density, dtype=np.float64)
+        flat = np.broadcast_to(values, np.broadcast_shapes(values.shape, np.shape(y))).reshape(-1)
+        codes, rank = self._indices(y, len(flat)), np.zeros(len(flat))
+        for k in np.unique(codes):
+            mine, own = codes == k, self.log_densities_[k]
+            rank[mine] = 100 * np.searchsorted(own, flat[mine], "right") / len(own)
+        rank[~np.isfinite(flat)] = 0.0
+        return float(rank[0]) if values.ndim == 0 and np.ndim(y) == 0 else rank
+
+    def quantile(self, q: float, y: Any) -> Any:
+        """Log density that a share `q` of class `y`'s training codes does not exceed: an observed one, the higher.
+
+        `y` is a label (gives a float) or has shape (n,) (gives an array of shape (n,)).
+        """
+        check_is_fitted(self)
+        values = self.quantiles_by_index(q)[self._indices(y, np.size(y))]
+        return float(values[0]) if np.ndim(y) == 0 else values
+
+    def quantiles_by_index(self, q: float) -> np.ndarray:
+        """:meth:`quantile` of every class, in the order of ``classes_``: float64, shape (K,)."""
+        if not 0 <= q <= 1:
+            raise ValueError(f"q={q!r} must lie in [0, 1].")
+        return np.array([np.quantile(v, q, method="higher") for v in self.log_densities_], dtype=np.float64)
+
+    def _indices(self, y: Any, n: int) -> np.ndarray:
+        """Labels (one, or one a row) as class indices of shape (n,)."""
+        labels = np.asarray(y)
+        if labels.ndim > 1 or (labels.ndim == 1 and len(labels) != n):
+            raise ValueError(f"Expected one label, or one label for each of the {n} rows; got shape {labels.shape}.")
+        index = {label: k for k, label in enumerate(self.classes_.tolist())}
+        wanted = labels.reshape(-1).tolist()
+        unknown = sorted({str(label) for label in wanted if label not in index})
+        if unknown:
+            raise TargetError(f"Unknown class {', '.join(unknown)}; fitted on the classes {self.classes_.tolist()}.")
+        return np.broadcast_to(np.array([index[label] for label in wanted], dtype=np.int64), (n,))
+
+
+def or_impossible(log_density: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(log_density), log_density, -np.inf).astype(log_density.dtype, copy=False)

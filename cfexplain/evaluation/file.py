@@ -1,0 +1,68 @@
+"""An `Evaluation` in one file: its results as they save themselves, its values, and what its metrics are called."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cfexplain.evaluation.metric import Metric
+from cfexplain.foundation.files import read_arrays, write_arrays
+from cfexplain.result import Counterfactuals
+
+if TYPE_CHECKING:
+    from cfexplain.evaluation.evaluation import Evaluation
+
+__all__ = ["load", "save"]
+
+_PLAIN = ("n_bootstrap", "confidence_level", "comparable", "_seed")
+_OF_METRIC = ("name", "better", "unit", "only_valid", "description", "measured_by", "range")
+
+
+def save(evaluation: Evaluation, path: str | os.PathLike) -> None:
+    arrays: dict[str, np.ndarray] = {}
+    values, wrong = evaluation.values, evaluation._wrong
+    meta: dict[str, Any] = {
+        "kind": "evaluation", "results": {}, **{name: getattr(evaluation, name) for name in _PLAIN},
+        "metrics": [{key: getattr(metric, key) for key in _OF_METRIC} for metric in evaluation.metrics.values()],
+        "scalars": [[*key, value] for key, value in values.items() if isinstance(value, float)],
+        "failures": [[*key, message] for key, message in evaluation.failures.items()], "wrong": wrong is not None}
+    with tempfile.TemporaryDirectory() as folder:
+        for k, (name, cf) in enumerate(evaluation.results.items()):
+            cf.save(Path(folder, "part"))
+            part, meta["results"][name] = read_arrays(Path(folder, "part"))
+            arrays.update({f"{k}/{key}": array for key, array in part.items()})
+            arrays.update({f"values/{k}/{j}": values[name, metric] for j, metric in enumerate(evaluation.metrics)
+                           if isinstance(values[name, metric], np.ndarray)})
+            if wrong is not None:
+                arrays[f"wrong/{k}"] = wrong[name]
+    write_arrays(path, arrays, meta)
+
+
+def load(path: str | os.PathLike) -> dict[str, Any]:
+    """Attributes of the `Evaluation` that `save` wrote."""
+    arrays, meta = read_arrays(path)
+    if meta.get("kind") != "evaluation":
+        raise ValueError(f"{os.fspath(path)} holds {meta.get('kind', 'something')!r}; expected 'evaluation'.")
+    metrics = {m["name"]: Metric(function=_not_kept, **{**m, "range": m["range"] and tuple(m["range"])})
+               for m in meta["metrics"]}
+    results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for k, (name, part) in enumerate(meta["results"].items()):
+            mine = {key.partition("/")[2]: array for key, array in arrays.items() if key.startswith(f"{k}/")}
+            write_arrays(Path(folder, "part"), mine, part)
+            results[name] = Counterfactuals.load(Path(folder, "part"))
+    scalars = {(name, metric): value for name, metric, value in meta["scalars"]}
+    return {
+        **{name: meta[name] for name in _PLAIN}, "metrics": metrics, "results": results,
+        "values": {(name, metric): arrays.get(f"values/{k}/{j}", scalars.get((name, metric)))
+                   for j, metric in enumerate(metrics) for k, name in enumerate(results)},
+        "failures": {(name, metric): message for name, metric, message in meta["failures"]},
+        "_wrong": {name: arrays[f"wrong/{k}"] for k, name in enumerate(results)} if meta["wrong"] else None}
+
+
+def _not_kept(cf: Counterfactuals, explainer: Any) -> None:
+    raise ValueError("This metric comes from a file, which keeps no functions; pass it anew to evaluate().")

@@ -1,0 +1,207 @@
+"""What `evaluate` measures: a metric with its direction and unit, and those that a result holds by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cfexplain.foundation.arrays import to_numpy
+
+if TYPE_CHECKING:
+    from cfexplain.result import Counterfactuals
+
+__all__ = ["BUILT_IN", "Metric", "find_metric", "measure", "read_metrics", "same_ruler"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measure of counterfactuals, and how to read it.
+
+    Parameters
+    ----------
+    name : str
+    function : callable ``(cf, explainer) -> ndarray of shape (n,), float, or None``
+        A value a row; or one value of the whole set (FID, say), which is shown without an interval; or None where the
+        method has no such thing.
+    better : {"up", "down", "none"}, default="none"
+        Which way is better; a metric of no direction has no winner.
+    unit : str
+    only_valid : bool, default=False
+        Mean over the valid rows alone; the heading says so. A value a row is needed for it.
+    description : str
+    measured_by : {"", "coordinates", "density", "conditions", "opinions"}, default=""
+        A part of the explainer that the metric is measured by: two methods are compared only where it is the same in both.
+    range : (low, high), optional
+        Ends of a scale that has them: 0 and 1 for a share.
+
+    Raises
+    ------
+    ValueError
+        `better` or `measured_by` is not known.
+
+    Examples
+    --------
+    >>> changed = Metric("changed", lambda cf, explainer: (cf.x_cf != cf.x).reshape(len(cf), -1).sum(1), "down", "columns")
+    >>> changed.heading
+    'changed (columns)'
+    """
+
+    name: str
+    function: Callable[[Counterfactuals, Any], Any]
+    better: str = "none"
+    unit: str = ""
+    only_valid: bool = False
+    description: str = ""
+    measured_by: str = ""
+    range: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.better not in ("up", "down", "none"):
+            raise ValueError(f"better={self.better!r} is not known; choose 'up', 'down' or 'none'.")
+        if self.measured_by not in _RULERS:
+            raise ValueError(f"measured_by={self.measured_by!r} is not known; choose one of {sorted(_RULERS)}.")
+
+    @property
+    def heading(self) -> str:
+        """Name, unit, and whether only valid rows count."""
+        of = ", ".join(part for part in (self.unit, "valid rows only" if self.only_valid else "") if part)
+        return f"{self.name} ({of})" if of else self.name
+
+    @property
+    def sign(self) -> int:
+        """1 where up is better, −1 where down is, 0 for neither."""
+        return {"up": 1, "down": -1, "none": 0}[self.better]
+
+
+def _density_of_x(cf: Counterfactuals, explainer: Any) -> np.ndarray | None:
+    return explainer.score_samples(cf.x) if hasattr(explainer, "score_samples") else None
+
+
+def _opinions(_: Counterfactuals, explainer: Any) -> int | None:
+    opinions = getattr(explainer, "opinions_", None)
+    return None if opinions is None else id(opinions)
+
+
+# What a metric can be measured by, and something that differs where the part does.
+_RULERS: dict[str, Callable[[Any, Any], Any] | None] = {
+    "": None, "coordinates": lambda cf, _: cf.z, "density": _density_of_x, "opinions": _opinions,
+    "conditions": lambda cf, _: sorted(cf.conditions)}
+
+
+def _change(cf: Counterfactuals) -> np.ndarray:
+    return (cf.x_cf.astype(float) - cf.x).reshape(len(cf), -1)
+
+
+def _gain(cf: Counterfactuals, _: Any) -> np.ndarray | None:
+    gain = cf.proba_after.astype(float) - cf.proba_before
+    return None if len(cf) and cf.metadata.get("task") == "regression" else gain
+
+
+def _seconds(cf: Counterfactuals, _: Any) -> float | None:
+    return cf.metadata["seconds"] / len(cf) if len(cf) and "seconds" in cf.metadata else None
+
+
+_SHARE = {"unit": "share", "range": (0.0, 1.0)}
+BUILT_IN: dict[str, Metric] = {metric.name: metric for metric in (
+    Metric("validity", lambda cf, _: cf.valid, "up", **_SHARE, description="the explained model gives x′ its target"),
+    Metric("complete", lambda cf, _: cf.complete, "up", **_SHARE, measured_by="conditions",
+           description="valid, and every condition of the method's own search met"),
+    Metric("confidence_gain", _gain, "up", "probability", range=(-1.0, 1.0),
+           description="probability of the target after, minus before"),
+    Metric("l1", lambda cf, _: np.abs(_change(cf)).sum(1), "down", "of x", description="‖x′ − x‖₁"),
+    Metric("l2", lambda cf, _: np.linalg.norm(_change(cf), axis=1), "down", "of x", description="‖x′ − x‖₂"),
+    Metric("linf", lambda cf, _: np.abs(_change(cf)).max(1), "down", "of x", description="the largest change of a value"),
+    Metric("l2_z", lambda cf, _: cf.distance, "down", "of z", measured_by="coordinates", description="‖z′ − z₀‖₂"),
+    Metric("log_density", lambda cf, _: cf.log_density, "up", "nats", measured_by="density",
+           description="log p(z′|target) under the method's own density"),
+    Metric("density_percentile", lambda cf, _: cf.density_percentile, "up", "0–100", measured_by="density",
+           range=(0.0, 100.0), description="the log density's place among training rows of the target class"),
+    Metric("reconstruction_error", lambda cf, _: cf.reconstruction_error, "down", "of x", measured_by="coordinates",
+           description="‖x − decode(z₀)‖₂: what the coordinates lose, no part of the explanation"),
+    Metric("steps", lambda cf, _: cf.n_steps, "down", "steps", description="evaluations of the search after the first"),
+    Metric("seconds_per_row", _seconds, "down", "s", description="time of the whole call over its rows"),
+    Metric("second_opinion", lambda cf, _: cf.second_opinion, "up", **_SHARE, measured_by="opinions",
+           description="small classifiers of the latent agree"),
+)}
+# Other names of the same values: the fields of `Counterfactuals`.
+_ALIASES = {"distance_x": "l2", "distance": "l2_z", "valid": "validity", "n_steps": "steps"}
+
+
+def find_metric(metric: str | Metric) -> Metric:
+    """The built-in of that name, or of that field of `Counterfactuals`; a `Metric` is itself.
+
+    Raises
+    ------
+    ValueError
+        The name is not known.
+    """
+    if isinstance(metric, Metric):
+        return metric
+    known = BUILT_IN.get(_ALIASES.get(metric, metric)) if isinstance(metric, str) else None
+    if known is None:
+        raise ValueError(f"metric {metric!r} is not known; choose from {list(BUILT_IN)}, or pass a Metric.")
+    return known
+
+
+def read_metrics(metrics: Mapping[str, Any] | Iterable[str | Metric] | str | Metric | None) -> list[Metric]:
+    """The metrics that a user asked for.
+
+    Raises
+    ------
+    ValueError
+        A name that is not known or comes twice, or no metric at all.
+    TypeError
+        A value of a mapping that cannot be called.
+    """
+    if metrics is None:
+        return list(BUILT_IN.values())
+    if isinstance(metrics, Mapping):
+        chosen = [_named(name, value) for name, value in metrics.items()]
+    else:
+        chosen = [find_metric(m) for m in ([metrics] if isinstance(metrics, (str, Metric)) else metrics)]
+    names = [metric.name for metric in chosen]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"metrics={names!r} must be at least one metric, each of another name.")
+    return chosen
+
+
+def _named(name: str, value: Any) -> Metric:
+    if isinstance(value, Metric):
+        return replace(value, name=name)
+    if not callable(value):
+        raise TypeError(f"The metric {name!r} must be a function (cf, explainer) -> values, or a Metric; got "
+                        f"{type(value).__name__}.")
+    return Metric(name, value)
+
+
+def measure(metric: Metric, cf: Counterfactuals, explainer: Any) -> np.ndarray | float | None:
+    """Values of float64, shape (n,), or one value, or None where there is no such thing.
+
+    Raises
+    ------
+    ValueError
+        The metric returns another shape, or one value where valid rows have to be told apart.
+    """
+    out = metric.function(cf, explainer)
+    if out is None:
+        return None
+    values = np.array(to_numpy(out), dtype=np.float64)
+    if values.ndim == 0:
+        if metric.only_valid:
+            raise ValueError("only_valid=True needs a value a row, but the metric returns one value")
+        return float(values)
+    if values.shape != (len(cf),):
+        raise ValueError(f"the metric returns the shape {values.shape}; expected ({len(cf)},), a value a row, or a float")
+    return values
+
+
+def same_ruler(metric: Metric, results: Iterable[Counterfactuals], explainers: Iterable[Any]) -> bool:
+    """Whether the part that measures is the same for all methods, judged by what it says of the same rows."""
+    ruler = _RULERS[metric.measured_by]
+    if ruler is None:
+        return True
+    said = [ruler(cf, explainer) for cf, explainer in zip(results, explainers, strict=True)]
+    return all(other is not None and np.array_equal(said[0], other) for other in said)

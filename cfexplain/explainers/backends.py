@@ -1,0 +1,238 @@
+"""How a search computes: the explainer's own parts, or frozen copies of them, in tiles or in the slots of a CUDA graph.
+
+Every backend finds the same, to float rounding. ``eager`` is the readable truth: the explainer's networks as they are. What
+is found is always judged by them.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from cfexplain.classifiers.outputs import ModuleScores
+from cfexplain.density import ConditionalFlow
+from cfexplain.foundation.optional import import_triton, no_cuda
+from cfexplain.foundation.weight_cache import kept
+from cfexplain.nets.flow_nets import VectorFlowNet
+from cfexplain.ops.coupling_flow import NotPackable, PackedFlow, pack_vector_flow
+from cfexplain.ops.coupling_flow import differentiable as coupling_flow
+from cfexplain.ops.freezing import freeze_for_search
+from cfexplain.ops.freezing.freeze import FrozenModule
+from cfexplain.search import search, search_in_slots
+
+if TYPE_CHECKING:
+    from cfexplain.explainers.base import CounterfactualExplainer
+    from cfexplain.ops.coupling_flow.triton import TritonFlow
+
+__all__ = ["BACKENDS", "Engine", "check_backend", "eager_engine", "make_engine"]
+
+BACKENDS = ("auto", "eager", "packed", "graph", "triton")
+PRECISIONS = ("auto", "bfloat16")
+# Rows that pass through a graph's slots at once
+SLOTS = 2048
+
+
+@dataclass
+class Engine:
+    """What a search asks, in the form that one backend computes it.
+
+    Attributes
+    ----------
+    backend : str
+        Its name; in brackets what was left as it is, and why a table takes more than one launch.
+    classifier : ClassifierAdapter or RegressorAdapter
+    decode : callable ``z -> x``
+    log_density : callable ``(z, target) -> (B,)``
+    search : callable, like `cfexplain.search.search`
+    """
+
+    backend: str
+    classifier: Any
+    decode: Callable[[Tensor], Tensor]
+    log_density: Callable[[Tensor, Tensor], Tensor]
+    search: Callable[..., Any] = search
+
+
+def check_backend(backend: str, precision: str, device: torch.device) -> str:
+    """The name that ``"auto"`` stands for, or `backend` if it can be had.
+
+    Raises
+    ------
+    ValueError
+        An unknown name, a precision for a backend that has none, or CUDA graphs where there is no CUDA device.
+    ImportError
+        "triton", which is not installed, or too old.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend={backend!r} is not known; choose one of {BACKENDS}.")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision={precision!r} is not known; choose one of {PRECISIONS}.")
+    if backend == "eager" and precision != "auto":
+        raise ValueError(f"precision={precision!r} is of frozen copies, but backend='eager' searches with the networks as "
+                         "they are. Use backend='packed'.")
+    if backend in ("graph", "triton"):
+        if device.type != "cuda":
+            raise ValueError(f"backend={backend!r} captures CUDA graphs, but the explainer computes on {str(device)!r}"
+                             f"{no_cuda()}. Fit it with device='cuda' where there is one, or use backend='auto'.")
+        if backend == "triton":
+            import_triton("backend='triton'")
+    return "packed" if backend == "auto" else backend
+
+
+def eager_engine(explainer: CounterfactualExplainer) -> Engine:
+    """The explainer's own parts."""
+    return Engine("eager", explainer.classifier_, explainer.coordinates_.decode, explainer.density_.log_prob)
+
+
+def make_engine(explainer: CounterfactualExplainer, backend: str, precision: str, some: Tensor) -> Engine:
+    """The parts of `explainer` as `backend` computes them.
+
+    Parameters
+    ----------
+    backend : str
+        As `check_backend` returns it.
+    some : Tensor of shape (B, ...)
+        A few rows, on which frozen networks are compared with the originals.
+    """
+    engine = eager_engine(explainer)
+    if backend == "eager":
+        return engine
+    left, remarks = [], []
+    if backend == "triton" and not explainer.layout_.is_image:
+        from cfexplain.explainers.one_launch import search_in_one_launch  # imports Triton
+        from cfexplain.ops.table_search import NotCovered
+
+        try:
+            return replace(engine, backend="triton (one launch)", search=search_in_one_launch(explainer, precision, some))
+        except NotCovered as reason:
+            remarks.append(f"not one launch: {reason}")
+    with torch.no_grad():
+        z = explainer.coordinates_.encode(some) if explainer.coordinates_.encodes_at_once else None
+    classifier = _frozen_classifier(explainer.classifier_, precision, some)
+    decode = _frozen_decoder(explainer.coordinates_, precision, z)
+    if backend == "triton" and decode is not None and isinstance(explainer.coordinates_.module_, VectorFlowNet):
+        try:
+            decode = _inverse(_in_one_kernel(explainer.coordinates_.module_))
+        except NotPackable as reason:
+            remarks.append(f"decoder packed: {reason}")
+    for name, part in (("classifier", classifier), ("decoder", decode)):
+        if part is None:
+            left.append(name)
+    log_density = engine.log_density
+    if isinstance(explainer.density_, ConditionalFlow):
+        try:
+            log_density = explainer.density_.frozen("triton" if backend == "triton" else "packed")
+        except NotPackable:
+            if backend == "triton":  # asked for by name
+                raise
+            left.append("density")
+    way = search
+    if backend in ("graph", "triton"):
+        way = functools.partial(_in_slots, step="triton" if backend == "triton" else "reference")
+    name = backend + (", bfloat16" if precision == "bfloat16" else "")
+    if left:
+        remarks.insert(0, f"{', '.join(left)} eager")
+    return Engine(name + (f" ({'; '.join(remarks)})" if remarks else ""), classifier or engine.classifier,
+                  decode or engine.decode, log_density, way)
+
+
+def _in_slots(evaluate: Callable, start: Tensor, reference: Tensor, rows: Any, options: Any, report: Callable | None,
+              *, step: str) -> Any:
+    return search_in_slots(evaluate, start, rows, options, slots=SLOTS, reference=reference, step=step, graph=True,
+                           on_progress=report)
+
+
+def _precision(module: nn.Module, wanted: str) -> str | None:
+    """Of the frozen copy: the module's own, unless bfloat16 is wanted of a float32; None where it cannot be had."""
+    own = next((t.dtype for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), torch.float32)
+    if own not in (torch.float32, torch.float64):
+        return None
+    return "bfloat16" if wanted == "bfloat16" and own == torch.float32 else str(own).removeprefix("torch.")
+
+
+@dataclass
+class _FrozenScores(ModuleScores):
+    """A frozen module: it takes the caller's dtype as it is and answers in it."""
+
+    def _cast(self, x: Tensor) -> Tensor:
+        return x
+
+
+def _frozen(module: nn.Module, function: nn.Module, precision: str, example: Tensor | None) -> FrozenModule:
+    """`function`, which is `module` or calls it, frozen: as long as its tensors stay and both answer alike."""
+    return kept(module, (type(function), precision),
+                lambda: freeze_for_search(function, precision=precision, example=example),
+                lambda net: example is None or _alike(function, net, example))
+
+
+def _packed(module: VectorFlowNet) -> PackedFlow | None:
+    """A table's flow, packed; None if it is no affine coupling."""
+    try:
+        return kept(module, "packed", lambda: pack_vector_flow(module))
+    except NotPackable:
+        return None
+
+
+def _in_one_kernel(module: VectorFlowNet) -> TritonFlow:
+    from cfexplain.ops.coupling_flow.triton import prepare  # imports Triton
+
+    return kept(module, "triton", lambda: prepare(_packed(module)))
+
+
+def _inverse(flow: PackedFlow | TritonFlow) -> Callable[[Tensor], Tensor]:
+    return lambda u: coupling_flow.from_base(flow, u, u.new_zeros(len(u), dtype=torch.long))
+
+
+def _alike(function: nn.Module, net: FrozenModule, example: Tensor) -> bool:
+    """To the rounding of the copy's precision: an attribute that is no tensor may have changed, too."""
+    with torch.no_grad():
+        pairs = zip(tree_leaves(function(example)), tree_leaves(net(example)), strict=True)
+        rtol = torch.finfo(torch.bfloat16 if net.precision == torch.bfloat16 else example.dtype).eps ** 0.5
+        return all(bool((a - b).norm() <= rtol * a.norm()) for a, b in pairs if isinstance(a, Tensor))
+
+
+def _frozen_classifier(adapter: Any, precision: str, some: Tensor) -> Any:
+    """A copy of the adapter around a frozen copy of its module; None where that cannot be had."""
+    module = adapter.module
+    wanted = None if module is None else _precision(module, precision)
+    if wanted is None:
+        return None
+    scores = adapter._scores
+    example = some.to(next((p.dtype for p in module.parameters()), some.dtype)).reshape(len(some), *scores.sample_shape)
+    try:
+        net = _frozen(module, module, wanted, example)
+    except TypeError:  # a module that cannot be copied is searched as it is
+        return None
+    twin = copy.copy(adapter)
+    twin._scores = _FrozenScores(**{**vars(scores), "module": net})
+    return twin
+
+
+class DecodeModule(nn.Module):
+    """``decode`` of coordinates as the forward of a module."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.module.decode(z)
+
+
+def _frozen_decoder(coordinates: Any, precision: str, z: Tensor | None) -> Callable | None:
+    module = coordinates.module_
+    if isinstance(module, VectorFlowNet):
+        flow = _packed(module)
+        return None if flow is None else _inverse(flow)
+    wanted = _precision(module, precision)
+    if wanted is None:
+        return None
+    net = _frozen(module, DecodeModule(module), wanted, z)
+    return net if net.report.traced else None

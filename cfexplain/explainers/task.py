@@ -1,0 +1,205 @@
+"""What is asked of the model: a class, or a value. Everything in which explaining the two differs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.base import is_regressor
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+
+from cfexplain.classifiers import adapt_classifier, adapt_regressor
+from cfexplain.foundation.arrays import to_numpy
+from cfexplain.foundation.exceptions import TargetError
+from cfexplain.foundation.labels import label_indices, resolve_target
+from cfexplain.objective.point import Point, ValuePoint
+
+__all__ = ["Classification", "Goal", "Regression", "make_task"]
+
+
+@dataclass
+class Goal:
+    """What one call of ``explain`` wants, row by row.
+
+    Attributes
+    ----------
+    rows : dict of str to ndarray of shape (n,)
+        For the search: ``source`` and ``target``, indices of the groups whose density counts, and what terms need.
+    still : ndarray of bool, shape (n,)
+        Rows that are there already.
+    asked : ndarray of shape (n,)
+        The target, in the user's own words.
+    before : ndarray
+        Probabilities (n, K), or values (n,), of X.
+    endless : bool or ndarray of bool, shape (n,)
+        Rows without an end to reach ("maximize", "minimize"): moving the right way is all that is asked.
+    """
+
+    rows: dict[str, np.ndarray]
+    still: np.ndarray
+    asked: np.ndarray
+    before: np.ndarray
+    endless: bool | np.ndarray = False
+
+
+class Classification:
+    """y are labels; a target is a label."""
+
+    name = "classification"
+    point = Point
+
+    def __init__(self, model: Any, y: np.ndarray):
+        self.classes = model.classes_
+        self.groups = label_indices(y, self.classes)
+        self.counts = np.bincount(self.groups, minlength=len(self.classes))
+        if self.counts.min() < 2:
+            scarce = self.classes[self.counts.argmin()]
+            raise ValueError(f"The classifier knows the class {scarce!r}, of which y has {self.counts.min()} "
+                             "rows; at least 2 are needed to learn what it looks like.")
+
+    @staticmethod
+    def adapt(classifier: Any, X: np.ndarray, y: np.ndarray, **options: Any) -> Any:
+        check_classification_targets(y)
+        return adapt_classifier(classifier, X, y, _check_classes(y), **options)
+
+    def goal(self, model: Any, X: np.ndarray, target: Any) -> Goal:
+        proba = model.predict_proba(X)
+        source = proba.argmax(1)
+        wanted = resolve_target(target, self.classes, proba)
+        return Goal({"source": source, "target": wanted}, source == wanted, self.classes[wanted], proba)
+
+    def judge(self, model: Any, x_cf: np.ndarray, goal: Goal) -> dict[str, np.ndarray]:
+        """Fields of the result, from the very array that is returned."""
+        after, rows = model.predict_proba(x_cf), np.arange(len(x_cf))
+        target, prediction = goal.rows["target"], after.argmax(1)
+        return {"source": self.classes[goal.rows["source"]], "prediction": self.classes[prediction],
+                "proba_before": goal.before[rows, target], "proba_after": after[rows, target],
+                "valid": prediction == target}
+
+    def metadata(self) -> dict[str, Any]:
+        return {"task": self.name, "classes": self.classes.tolist(), "class_counts": self.counts.tolist()}
+
+
+class Regression:
+    """y are numbers; a target is a value, an interval, "maximize" or "minimize"."""
+
+    name = "regression"
+    point = ValuePoint
+
+    def __init__(self, model: Any, y: np.ndarray):
+        self.groups = np.zeros(len(y), dtype=int)  # one group: every row's density counts
+        self.counts = np.array([len(y)])
+        self.spread = float(np.std(y))
+        # rounding in another batch must not undo a value that was just reached
+        self.slack = 1e-5 * self.spread
+
+    @staticmethod
+    def adapt(regressor: Any, X: np.ndarray, y: np.ndarray, differentiable: bool, **options: Any) -> Any:
+        return adapt_regressor(regressor, X, y, **options)
+
+    def goal(self, model: Any, X: np.ndarray, target: Any) -> Goal:
+        before = model.predict(X)
+        low, high, asked = read_values(target, before)
+        zeros = np.zeros(len(X), dtype=int)
+        rows = {"source": zeros, "target": zeros, **{name: np.asarray(values, dtype=X.dtype) for name, values in (
+            ("low", low), ("high", high), ("before", before))}}
+        return Goal(rows, (before >= low) & (before <= high), asked, before, np.isinf(low) & (low == high))
+
+    def judge(self, model: Any, x_cf: np.ndarray, goal: Goal) -> dict[str, np.ndarray]:
+        after, low, high = model.predict(x_cf), goal.rows["low"], goal.rows["high"]
+        valid = (after >= low - self.slack) & (after <= high + self.slack)
+        valid = np.where(np.isposinf(low), after > goal.before, np.where(np.isneginf(high), after < goal.before, valid))
+        unknown = np.full(len(x_cf), np.nan)
+        return {"source": goal.before, "prediction": after, "proba_before": unknown, "proba_after": unknown,
+                "valid": valid}
+
+    def metadata(self) -> dict[str, Any]:
+        return {"task": self.name}
+
+
+def make_task(task: str, model: Any, y: np.ndarray) -> type[Classification] | type[Regression]:
+    """The task that `task` names; "auto" asks the model, then y.
+
+    Raises
+    ------
+    ValueError
+        If `task` is not known.
+    """
+    known = {"classification": Classification, "regression": Regression}
+    if task == "auto":
+        return Regression if _is_regressor(model) or type_of_target(y).startswith("continuous") else Classification
+    if task not in known:
+        raise ValueError(f"task={task!r} is not known; choose 'auto', 'classification' or 'regression'.")
+    return known[task]
+
+
+def _is_regressor(model: Any) -> bool:
+    while isinstance(model, FrozenEstimator):
+        model = model.estimator
+    if hasattr(model, "__sklearn_tags__"):
+        return is_regressor(model)
+    return any(base.__name__ == "NeuralNetRegressor" for base in type(model).__mro__)
+
+
+def read_values(target: Any, before: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lowest and highest wanted value of each row, and the target in words or numbers, each (n,).
+
+    A value is reached from the side that a row starts on: 7 means [7, ∞) for a row at 3, (−∞, 7] for a row at 9.
+    "maximize" is an interval at infinity.
+
+    >>> low, high, asked = read_values(7, np.array([3.0, 9.0]))
+    >>> low.tolist(), high.tolist(), asked.tolist()
+    ([7.0, -inf], [inf, 7.0], [7.0, 7.0])
+    >>> read_values("maximize", np.zeros(1))[:2]
+    (array([inf]), array([inf]))
+    """
+    n = len(before)
+    if target is None:
+        raise TargetError("A regression needs a target: a value, one value a row, an interval (low, high), 'maximize' or "
+                          "'minimize'. Pass explain(X, target=...) or the constructor's target=.")
+    if isinstance(target, str):
+        if target not in ("maximize", "minimize"):
+            raise TargetError(f"target={target!r} is not known for a regression; choose a value, (low, high), 'maximize' "
+                              "or 'minimize'.")
+        end = np.full(n, np.inf if target == "maximize" else -np.inf)
+        return end, end, np.full(n, target)
+    if isinstance(target, tuple):
+        return _interval(target, n)
+    try:
+        value = np.asarray(to_numpy(target), dtype=float)
+    except (TypeError, ValueError) as error:
+        raise TargetError(f"target={target!r} is not a number: a regression's target is a value, one value a row, an "
+                          "interval (low, high), 'maximize' or 'minimize'.") from error
+    if value.ndim > 1 or (value.ndim == 1 and len(value) != n):
+        raise TargetError(f"target has shape {value.shape}; expected one value, one a row: ({n},), or a tuple (low, high).")
+    if not np.isfinite(value).all():
+        raise TargetError("target holds NaN or infinite values; for no limit pass 'maximize' or 'minimize'.")
+    value = np.broadcast_to(value, n).copy()
+    up = before < value
+    return np.where(up, value, -np.inf), np.where(up, np.inf, value), value
+
+
+def _interval(target: Sequence[Any], n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    try:
+        low, high = (float(end) for end in target)
+    except (TypeError, ValueError) as error:
+        raise TargetError(f"target={target!r} must be an interval (low, high) of two numbers.") from error
+    if not low <= high or not (np.isfinite(low) or np.isfinite(high)):
+        raise TargetError(f"target={target!r} must be an interval (low, high) with low <= high, one of them finite.")
+    return np.full(n, low), np.full(n, high), np.full(n, f"[{low:g}, {high:g}]")
+
+
+def _check_classes(y: np.ndarray) -> np.ndarray:
+    labels, counts = np.unique(y, return_counts=True)
+    if len(labels) < 2:
+        raise ValueError(f"y has 1 class ({labels[0]!r}); a counterfactual needs at least 2 to choose from.")
+    if counts.min() < 2:
+        values = np.issubdtype(labels.dtype, np.number) and len(labels) > 20
+        raise ValueError(f"The class {labels[counts.argmin()]!r} has 1 row in y; at least 2 rows a class are needed. Add "
+                         "rows of it, or leave the class out." + (
+                             " If y holds values and not labels, use DiffeomorphicExplainer(task='regression')."
+                             if values else ""))
+    return labels

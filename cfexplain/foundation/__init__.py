@@ -1,0 +1,1 @@
+"""What every other room stands on: arrays, labels, numbers, tiles, files, random streams."""

@@ -1,0 +1,60 @@
+"""What the user wants to see: labels, one for all rows or one a row, as class indices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from cfexplain.foundation.arrays import to_numpy
+from cfexplain.foundation.exceptions import TargetError
+
+__all__ = ["label_indices", "resolve_target"]
+
+
+def resolve_target(target: Any, classes: np.ndarray, proba: np.ndarray) -> np.ndarray:
+    """Class indices of the wanted targets, shape (n,).
+
+    Parameters
+    ----------
+    target : label, array-like of shape (n,), or None
+        None is each row's runner-up: the most probable class beside the predicted one.
+    classes : ndarray of shape (K,)
+    proba : ndarray of shape (n, K)
+
+    Raises
+    ------
+    TargetError
+        If a label is not among `classes`, or there are neither one nor n of them.
+    """
+    n = len(proba)
+    if target is None:
+        beside = np.array(proba, dtype=float)
+        beside[np.arange(n), beside.argmax(1)] = -np.inf
+        return beside.argmax(1)
+    target = np.asarray(to_numpy(target))
+    if target.ndim > 1:
+        raise TargetError(f"target has shape {target.shape}; expected one label, or one label a row: ({n},).")
+    if target.ndim == 1 and len(target) != n:
+        raise TargetError(f"target has {len(target)} labels for {n} rows; expected one label, or one a row.")
+    return np.broadcast_to(label_indices(target, classes), n).copy()
+
+
+def label_indices(labels: Any, classes: np.ndarray) -> np.ndarray:
+    """Positions of `labels` in `classes`; the same shape as `labels`.
+
+    Examples
+    --------
+    >>> label_indices(["smile", "no smile"], np.array(["no smile", "smile"]))
+    array([1, 0])
+    """
+    labels = np.asarray(labels)
+    found = np.atleast_1d(labels)[:, None] == np.asarray(classes)[None]
+    found = np.broadcast_to(found, (np.atleast_1d(labels).shape[0], len(classes)))
+    if not found.any(1).all():
+        unknown = np.atleast_1d(labels)[~found.any(1)].tolist()
+        raise TargetError(
+            f"{unknown[0]!r} is not a class of the explained classifier; its classes are {np.asarray(classes).tolist()!r}. "
+            "Pass labels, not indices."
+        )
+    return found.argmax(1).reshape(labels.shape)

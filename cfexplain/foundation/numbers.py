@@ -1,0 +1,39 @@
+"""Numbers of a row that keep their digits and their gradient: log-odds, and an L2 norm that may be 0."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["log_odds", "log_odds_of", "row_norm"]
+
+
+def log_odds(logits: Tensor, target: Tensor) -> Tensor:
+    """log p(target) − log(1 − p(target)), shape (B,), from logits (..., B, K) without passing through p."""
+    index = target[:, None].expand(*logits.shape[:-1], 1)
+    own = logits.gather(-1, index)[..., 0]
+    return own - logits.scatter(-1, index, -torch.inf).logsumexp(-1)
+
+
+def log_odds_of(confidence: float) -> float:
+    """log p − log(1 − p) of a probability strictly between 0 and 1, in float64.
+
+    >>> log_odds_of(0.5)
+    0.0
+    """
+    return math.log(confidence / (1 - confidence))
+
+
+def row_norm(difference: Tensor) -> Tensor:
+    """L2 norm of each row, whose gradient at 0 is 0: a search starts there.
+
+    >>> import torch
+    >>> v = torch.zeros(1, 3, requires_grad=True)
+    >>> row_norm(v).sum().backward(); v.grad
+    tensor([[0., 0., 0.]])
+    """
+    square = difference.flatten(1).square().sum(1)
+    positive = square > 0
+    return torch.where(positive, torch.where(positive, square, 1.0).sqrt(), 0.0)

@@ -1,0 +1,176 @@
+"""Evaluate many rows so that the bits of a row do not depend on its company.
+
+Two things make a row come out a bit different alone, in a batch, and at another place of a batch. Kernels choose their
+order of summation by shape: so rows are evaluated in tiles of one fixed size, the last one padded. And matrix products
+take rows that start at an aligned address by another path than rows that do not: so the widths of linear layers are
+padded with zeros to a multiple of eight numbers while a tile is evaluated (`aligned`).
+
+Most kernels choose the same order for many shapes, though. `TileSizes` finds out for which, so that many small samples need
+fewer tiles; for tiles that are mostly padding see `cfexplain.foundation.partial_tiles`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+__all__ = ["TILE", "TileSizes", "aligned", "in_tiles", "probes"]
+
+TILE = 32
+_WIDTH = 8
+# Numbers of a sample, times rows, above which rows gain nothing from more company: what a tile leaves behind fills the cache
+_ROOM = 2**16
+
+
+class aligned(TorchFunctionMode):  # noqa: N801 - reads as a statement: `with aligned():`
+    """Within the block every linear layer, of any network, treats every row alike wherever it lies in its batch.
+
+    Values change by no more than float rounding; gradients go through.
+
+    Examples
+    --------
+    >>> import torch
+    >>> layer = torch.nn.Linear(5, 3)
+    >>> with aligned():
+    ...     layer(torch.zeros(2, 5)).shape
+    torch.Size([2, 3])
+    """
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is F.linear:
+            return _linear(*args, **(kwargs or {}))
+        if function is torch.baddbmm and not kwargs:
+            return _baddbmm(*args)
+        return function(*args, **(kwargs or {}))
+
+
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if weight.ndim != 2 or not any(side % _WIDTH for side in weight.shape):
+        return F.linear(input, weight, bias)
+    more_out, more_in = (-side % _WIDTH for side in weight.shape)
+    padded_bias = None if bias is None else F.pad(bias, (0, more_out))
+    out = F.linear(F.pad(input, (0, more_in)), F.pad(weight, (0, more_in, 0, more_out)), padded_bias)
+    return out[..., : weight.shape[0]]
+
+
+def _baddbmm(bias: Tensor, input: Tensor, weight: Tensor) -> Tensor:
+    more_in, more_out = (-side % _WIDTH for side in weight.shape[-2:])
+    if not (more_out or more_in):
+        return torch.baddbmm(bias, input, weight)
+    width = weight.shape[-1]
+    bias = F.pad(bias.expand(*bias.shape[:-1], width), (0, more_out))  # a bias of one column stands for all
+    return torch.baddbmm(bias, F.pad(input, (0, more_in)), F.pad(weight, (0, more_out, 0, more_in)))[..., :width]
+
+
+def in_tiles(function: Callable[..., Any], *rows: Tensor, tile: int = TILE, places: Callable[[int], int] | None = None,
+             ) -> Any:
+    """``function(*rows)``, computed tile by tile and joined; tensors and tuples of tensors may come back.
+
+    Parameters
+    ----------
+    places : callable ``rows left -> places of the next tile``, optional
+        See `TileSizes.choice`. By default `tile`, always.
+
+    Examples
+    --------
+    >>> import torch
+    >>> in_tiles(lambda a: a + 1, torch.arange(5.0), tile=4)
+    tensor([1., 2., 3., 4., 5.])
+    """
+    n, first = len(rows[0]), 0
+    parts = []
+    with aligned():
+        while first < n or not parts:
+            size = tile if places is None or not n else places(n - first)
+            cut = [r[first : first + size] for r in rows]
+            keep = len(cut[0])
+            if keep < size and n:
+                cut = [torch.cat([r, r[-1:].expand(size - keep, *r.shape[1:])]) for r in cut]
+            out = function(*cut)
+            parts.append(tuple(o[:keep] for o in out) if isinstance(out, tuple) else out[:keep])
+            first += size
+    if isinstance(parts[0], tuple):
+        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+    return torch.cat(parts)
+
+
+class TileSizes:
+    """Multiples of a tile in which a function gives every row the bits that it has in a tile of `tile` rows.
+
+    A size is tried when it would first be of use, on random points beside rows of the call, and is used from then on if
+    every bit of every answer agrees. What was tried is remembered by name. (Only multiples: in less than a tile,
+    functions such as exp meet some rows in the remainder of a vectorised loop, where other code computes them.)
+
+    Parameters
+    ----------
+    tile : int
+        The size that defines a row's bits; always right.
+    numbers : int
+        Of a sample: the smaller, the more rows are worth being together, up to 16 tiles.
+
+    Examples
+    --------
+    >>> import torch
+    >>> sizes, x = TileSizes(8, numbers=4), torch.rand(40, 4)
+    >>> places = sizes.choice("double", lambda a: 2 * a, x)
+    >>> places(2), places(40), places(10**6)
+    (8, 48, 128)
+    >>> sizes.choice("centre", lambda a: a - a.mean(0), x)(40)  # rows that are not independent
+    8
+    """
+
+    def __init__(self, tile: int, numbers: int):
+        self.tile = tile
+        self._sizes = [tile * k for k in (1, 2, 3, 4, 6, 8, 12, 16) if k == 1 or tile * k * numbers <= _ROOM]
+        self._equal: dict[tuple[Hashable, int], bool] = {}
+
+    def choice(self, name: Hashable, function: Callable[..., Any], *rows: Tensor) -> Callable[[int], int]:
+        """How many places the next tile of `function` has, by the rows that are left.
+
+        Parameters
+        ----------
+        name : hashable
+            Of the function: the same name must stand for the same computation.
+        function : callable
+            Of the tile's `rows`; returns a tensor or a tuple of tensors.
+        rows : Tensor of shape (N, ...)
+            N at least 1; the first is disturbed where its kernels are tried.
+        """
+
+        def equal(size: int) -> bool:
+            if (name, size) not in self._equal:
+                probe = probes(rows, size)
+                answers = [in_tiles(function, *probe, tile=tile) for tile in (self.tile, size)]
+                pairs = zip(*(a if isinstance(a, tuple) else (a,) for a in answers), strict=True)
+                self._equal[name, size] = all(torch.equal(a, b) for a, b in pairs)
+            return self._equal[name, size]
+
+        def places(left: int) -> int:
+            sizes = [size for size in self._sizes if self._equal.get((name, size), True)]
+            while (size := _nearest(sizes, left)) != self.tile and not equal(size):
+                sizes.remove(size)
+            return size
+
+        return places
+
+
+def _nearest(sizes: list[int], left: int) -> int:
+    """A tile that holds all rows with few empty places, or else the largest that they fill."""
+    holding = next((size for size in sizes if size >= left), None)
+    filled = max((size for size in sizes if size <= left), default=None)
+    if filled is None or (holding is not None and holding - left <= max(holding // 3, 8)):
+        return holding
+    return filled
+
+
+def probes(rows: tuple[Tensor, ...], n: int) -> list[Tensor]:
+    """`n` rows, cycled, the first tensor at random points near by: a sum of zeros is the same in any order."""
+    index = torch.arange(n) % len(rows[0])
+    first, *others = (r[index.to(r.device)] for r in rows)
+    noise = torch.randn(first.shape, generator=torch.Generator().manual_seed(0), dtype=first.dtype)
+    return [first + 0.1 * (1 + first.abs()) * noise.to(first.device), *others]

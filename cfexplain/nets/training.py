@@ -1,0 +1,188 @@
+"""One way to train a network, used for every network of the package: skorch, with the best checkpoint kept."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from skorch import NeuralNet
+from skorch.callbacks import Callback, EarlyStopping, LRScheduler
+from skorch.helper import predefined_split
+from torch import Tensor, nn
+
+from cfexplain.foundation.random import seeded_torch
+from cfexplain.nets.training_callbacks import Average, Bar, ClipGradients, Progress, Resume
+
+__all__ = ["Rows", "train_network"]
+
+Rows = Mapping[str, Tensor]
+Loss = Callable[[nn.Module, Rows, float], Tensor]
+
+
+def train_network(
+    module: nn.Module,
+    loss: Loss,
+    rows: Rows,
+    *,
+    updates: int,
+    seed: int,
+    lr: float = 3e-3,
+    batch_size: int = 200,
+    min_epochs: int = 2,
+    weight_decay: float = 0.0,
+    validation_fraction: float = 0.1,
+    patience: int | None = None,
+    strata: np.ndarray | None = None,
+    clip: float = 50.0,
+    ema: float = 0.0,
+    schedule: str = "one_cycle",
+    checkpoint: str | os.PathLike | None = None,
+    device: str | torch.device = "cpu",
+    verbose: int = 0,
+    name: str = "network",
+) -> list[dict[str, Any]]:
+    """Train `module` in place under a one-cycle Adam; return skorch's history, one dict an epoch.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Left in evaluation mode, on `device`, with the weights of the epoch that had the least validation loss.
+    loss : callable ``(module, rows, progress) -> (B,)``
+        A loss a row. `progress` runs from 0 to 1 over training (for warm-ups) and is 1 in validation.
+    rows : mapping of str to tensor
+        What `loss` receives, cut to a batch; all of one length.
+    updates : int
+        Gradient steps to make in all, rounded up to whole epochs. A budget in steps suits 200 rows and 60,000.
+    patience : int, optional
+        Stop after so many epochs without a better validation loss. Default: a third of all epochs, at least 5.
+    strata : ndarray of shape (n,), optional
+        Class codes: the validation split keeps their shares. Classes of one row stay in training.
+    clip : float
+        Longest gradient of an update; a gradient that is not finite is skipped.
+    schedule : {"one_cycle", "hold"}
+        Of the learning rate: up and down once; or at `lr` for three fifths of training and then down in a line, which suits
+        long trainings on a moving average.
+    ema : float
+        Decay of a moving average of the weights, which is what is validated and kept; 0 for none.
+    checkpoint : path, optional
+        Written after every epoch, read at the start if it is there, removed at the end: an interrupted training goes on
+        and ends in the same bits.
+
+    Raises
+    ------
+    FloatingPointError
+        If training ends in a loss that is not finite.
+    """
+    n = len(next(iter(rows.values())))
+    with seeded_torch(seed):
+        train_rows, valid_rows = _split(rows, n, validation_fraction, strata, seed)
+        count = len(next(iter(train_rows.values())))
+        batch_size = max(1, min(batch_size, count))
+        per_epoch = math.ceil(count / batch_size)
+        epochs = max(min_epochs, math.ceil(updates / per_epoch))
+        monitor = "valid_loss" if valid_rows else "train_loss"
+        best = EarlyStopping(monitor=monitor, patience=patience or max(5, epochs // 3), load_best=True, threshold=0.0,
+                             sink=_silent)
+        callbacks: list[tuple[str, Callback]] = [
+            ("schedule", _schedule(schedule, lr, epochs * per_epoch)),
+            ("clip", ClipGradients(clip)),
+            ("progress", Progress(epochs * per_epoch)),
+        ]
+        if ema:
+            callbacks.append(("average", Average(ema)))
+        callbacks.append(("best", best))
+        if verbose:
+            callbacks.append(("bar", Bar(name, epochs * per_epoch)))
+        if checkpoint is not None:
+            callbacks.append(("resume", Resume(checkpoint, {
+                "seed": seed, "rows": n, "batch_size": batch_size, "updates": epochs * per_epoch, "lr": lr, "ema": ema})))
+        net = _RowLossNet(
+            module=_RowLoss(module, loss), criterion=nn.Identity, optimizer=torch.optim.AdamW, lr=lr,
+            optimizer__weight_decay=weight_decay, max_epochs=epochs, batch_size=batch_size,
+            iterator_train__shuffle=True, iterator_train__collate_fn=_whole, iterator_valid__collate_fn=_whole,
+            train_split=predefined_split(_RowData(valid_rows)) if valid_rows else None,
+            callbacks=callbacks, verbose=0, device=str(device),
+        )
+        # convolutions are about 1.4 times faster on a CPU with channels last
+        module.to(device, memory_format=torch.channels_last).requires_grad_(True)
+        # Not net.fit: early stopping raises KeyboardInterrupt, and net.fit takes a person's Ctrl-C for the same.
+        data = _RowData(train_rows)
+        net.initialize()
+        net.notify("on_train_begin", X=data, y=None)
+        try:
+            net.fit_loop(data, None, epochs=epochs - len(net.history))
+        except KeyboardInterrupt:
+            if best.misses_ < best.patience:
+                raise
+        net.notify("on_train_end", X=data, y=None)
+    module.eval().requires_grad_(False)
+    history = [{k: v for k, v in row.items() if k != "batches"} for row in net.history]
+    if not any(math.isfinite(row[monitor]) for row in history):
+        raise FloatingPointError(f"Training the {name} ended in a loss that is not finite. Check X for extreme values.")
+    return history
+
+
+def _schedule(name: str, lr: float, total: int) -> LRScheduler:
+    if name == "one_cycle":
+        return LRScheduler(policy=torch.optim.lr_scheduler.OneCycleLR, max_lr=lr, total_steps=total, step_every="batch")
+
+    def share(step: int) -> float:
+        return min(1.0, (step + 1) / min(200, total), max(0.02, (1 - step / total) / 0.4))
+
+    return LRScheduler(policy=torch.optim.lr_scheduler.LambdaLR, lr_lambda=share, step_every="batch")
+
+
+def _split(rows: Rows, n: int, fraction: float, strata: np.ndarray | None, seed: int) -> tuple[dict, dict]:
+    """Training and validation rows; the same share of every stratum, at least one row of it left for training."""
+    rng = np.random.RandomState(seed)
+    strata = np.zeros(n, dtype=int) if strata is None else np.asarray(strata)
+    held = [np.zeros(0, dtype=int)]
+    for stratum in np.unique(strata):
+        members = rng.permutation(np.flatnonzero(strata == stratum))
+        held.append(members[: int(fraction * len(members))])
+    valid = np.sort(np.concatenate(held))
+    train = np.setdiff1d(np.arange(n), valid)
+    return ({k: v[train] for k, v in rows.items()}, {k: v[valid] for k, v in rows.items()} if len(valid) else {})
+
+
+class _RowData(torch.utils.data.Dataset):
+    """Rows in memory, fetched a batch at a time: one index per tensor, no Python loop over rows."""
+
+    def __init__(self, rows: Rows):
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(next(iter(self.rows.values())))
+
+    def __getitem__(self, index: Any) -> tuple[dict[str, Tensor], Tensor]:
+        rows = {k: v[index] for k, v in self.rows.items()}
+        return rows, torch.zeros(len(next(iter(rows.values()))) if isinstance(index, list) else 1)
+
+    def __getitems__(self, index: Sequence[int]) -> tuple[dict[str, Tensor], Tensor]:
+        return self[list(index)]
+
+
+def _whole(batch: Any) -> Any:
+    return batch
+
+
+def _silent(*_: Any) -> None:
+    """Early stopping says nothing: the epoch it chose is in the history."""
+
+
+class _RowLoss(nn.Module):
+    def __init__(self, module: nn.Module, loss: Loss):
+        super().__init__()
+        self.module, self.loss, self.progress = module, loss, 0.0
+
+    def forward(self, **rows: Tensor) -> Tensor:
+        return self.loss(self.module, rows, self.progress if self.training else 1.0)
+
+
+class _RowLossNet(NeuralNet):
+    def get_loss(self, y_pred: Tensor, y_true: Any, X: Any = None, training: bool = False) -> Tensor:
+        return y_pred.mean()

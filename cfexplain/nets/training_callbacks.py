@@ -1,0 +1,188 @@
+"""What training does beside descending: clip, average, show its progress, save itself and go on."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from skorch import NeuralNet
+from skorch.callbacks import Callback, EarlyStopping
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from tqdm.auto import tqdm
+
+from cfexplain.foundation.files import atomic_write
+
+__all__ = ["Average", "Bar", "ClipGradients", "Progress", "Resume"]
+
+
+class ClipGradients(Callback):
+    """Limit the norm of an update's gradient; leave out an update whose gradient is not finite."""
+
+    def __init__(self, limit: float):
+        self.limit = limit
+
+    def on_grad_computed(self, net: NeuralNet, named_parameters: Any, **_: Any) -> None:
+        parameters = [parameter for _, parameter in named_parameters if parameter.grad is not None]
+        if not torch.isfinite(clip_grad_norm_(parameters, self.limit)):
+            for parameter in parameters:
+                parameter.grad = None
+
+
+class Progress(Callback):
+    """Tells the loss how far training is, from 0 to 1."""
+
+    def __init__(self, total: int):
+        self.total = total
+
+    def on_train_begin(self, net: NeuralNet, **_: Any) -> None:
+        self.done = 0
+
+    def on_batch_end(self, net: NeuralNet, training: bool = False, **_: Any) -> None:
+        if training:
+            self.done += 1
+            net.module_.progress = self.done / self.total
+
+
+class Average(Callback):
+    """A moving average of the weights: updated while training, in the module's place from validation to epoch's end."""
+
+    def __init__(self, decay: float):
+        self.decay = decay
+
+    def on_train_begin(self, net: NeuralNet, **_: Any) -> None:
+        self.slow = [p.detach().clone() for p in net.module_.parameters()]
+        self.fast: list[Tensor] | None = None
+        self.updates = 0
+
+    def on_epoch_begin(self, net: NeuralNet, **_: Any) -> None:
+        if self.fast is not None:
+            self._place(net, self.fast)
+            self.fast = None
+
+    @torch.no_grad()
+    def on_batch_end(self, net: NeuralNet, training: bool = False, **_: Any) -> None:
+        if training:
+            self.updates += 1
+            # young averages forget faster, or they would remember the start
+            decay = min(self.decay, self.updates / (self.updates + 50))
+            torch._foreach_lerp_(self.slow, list(net.module_.parameters()), 1 - decay)
+
+    def on_batch_begin(self, net: NeuralNet, training: bool = False, **_: Any) -> None:
+        if not training:
+            self._swap_in(net)
+
+    def on_epoch_end(self, net: NeuralNet, **_: Any) -> None:
+        self._swap_in(net)
+
+    def _swap_in(self, net: NeuralNet) -> None:
+        if self.fast is None:
+            self.fast = [p.detach().clone() for p in net.module_.parameters()]
+            self._place(net, self.slow)
+
+    @staticmethod
+    @torch.no_grad()
+    def _place(net: NeuralNet, values: list[Tensor]) -> None:
+        for parameter, value in zip(net.module_.parameters(), values, strict=True):
+            parameter.copy_(value)
+
+
+class Bar(Callback):
+    """A progress bar over updates, with the last epoch's losses."""
+
+    def __init__(self, name: str, total: int):
+        self.name, self.total = name, total
+
+    def on_train_begin(self, net: NeuralNet, **_: Any) -> None:
+        self.bar = tqdm(total=self.total, desc=f"training {self.name}", unit="step")
+
+    def on_batch_end(self, net: NeuralNet, training: bool = False, **_: Any) -> None:
+        self.bar.update(int(training))
+
+    def on_epoch_end(self, net: NeuralNet, **_: Any) -> None:
+        last = net.history[-1]
+        self.bar.set_postfix({k: f"{last[k]:.4g}" for k in ("train_loss", "valid_loss") if k in last})
+
+    def on_train_end(self, net: NeuralNet, **_: Any) -> None:
+        self.bar.close()
+
+
+class Resume(Callback):
+    """Saves the whole state of training after each epoch, and takes it up again.
+
+    The file is read with ``weights_only=True``: it can hold tensors and numbers, and cannot run code. `training` says which
+    training it is (seed, sizes): a file of another one is refused.
+    """
+
+    def __init__(self, path: str | os.PathLike, training: dict[str, float]):
+        self.path, self.training = Path(path), training
+
+    def on_train_begin(self, net: NeuralNet, **_: Any) -> None:
+        if not self.path.exists():
+            return
+        data = io.BytesIO(self.path.read_bytes())
+        try:
+            state = torch.load(data, weights_only=True)
+            theirs = state["training"]
+            if theirs != self.training:
+                raise ValueError(f"it has {theirs}, this training {self.training} (random_state must be an int).")
+            net.module_.load_state_dict(state["module"])
+        except (RuntimeError, LookupError, EOFError, ValueError, TypeError, AttributeError, pickle.UnpicklingError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(f"The checkpoint {self.path} is not of this training: {reason} Remove it, or pass another "
+                             "checkpoint=.") from error
+        for row in state["history"]:
+            net.history.new_epoch()
+            for name, value in row.items():
+                net.history.record(name, value)
+        parts = dict(net.callbacks_)
+        parts["progress"].done = state["done"]
+        net.module_.progress = state["done"] / parts["progress"].total
+        parts["schedule"].lr_scheduler_.load_state_dict(state["schedule"])
+        parts["schedule"].batch_idx_ = state["done"]
+        net.optimizer_.load_state_dict(state["optimizer"])  # after the schedule, which set a first learning rate
+        if "average" in parts:
+            parts["average"].slow, parts["average"].fast = state["slow"], state["fast"]
+            parts["average"].updates = state["done"]
+        best: EarlyStopping = parts["best"]
+        best.misses_, best.best_epoch_, best.dynamic_threshold_ = state["misses"], state["best_epoch"], state["threshold"]
+        best.best_model_weights_ = state["best"]
+        torch.set_rng_state(state["rng"])
+        if state["cuda"] is not None:
+            torch.cuda.set_rng_state(state["cuda"], net.device)
+
+    def on_epoch_end(self, net: NeuralNet, **_: Any) -> None:
+        parts = dict(net.callbacks_)
+        average, best = parts.get("average"), parts["best"]
+        state = {
+            "training": self.training, "module": net.module_.state_dict(),
+            "optimizer": net.optimizer_.state_dict(),
+            "schedule": parts["schedule"].lr_scheduler_.state_dict(),
+            "history": [{k: v for k, v in row.items() if isinstance(v, (int, float, np.generic))}
+                        for row in net.history],
+            "done": parts["progress"].done, "rng": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state(net.device) if str(net.device).startswith("cuda") else None,
+            "slow": average and average.slow, "fast": average and average.fast,
+            "misses": best.misses_, "best_epoch": best.best_epoch_, "threshold": best.dynamic_threshold_,
+            "best": best.best_model_weights_,
+        }
+        data = io.BytesIO()
+        torch.save(_plain(state), data)
+        atomic_write(self.path, data.getvalue())
+
+    def on_train_end(self, net: NeuralNet, **_: Any) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+def _plain(state: Any) -> Any:
+    """NumPy's numbers as Python's own, so that the file holds nothing but tensors, numbers and strings."""
+    if isinstance(state, dict):
+        return {key: _plain(value) for key, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return [_plain(value) for value in state]
+    return state.item() if isinstance(state, np.generic) else state

@@ -1,0 +1,115 @@
+"""A tile of points of the search: what the terms of an objective can ask of them, each computed at most once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from cfexplain.foundation.numbers import log_odds
+
+__all__ = ["Point", "ValuePoint"]
+
+
+class Point:
+    """One tile of points of the search, and what can be asked of them, computed at most once.
+
+    Parameters
+    ----------
+    z : Tensor of shape (B, d)
+    rows : mapping
+        ``x`` (B, ...), ``z0`` (B, d), ``target`` (B,) class indices, and what single terms need.
+    decode : callable ``(z, rows) -> x'``
+    classify : callable ``x' -> (logits (B, K), penultimate features (B, f) or None)``
+    log_density : callable ``(z, target) -> (B,)``, optional
+    opinions : callable ``z -> (M, B, K)``, optional
+    class_features : callable ``(features, target) -> (B,)``, optional
+    """
+
+    def __init__(self, z: Tensor, rows: Mapping[str, Tensor], decode: Callable, classify: Callable,
+                 log_density: Callable | None = None, opinions: Callable | None = None,
+                 class_features: Callable | None = None):
+        self.z, self.rows, self.target = z, rows, rows["target"]
+        self._decode, self._classify, self._log_density = decode, classify, log_density
+        self._ensemble, self._class_features = opinions, class_features
+
+    @cached_property
+    def x(self) -> Tensor:
+        """x′, the decoded points."""
+        return self._decode(self.z, self.rows)
+
+    @cached_property
+    def _classified(self) -> tuple[Tensor, Tensor | None]:
+        return self._classify(self.x)
+
+    @property
+    def logits(self) -> Tensor:
+        return self._classified[0]
+
+    @cached_property
+    def log_odds(self) -> Tensor:
+        return log_odds(self.logits, self.target)
+
+    @cached_property
+    def probability(self) -> Tensor:
+        return self.logits.softmax(1).gather(1, self.target[:, None])[:, 0]
+
+    @cached_property
+    def valid(self) -> Tensor:
+        """The model says the target, bool (B,)."""
+        return self.logits.argmax(1) == self.target
+
+    @property
+    def score(self) -> Tensor:
+        """How near the model is to the target, (B,): ranks rows that are not valid."""
+        return self.probability
+
+    @cached_property
+    def log_density(self) -> Tensor:
+        return self._log_density(self.z, self.target)
+
+    @cached_property
+    def feature_distance(self) -> Tensor:
+        """How far x′ is from the target class in the classifier's own features (`ClassFeatures`)."""
+        return self._class_features(self._classified[1], self.target)
+
+    @cached_property
+    def opinions(self) -> Tensor:
+        """Logits of the small classifiers of the latent, (members, B, K)."""
+        return self._ensemble(self.z)
+
+    @cached_property
+    def opinion(self) -> Tensor:
+        """Log-odds of the target, of the least convinced member of the second opinion."""
+        return log_odds(self.opinions, self.target).amin(0)
+
+
+class ValuePoint(Point):
+    """A point of a search for a value: `rows` hold ``low`` and ``high``, the interval that is wanted, and ``before``."""
+
+    @property
+    def value(self) -> Tensor:
+        """What the regressor says of x′, (B,)."""
+        return self.logits[:, 0]
+
+    @cached_property
+    def gap(self) -> Tensor:
+        """How far the value is from the wanted interval, (B,), 0 inside; −value or value where it has no end."""
+        low, high = self.rows["low"], self.rows["high"]
+        below = torch.where(torch.isinf(low), torch.zeros_like(low), torch.relu(low - self.value))
+        above = torch.where(torch.isinf(high), torch.zeros_like(high), torch.relu(self.value - high))
+        return torch.where(low == torch.inf, -self.value, torch.where(high == -torch.inf, self.value, below + above))
+
+    @cached_property
+    def valid(self) -> Tensor:
+        """In the interval; moved the right way where there is no end to reach."""
+        low, high, before = (self.rows[name] for name in ("low", "high", "before"))
+        inside = (self.value >= low) & (self.value <= high)
+        down_or_inside = torch.where(high == -torch.inf, self.value < before, inside)
+        return torch.where(low == torch.inf, self.value > before, down_or_inside)
+
+    @property
+    def score(self) -> Tensor:
+        return -self.gap

@@ -1,0 +1,254 @@
+"""What a file cannot hold: networks, estimators and functions of the user's own, and how to know them again."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.frozen import FrozenEstimator
+from torch import Tensor, nn
+
+from cfexplain.persistence.tree import RefusedError
+
+__all__ = ["Brought", "Given", "NotGiven", "ask", "bare", "check_answers", "digest", "is_skorch", "made_up_rows"]
+
+_ROWS, _VALUES = 16, 1_000_000  # rows on which the user's model is compared, and the numbers in them, at most
+
+
+class NotGiven:
+    """Stands for a function that only training needs, and that was not given to ``load``."""
+
+    def __init__(self, name: str, was: str):
+        self.name, self.was = name, was
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise ValueError(f"{self.name} was a {self.was}, which the file could not hold, and was not given again. "
+                         f"Load with {self.name}=... where it is needed.")
+
+    def __repr__(self) -> str:
+        return f"<{self.was}, not given>"
+
+
+class Brought:
+    """The user's own objects in the parameters of an explainer that is saved, by the names of the parameters."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, Any] = {}
+        self._places: dict[int, list[str]] = {}
+        self._alive: list[Any] = []
+
+    def place_of(self, value: Any) -> list[str] | None:
+        """``[name]`` or ``[name, part]`` of an object that was met before."""
+        return self._places.get(id(value))
+
+    def add(self, name: str, value: Any, where: str) -> list[str]:
+        """Take `value` under `name`; a copy of what has that name already is taken for it."""
+        if name in self.objects and not _alike(self.objects[name], value):
+            raise TypeError(f"{where} and the parameter {name} hold two different objects of yours, of which load() could "
+                            "be given only one. Fit the explainer again, or keep it with pickle.")
+        self.objects.setdefault(name, value)
+        for place, part in _parts(name, value):
+            self._places.setdefault(id(part), place)
+            self._alive.append(part)
+        return self._places[id(value)]
+
+    def described(self) -> dict[str, Any]:
+        """For the file: of each object its type, and the digest of its weights if it has some."""
+        return {name: describe(name, value) for name, value in self.objects.items()}
+
+
+class Given:
+    """The user's own objects that came with ``load``, checked against what the file says of them.
+
+    Parameters
+    ----------
+    objects : dict of str to object
+    described : dict
+        As :meth:`Brought.described` wrote it.
+    verify : bool
+        Whether other weights are refused.
+
+    Raises
+    ------
+    RefusedError
+        An object is missing, or has other weights.
+    TypeError
+        Something was given that the file has no use for.
+    """
+
+    def __init__(self, objects: dict[str, Any], described: dict[str, Any], verify: bool):
+        objects = {name: bare(value) for name, value in objects.items() if value is not None}
+        for name in [name for name, value in objects.items() if isinstance(value, (tuple, list)) and len(value) == 2]:
+            if {f"{name}__encoder", f"{name}__decoder"} <= set(described):  # as the constructor takes them
+                objects[f"{name}__encoder"], objects[f"{name}__decoder"] = objects.pop(name)
+        strange = sorted(set(objects) - set(described))
+        if strange:
+            holds = f"it asks for {', '.join(sorted(described))}" if described else "it needs nothing beside it"
+            raise TypeError(f"load() got {', '.join(strange)}, which the file does not ask for: {holds}.")
+        missing = {name: about for name, about in described.items() if name not in objects and not _only_training(name)}
+        if missing:
+            them = ", ".join(f"{name}=... (a {about['type']})" for name, about in missing.items())
+            raise RefusedError(f"The explainer was made with objects of your own, which a file cannot hold without running "
+                               f"code. Give them again: load(path, {them}).")
+        if verify:
+            for name, value in objects.items():
+                _check_weights(name, value, described[name])
+        self._objects, self._described = objects, described
+
+    def get(self, name: str, part: str | None = None) -> Any:
+        if name not in self._objects:
+            return NotGiven(name, str(self._described[name]["type"]))
+        value = self._objects[name]
+        if part is None or (part == "module" and isinstance(value, nn.Module)):
+            return value
+        for place, found in _parts(name, value):
+            if place == [name, part]:
+                return found
+        raise RefusedError(f"{name}= was a skorch net, of which the explainer uses the {part}; the {type(value).__name__} "
+                           "that was given has none. Give the skorch net.")
+
+
+def describe(name: str, value: Any) -> dict[str, Any]:
+    modules = _modules(value)
+    about = {"type": type(value).__qualname__}
+    # the flow of a density is only a plan: its weights were trained in a copy, and are in the file
+    if modules and name.rpartition("__")[2] != "flow":
+        about |= {"digest": digest(modules), "numbers": sum(t.numel() for m in modules for t in _state(m).values())}
+    return about
+
+
+def digest(modules: list[nn.Module]) -> str:
+    """Of names, shapes, dtypes and bytes of every weight and buffer; on any device the same.
+
+    >>> net = nn.Linear(2, 1)
+    >>> before = digest([net])
+    >>> _ = nn.init.zeros_(net.bias)
+    >>> digest([net]) == before
+    False
+    """
+    found = hashlib.sha256()
+    for module in modules:
+        for name, tensor in sorted(_state(module).items()):
+            tensor = tensor.detach().cpu()
+            found.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            found.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def made_up_rows(explainer: Any) -> np.ndarray:
+    """Some rows like those of training, of which none is one: on them a model of the user's is known again.
+
+    Decoded from codes of the density, or of the prior; in X itself around the surrogate's centre.
+    """
+    coordinates, layout = explainer.coordinates_, explainer.layout_
+    count = max(2, min(_ROWS, _VALUES // max(1, int(np.prod(layout.net_shape)))))
+    z = np.random.RandomState(0).standard_normal((count, coordinates.latent_dim_))
+    if hasattr(explainer.density_, "loc_"):
+        z = explainer.density_.loc_ + explainer.density_.scale_ * z
+    elif type(coordinates).__name__ == "Identity":
+        low, high = explainer.data_range
+        z = low + (high - low) * (z / 6 + 0.5).clip(0, 1) if layout.is_image else z * _standard(explainer)[1]
+        z = z if layout.is_image else z + _standard(explainer)[0]
+    rows = coordinates._tiled(coordinates.decode, z.astype(explainer.dtype_))
+    return rows.clip(*explainer.data_range).astype(explainer.dtype_) if layout.is_image else rows
+
+
+def check_answers(explainer: Any, rows: np.ndarray, answers: np.ndarray) -> None:
+    """Raise `RefusedError` where the given model does not say of `rows` what it said when the explainer was saved."""
+    shape = explainer.layout_.net_shape
+    if rows.shape[1:] != shape or rows.dtype != explainer.dtype_ or len(rows) != len(answers):
+        raise RefusedError(f"The file's rows of shape {rows.shape[1:]} do not fit the explainer's {shape}.")
+    now = ask(explainer, rows)
+    # other kernels and versions round otherwise; another model does more than that
+    slack = 1e-3 if now.ndim == 2 else 1e-3 * (np.std(answers) + np.abs(answers).mean())
+    if now.shape != answers.shape or not np.allclose(now, answers, rtol=0, atol=slack):
+        wrong = len(now) if now.shape != answers.shape else int(
+            (np.abs(now - answers) > slack).reshape(len(now), -1).any(1).sum())
+        raise RefusedError(f"classifier= answers otherwise on {wrong} of {len(now)} rows than when this explainer was "
+                           "saved: it is another model, or changed since. Give the one that was explained; or, if you mean "
+                           "it, load(..., verify=False).")
+
+
+def ask(explainer: Any, rows: np.ndarray) -> np.ndarray:
+    """Probabilities (n, K), or values (n,), of the explained model."""
+    model = explainer.classifier_
+    return model.predict_proba(rows) if hasattr(model, "predict_proba") else model.predict(rows)
+
+
+def _standard(explainer: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of a table's columns, as far as the explainer knows them."""
+    net = getattr(explainer.classifier_, "module", None)
+    net = getattr(net, "net", net)
+    if isinstance(getattr(net, "mean", None), Tensor) and net.mean.numel() == explainer.scale_.size:
+        return net.mean.cpu().numpy(), explainer.scale_
+    return np.zeros_like(explainer.scale_), explainer.scale_
+
+
+def _check_weights(name: str, value: Any, about: dict[str, Any]) -> None:
+    modules, wanted = _modules(value), about.get("digest")
+    if wanted is None:
+        return
+    if not modules:
+        raise RefusedError(f"{name}= is a {type(value).__qualname__}; expected the {about['type']} that the "
+                           "explainer was made with, a network.")
+    if digest(modules) != wanted:
+        count = sum(t.numel() for m in modules for t in _state(m).values())
+        raise RefusedError(
+            f"{name}= is another network than the one that the explainer was made with: the weights of this "
+            f"{type(value).__qualname__} ({count:,} numbers) are not those of that {about['type']} "
+            f"({about['numbers']:,} numbers). Give that one, with its weights loaded; or, if you mean it, "
+            "load(..., verify=False).")
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Whether one is the other, or may be the copy of it that scikit-learn's clone makes of a parameter."""
+    if a is b or type(a) is not type(b):
+        return a is b
+    return not isinstance(a, nn.Module) or digest([a]) == digest([b])
+
+
+def _only_training(name: str) -> bool:
+    return name.endswith("__perceptual")
+
+
+def bare(value: Any) -> Any:
+    """What is inside ``FrozenEstimator``."""
+    while isinstance(value, FrozenEstimator):
+        value = value.estimator
+    return value
+
+
+def is_skorch(value: Any) -> bool:
+    """Whether `value` is a skorch net that has its module."""
+    return (bool(getattr(value, "initialized_", False)) and hasattr(value, "predict_nonlinearity")
+            and isinstance(getattr(value, "module_", None), nn.Module))
+
+
+def _parts(name: str, value: Any) -> Iterator[tuple[list[str], Any]]:
+    """The object itself, and what explainers take out of it: a skorch net's module and its function of outputs."""
+    yield [name], value
+    if is_skorch(value):
+        yield [name, "module"], value.module_
+        if callable(value.predict_nonlinearity):
+            yield [name, "predict_nonlinearity"], value.predict_nonlinearity
+
+
+def _modules(value: Any) -> list[nn.Module]:
+    """The network that an object of the user's is, or holds, or is a method of."""
+    if isinstance(value, nn.Module):
+        return [value]
+    if isinstance(getattr(value, "module_", None), nn.Module):  # a skorch net, or fitted coordinates of the user's class
+        return [value.module_]
+    if inspect.ismethod(value) and isinstance(value.__self__, nn.Module):
+        return [value.__self__]
+    return []
+
+
+def _state(module: nn.Module) -> dict[str, Tensor]:
+    """Weights and buffers by name; what torch.compile wraps has the names of what is inside."""
+    return {name.replace("_orig_mod.", ""): tensor for name, tensor in module.state_dict().items()
+            if isinstance(tensor, Tensor)}

@@ -1,0 +1,70 @@
+"""A result as a piece of a page: summary, table and pictures in one string, with nothing to load from elsewhere."""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cfexplain.plotting.words import changes_in_words, is_regression
+
+if TYPE_CHECKING:
+    from cfexplain.result import Counterfactuals
+
+__all__ = ["fragment"]
+
+
+def fragment(cf: Counterfactuals, most: int) -> str:
+    """Summary and table; everything that a user supplied is escaped."""
+    summary = html.escape(cf.summary()).replace("\n", "<br>")
+    shown = cf[:most]
+    if len(shown) == 0:
+        return f"<div><p>{summary}</p></div>"
+    image = cf._is_image()
+    what = ("Original", "Reconstruction", "Counterfactual", "Difference") if image else ("Largest changes",)
+    regression = is_regression(cf)
+    head = "".join(f'<th scope="col" style="text-align:left">{h}</th>' for h in (
+        "Row", *what, "From → to", "Outcome", "Value" if regression else "p(target)", "Percentile", "Steps"))
+    pictures = _inline_pictures(shown) if image else None
+    lines = []
+    for i, row in enumerate(shown):
+        cells = [str(i), *(pictures[i] if pictures else [html.escape(changes_in_words(row, 4))])]
+        cells.append(html.escape(f"{row.source[0]:.4g} → {row.target[0]}" if regression else
+                                 f"{row.source[0]} → {row.target[0]}"))
+        said = "valid" if row.valid[0] else f"<strong>not valid</strong>: says {html.escape(str(row.prediction[0]))}"
+        cells.append(f"{said}<br><small>{row.status[0]}</small>")
+        cells.append(f"{row.source[0]:.4g} → {row.prediction[0]:.4g}" if regression else
+                     f"{row.proba_before[0]:.2f} → {row.proba_after[0]:.2f}")
+        percentile = row.density_percentile[0]
+        cells.extend(["–" if np.isnan(percentile) else f"{percentile:.0f}", str(int(row.n_steps[0]))])
+        lines.append("<tr>" + "".join(f'<td style="text-align:left">{cell}</td>' for cell in cells) + "</tr>")
+    note = "Difference: orange is brighter than the original, blue is darker." if image else ""
+    if len(cf) > len(shown):
+        note += f" The first {len(shown)} of {len(cf)} rows."
+    return (f'<div><p>{summary}</p><table style="border-collapse:collapse"><caption style="caption-side:bottom;'
+            f'text-align:left">{note.strip()}</caption><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody>'
+            "</table></div>")
+
+
+def _inline_pictures(cf: Counterfactuals) -> list[list[str]]:
+    """Four ``<img>`` for each row."""
+    from cfexplain.plotting.counterfactual import BLUE, VERMILLION, as_pictures, difference_pictures
+
+    blue, orange = (np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]) for color in (BLUE, VERMILLION))
+    difference, most = difference_pictures(cf)
+    signed = (difference / (most or 1))[..., None]
+    colored = 1 + np.maximum(signed, 0) * (orange - 1) + np.maximum(-signed, 0) * (blue - 1)
+    kinds = {"original, classified as": (as_pictures(cf.x, cf), cf.source),
+             "reconstruction of the original, classified as": (as_pictures(cf.reconstruction, cf), cf.source),
+             "counterfactual, classified as": (as_pictures(cf.x_cf, cf), cf.prediction),
+             "difference on the way to": (colored, cf.target)}
+    return [[_img(pictures[i], f"Row {i}: {kind} {labels[i]}") for kind, (pictures, labels) in kinds.items()]
+            for i in range(len(cf))]
+
+
+def _img(picture: np.ndarray, alt: str) -> str:
+    from cfexplain.report.images import png_address
+
+    return (f'<img src="{png_address(picture)}" alt="{html.escape(alt)}" title="{html.escape(alt)}" width="72" '
+            'style="image-rendering:pixelated;border:1px solid #bbb">')

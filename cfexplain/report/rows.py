@@ -1,0 +1,145 @@
+"""One row of a report: its pictures or its changed columns, and what is said of it."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cfexplain.plotting.counterfactual import as_pictures, difference_pictures, largest_changes, layout_of
+from cfexplain.plotting.words import is_regression
+from cfexplain.report.facts import (
+    BADGES,
+    ICONS,
+    cell,
+    clipped,
+    facts,
+    label,
+    number,
+    numbers,
+    probability,
+    said,
+    status_in_words,
+)
+from cfexplain.report.images import png_address, signed_picture, where_in_words
+from cfexplain.tables.frames import category_places
+
+if TYPE_CHECKING:
+    from cfexplain.result import Counterfactuals
+
+__all__ = ["BLOCK", "blocks", "changed_columns", "largest_difference", "row_fields", "shown_images", "shown_table"]
+
+BLOCK = 64  # rows whose pictures are in memory at once
+MOST_COLUMNS, FIRST_COLUMNS = 60, 8
+
+
+def blocks(n: int) -> Iterator[slice]:
+    return (slice(first, min(first + BLOCK, n)) for first in range(0, n, BLOCK))
+
+
+def largest_difference(cf: Counterfactuals) -> float:
+    """The one scale of all signed pictures."""
+    return max((difference_pictures(cf[cut])[1] for cut in blocks(len(cf))), default=0.0)
+
+
+def row_fields(row: Counterfactuals, i: int, sources: dict[str, int], targets: dict[str, int]) -> dict[str, Any]:
+    """What the template of a row wants, but for its pictures and its path."""
+    status = str(row.status[0])
+    change = row.prediction[0] - row.source[0] if is_regression(row) else row.proba_after[0] - row.proba_before[0]
+    target = number(row.target[0], 4) if isinstance(row.target[0], float) else label(row.target[0])
+    return {
+        "number": i, "name": "" if row.index is None else f" {label(row.index[0])}",
+        "status": status, "status_rank": list(BADGES).index(status), "badge": BADGES[status],
+        "icon": ICONS[status], "source_index": sources.get(str(row.source[0]), ""),
+        "target_index": targets.get(str(row.target[0]), ""), "steps": int(row.n_steps[0]),
+        "percentile": _sortable(row.density_percentile[0]), "distance": _sortable(row.distance[0]),
+        "distance_x": _sortable(row.distance_x[0]), "change": _sortable(change),
+        "from_to": f'{said(row, row.source[0])}<span aria-hidden="true"> → </span><span class="unseen"> to </span>{target}',
+        "words": status_in_words(row), "facts": facts(row), "numbers": numbers(row)}
+
+
+def _sortable(value: Any) -> str:
+    return "" if np.isnan(value) else f"{value:.9g}"
+
+
+def shown_images(block: Counterfactuals, first: int, limit: float) -> list[str]:
+    """Original, reconstruction, counterfactual and signed difference of each row of `block`, with words for each."""
+    pictures = [as_pictures(array, block) for array in (block.x, block.reconstruction, block.x_cf)]
+    difference, _ = difference_pictures(block)
+    _, height, width = layout_of(block).net_shape
+    crisp = "crisp" if max(height, width) <= 32 else ""
+    out, says = [], f"the {'regressor' if is_regression(block) else 'classifier'} says"
+    for i, row in enumerate(block):
+        reached = "" if is_regression(row) else (
+            f" The probability of {clipped(row.target[0])} is {probability(row.proba_after[0])}.")
+        told = (
+            ("Original", pictures[0][i], f"original: {says} {_plain(row, row.source[0])}."),
+            ("Reconstruction", pictures[1][i], "reconstruction: what the latent space keeps of the original."),
+            ("Counterfactual", pictures[2][i], f"counterfactual: {says} {_plain(row, row.prediction[0])}.{reached}"),
+            ("Change", signed_picture(difference[i], limit),
+             f"change from original to counterfactual: {where_in_words(difference[i])}."))
+        out.append('<ul class="pictures">' + "".join(
+            f'<li><figure class="{name.lower()}"><img class="{crisp}{" signed" * (name == "Change")}" '
+            f'src="{png_address(picture)}" alt="Row {first + i}, {alt}" width="{width}" height="{height}" loading="lazy" '
+            f'decoding="async"><figcaption>{name}</figcaption></figure></li>' for name, picture, alt in told) + "</ul>")
+    return out
+
+
+def _plain(row: Counterfactuals, value: Any) -> str:
+    return number(value, 4) if is_regression(row) else clipped(value)
+
+
+def changed_columns(row: Counterfactuals) -> tuple[list[tuple[int, str, float, float, float]], int]:
+    """``(column, name, before, after, scaled change)``, the largest change first, and how many were left out."""
+    changes, left_out = largest_changes(row, MOST_COLUMNS)
+    places = {name: k for k, name in enumerate(row.feature_names)}
+    return [(places[name], name, before, after, change) for name, before, after, change in changes], left_out
+
+
+def shown_table(row: Counterfactuals, i: int, with_path: bool) -> str:
+    """The changed columns of a table row: from, to, and the change in standard deviations."""
+    changes, left_out = changed_columns(row)
+    n_columns = int(np.prod(row.shape[1:]))
+    same = n_columns - len(changes) - left_out
+    if not changes:
+        return f"<p>None of the {n_columns} columns changed.</p>"
+    most = max(abs(change) for *_, change in changes)
+    first = f"What changed in row {i}, the largest change first"
+    tables = _table(row, changes[:FIRST_COLUMNS], first, most, with_path)
+    if len(changes) > FIRST_COLUMNS:
+        more = changes[FIRST_COLUMNS:]
+        count = f"{len(more)} smaller change{'' if len(more) == 1 else 's'}"
+        tables += (f'<details><summary>{count}<span class="unseen"> of row {i}</span></summary>'
+                   f'{_table(row, more, f"Smaller changes of row {i}", most, with_path, FIRST_COLUMNS)}</details>')
+    rest = [f"{same} of {n_columns} columns did not change."] if same else []
+    if left_out:
+        rest.append(f"{left_out} still smaller changes are not shown.")
+    return tables + (f'<p class="quiet">{" ".join(rest)}</p>' if rest else "")
+
+
+def _table(row: Counterfactuals, changes: list[tuple[int, str, float, float, float]], caption: str, most: float,
+           with_path: bool, start: int = 0) -> str:
+    unit = "Change (SD)" if row.metadata.get("feature_scale") else "Change"
+    at = '<th scope="col" class="figure at" data-live hidden>At the slider</th>' if with_path else ""
+    lines = []
+    for k, (column, name, before, after, change) in enumerate(changes, start):
+        values = "".join(f'<td class="figure">{html.escape(cell(row, column, value))}</td>' for value in (before, after))
+        by = "other" if column in category_places(row.metadata) else _bar(change, most)
+        slot = f'<td class="figure at" data-column="{k}" data-live hidden></td>' if with_path else ""
+        lines.append(f'<tr><th scope="row"><bdi>{clipped(name)}</bdi></th>{values}{slot}<td>{by}</td></tr>')
+    caption = html.escape(caption)
+    return (f'<div class="scroll" role="group" aria-label="{caption}"><table><caption>{caption}</caption><thead><tr>'
+            '<th scope="col">Column</th><th scope="col" class="figure">From</th><th scope="col" class="figure">To</th>'
+            f'{at}<th scope="col">{unit}</th></tr></thead><tbody>{"".join(lines)}</tbody></table></div>')
+
+
+def _bar(change: float, most: float) -> str:
+    """A bar to the left or right, and how long it is."""
+    end = 50 + 48 * change / (most or 1)
+    left, width = min(50.0, end), abs(end - 50)
+    by = f"{change:+.2f}" if abs(change) >= 0.005 else f"{change:+.0e}"
+    return (f'<svg class="bar" aria-hidden="true"><line x1="50%" x2="50%" y1="0" y2="12"/><rect y="2" height="8" class='
+            f'"{"plus" if change > 0 else "minus"}" x="{left:.1f}%" width="{width:.1f}%"/></svg>'
+            f'<span class="by">{by.replace("-", "−")}</span>')

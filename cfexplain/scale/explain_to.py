@@ -1,0 +1,207 @@
+"""Results to a folder, block by block, so that a process may die at any moment and another finish its work."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from cfexplain.foundation.exceptions import ConvergenceWarning, StoreError
+from cfexplain.result import Counterfactuals
+from cfexplain.scale.blocks import Block, Rows, Targets
+from cfexplain.scale.digest import digest
+from cfexplain.scale.folder import FORMAT, VERSION, Writer, shard_name
+from cfexplain.scale.store import CounterfactualStore, read_shard_header
+
+if TYPE_CHECKING:
+    from cfexplain.explainers.base import CounterfactualExplainer
+
+__all__ = ["check_block_size", "read_ranks", "write_results"]
+
+# Rows of X, spread over it, that the manifest remembers the digest of
+SOME = 64
+# Of a constructor, what does not change what is found
+_NOT_CONTENT = ("verbose",)
+
+
+def check_block_size(block_size: Any) -> int:
+    if isinstance(block_size, bool) or not isinstance(block_size, (int, np.integer)) or block_size < 1:
+        raise ValueError(f"block_size={block_size!r} must be a whole number of rows, at least 1.")
+    return int(block_size)
+
+
+def read_ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    """This process among how many: as given, or as torchrun and accelerate say it, or the only one.
+
+    Raises
+    ------
+    ValueError
+        Only one of the two, or a rank that is not below the world size.
+    """
+    if (rank is None) != (world_size is None):
+        raise ValueError(f"rank={rank!r} and world_size={world_size!r} belong together; pass both, or neither.")
+    if rank is None:
+        rank, world_size = (os.environ.get(name) or default for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
+    try:
+        rank, world_size = int(rank), int(world_size)
+    except ValueError as error:
+        raise ValueError(f"RANK={rank!r} and WORLD_SIZE={world_size!r} must be whole numbers.") from error
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank={rank} must be at least 0 and less than world_size={world_size}.")
+    return rank, world_size
+
+
+def write_results(explainer: CounterfactualExplainer, folder: Path, rows: Rows, target: Any, *, block_size: int,
+                  resume: bool, progress: bool | Callable[[int, int | None], None], ranks: tuple[int, int],
+                  options: dict[str, Any]) -> CounterfactualStore:
+    """See `ScaleMixin.explain_to`."""
+    targets = Targets(explainer, target, rows.length)
+    blocks = rows.blocks(block_size)
+    first = next(blocks, None)
+    blocks = itertools.chain([] if first is None else [first], blocks)
+    manifest = _manifest(explainer, rows, first, targets, block_size, options)
+    del first  # its rows need not be held any longer
+    length, statuses = 0, {"not_found": 0, "step_budget": 0, "rows": 0}
+    rank, world_size = ranks
+    with Writer(folder, rank, world_size) as writer, _Progress(progress, rows.length, rank) as bar:
+        manifest = writer.begin(manifest, resume, _check_same)
+        for block in blocks:
+            length = block.first + block.length
+            if block.number % world_size == rank:
+                _write_block(explainer, writer, block, targets, options, manifest, statuses)
+            bar.update(length)
+        targets.check_length(length)
+        complete = writer.finish(manifest, length)
+    if statuses["not_found"] or statuses["step_budget"]:
+        warnings.warn(
+            f"{statuses['not_found']} of {statuses['rows']} rows did not reach their target and {statuses['step_budget']} "
+            f"reached it without meeting every condition within max_steps={explainer.max_steps}. Their best effort is kept; "
+            "see `status`.", ConvergenceWarning, stacklevel=3)
+    return CounterfactualStore(folder, incomplete=not complete)
+
+
+def _write_block(explainer: CounterfactualExplainer, writer: Writer, block: Block, targets: Targets, options: dict[str, Any],
+                 manifest: dict[str, Any], statuses: dict[str, int]) -> None:
+    name, X = shard_name(block.number), block.read()
+    try:
+        read = digest(explainer._read(X))
+        place = {"number": block.number, "first_row": block.first, "x": read}
+        if (writer.folder / name).exists():
+            there = read_shard_header(writer.folder / name)["metadata"].get("block")
+            if there != place:
+                raise StoreError(f"{writer.folder / name} was made of other rows than {_span(block)} of X. X is not what "
+                                 "these results were made of; use another folder.")
+            return
+        started = time.perf_counter()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # said once, at the end
+            cf = explainer.explain(X, targets.of(block.first, block.length), **options)
+        seconds = time.perf_counter() - started
+    except (ValueError, TypeError) as error:
+        if hasattr(error, "add_note"):  # Python 3.11
+            error.add_note(f"This happened with {_span(block)} of X. The blocks before are kept.")
+        raise
+    if cf.metadata.get("interrupted"):  # its rows are unfinished: they belong into no result
+        raise KeyboardInterrupt
+    metadata = {key: value for key, value in cf.metadata.items() if key != "seconds"}
+    cf.metadata = {**metadata, "parameters": manifest["explainer"]["parameters"], "block": place}
+    writer.put(name, cf.save)
+    writer.note({"block": block.number, "rows": block.length, "seconds": round(seconds, 6)})
+    _count(cf, statuses)
+
+
+def _span(block: Block) -> str:
+    return f"the rows {block.first}–{block.first + block.length - 1}"
+
+
+def _count(cf: Counterfactuals, statuses: dict[str, int]) -> None:
+    statuses["rows"] += len(cf)
+    for status in ("not_found", "step_budget"):
+        statuses[status] += int((cf.status == status).sum())
+
+
+def _manifest(explainer: CounterfactualExplainer, rows: Rows, first: Block | None, targets: Targets, block_size: int,
+              options: dict[str, Any]) -> dict[str, Any]:
+    """What makes the results what they are. Nothing of when, where, and by how many processes."""
+    some = None
+    if first is not None:
+        some = rows.some(SOME) if rows.some else first.read()
+    described = targets.described()
+    about = explainer._metadata(0.0)
+    return {
+        "format": FORMAT, "version": VERSION, "complete": False, "block_size": block_size,
+        "explainer": {
+            "class": type(explainer).__name__, "digest": digest(explainer, without=_NOT_CONTENT), "device": about["device"],
+            "versions": about["versions"],
+            # where an object has no repr of its own, Python writes its address
+            "parameters": re.sub(r" at 0x[0-9a-fA-F]+", "", about["parameters"])},
+        "x": {"rows": rows.length, "dtype": None if some is None else str(getattr(some, "dtype", type(some).__name__)),
+              "sample_shape": list(explainer.layout_.user_shape),
+              "digest": None if some is None else digest(explainer._read(some))},
+        "target": {"per_row": digest(described)} if targets.per_row else described,
+        "options": {name: value for name, value in options.items() if name != "n_jobs"},
+    }
+
+
+def _check_same(there: dict[str, Any], here: dict[str, Any]) -> None:
+    """Whether results that were begun are those that are wanted; says what differs."""
+    def differing(key: str, names: list[str]) -> list[str]:
+        return [name for name in names if there.get(key, {}).get(name) != here[key][name]]
+
+    wrong: list[str] = []
+    if differing("explainer", ["versions"]):
+        wrong.append(f"the versions ({_words(there['explainer'].get('versions'))} there, "
+                     f"{_words(here['explainer']['versions'])} here), whose numbers need not be the same to the last bit")
+    if differing("explainer", ["class", "digest", "device"]):
+        wrong.append(f"the explainer, its parameters or its weights ({_which(there['explainer'])} there, "
+                     f"{_which(here['explainer'])} here)")
+    changed = differing("x", ["dtype", "sample_shape", "digest"])
+    lengths = {there["x"]["rows"], here["x"]["rows"]} - {None}
+    if changed or len(lengths) > 1:
+        told = ", ".join(f"{name} {there['x'].get(name)} there, {here['x'][name]} here" for name in ("rows", *changed)
+                         if name != "digest")
+        wrong.append(f"X ({told}{', other values' if 'digest' in changed else ''})")
+    for name in ("target", "block_size", "options"):
+        if there.get(name) != here[name]:
+            wrong.append(f"{name} ({there.get(name)!r} there, {here[name]!r} here)")
+    if wrong:
+        raise StoreError("The folder holds results of something else. Different: " + "; ".join(wrong)
+                         + ". Pass what it was begun with, or another folder.")
+
+
+def _which(about: dict[str, Any]) -> str:
+    return f"a {about.get('class')} on {about.get('device')} of digest {str(about.get('digest'))[:8]}…"
+
+
+def _words(versions: Any) -> str:
+    return ", ".join(f"{name} {version}" for name, version in (versions or {}).items())
+
+
+class _Progress:
+    """Rows that are done, on a bar with the time left, or to a callable ``(rows done, rows or None)``."""
+
+    def __init__(self, wanted: bool | Callable[[int, int | None], None], length: int | None, rank: int):
+        self.tell, self.length, self.bar = wanted if callable(wanted) else None, length, None
+        if wanted and self.tell is None:
+            self.bar = tqdm(total=length, desc="explaining", unit="row", position=rank)
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def update(self, done: int) -> None:
+        if self.bar is not None:
+            self.bar.update(done - self.bar.n)
+        if self.tell is not None:
+            self.tell(done, self.length)

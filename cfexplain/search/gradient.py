@@ -1,0 +1,182 @@
+"""A batch of independent searches by gradients: fixed tiles, a stopping test a row, finished rows leave.
+
+*The same row gives the same bits, alone or among 10,000 others, in any order.* Every floating-point operation on a row
+happens inside a tile of one fixed size (the last tile is padded), because kernels choose their order of summation by
+shape, and in linear layers whose widths are padded (`cfexplain.foundation.tiles.aligned`). Between tiles rows are only
+compared, copied and counted.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cfexplain.foundation.partial_tiles import TileRows
+from cfexplain.foundation.tiles import TileSizes, aligned
+from cfexplain.ops.search_step import ATTEMPTS, SearchState, StepOptions, step
+
+__all__ = ["ATTEMPTS", "Evaluation", "Found", "SearchOptions", "evaluate_tile", "search"]
+
+
+@dataclass
+class Evaluation:
+    """What a point is worth, row by row.
+
+    Attributes
+    ----------
+    loss : Tensor of shape (B,)
+        The objective, differentiable in the point.
+    done : Tensor of bool, shape (B,)
+        Every condition holds.
+    valid : Tensor of bool, shape (B,)
+        The classifier says the target.
+    score : Tensor of shape (B,)
+        The target's probability: ranks the rows that are not valid.
+    """
+
+    loss: Tensor
+    done: Tensor
+    valid: Tensor
+    score: Tensor
+
+
+@dataclass(frozen=True)
+class SearchOptions(StepOptions):
+    """How to step and when to stop (see `StepOptions` for the other parameters), and how to go about it.
+
+    Attributes
+    ----------
+    tile : int
+        Rows evaluated together.
+    record_path : bool
+    sizes : TileSizes, optional
+        Of tiles, where more than `tile` rows may be evaluated together; what is found has the same bits.
+    """
+
+    tile: int = 32
+    record_path: bool = False
+    sizes: TileSizes | None = None
+
+
+@dataclass
+class Found:
+    """The best point of every row, in the order that the rows came in.
+
+    Attributes
+    ----------
+    z : Tensor of shape (N, d)
+    n_steps : Tensor of int, shape (N,)
+        Evaluations after the first: gradient steps and bisections.
+    done, valid : Tensor of bool, shape (N,)
+        Of the point that is returned.
+    finished : Tensor of bool, shape (N,)
+        False where the search was interrupted, or its steps ran out, before the row stopped by itself.
+    path : list of Tensor of shape (n_steps + 1, d), or None
+    """
+
+    z: Tensor
+    n_steps: Tensor
+    done: Tensor
+    valid: Tensor
+    finished: Tensor
+    path: list[Tensor] | None = None
+    interrupted: bool = False
+
+
+def search(
+    evaluate: Callable[[Tensor, Mapping[str, Tensor]], Evaluation],
+    start: Tensor,
+    reference: Tensor,
+    rows: Mapping[str, Tensor],
+    options: SearchOptions,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Found:
+    """Search from `start`, every row for itself, and return the best point of each.
+
+    Best means: meets every condition first, then valid, then the lowest objective; for a row that was never valid, the
+    highest score. Loss, stopping test and returned point belong to the same z.
+
+    Parameters
+    ----------
+    evaluate : callable ``(z, rows) -> Evaluation``
+        Called on tiles of ``options.tile`` rows (or of a multiple, see ``options.sizes``); must treat rows as independent.
+        Its `rows` are `TileRows`, which know how many rows of a tile are not padding.
+    start, reference : Tensor of shape (N, d)
+    rows : mapping of str to Tensor of shape (N, ...)
+        What `evaluate` needs to know of each row.
+    on_progress : callable ``(finished rows, step) -> None``, optional
+
+    Notes
+    -----
+    Ctrl-C returns what has been found so far, with ``interrupted`` set.
+    """
+    state, path = SearchState.begin(start, reference), [[] for _ in start] if options.record_path else []
+    active = torch.arange(len(start), device=start.device)
+    places = {gradient: _places(evaluate, start, reference, rows, options, gradient) for gradient in (True, False)}
+    interrupted = False
+    try:
+        while len(active):
+            refining = state.refined[active] >= 0
+            for moving, gradient in ((active[~refining], True), (active[refining], False)):
+                while len(moving):
+                    size = places[gradient](len(moving))
+                    _advance(evaluate, state, rows, moving[:size], size, options, gradient, path)
+                    moving = moving[size:]
+            active = active[~state.finished[active]]
+            if on_progress is not None:
+                on_progress(len(start) - len(active), int(state.count.max()))
+    except KeyboardInterrupt:
+        interrupted = True
+        warnings.warn(f"Search interrupted with {len(active)} of {len(start)} rows unfinished: they keep the best "
+                      "point found so far.", RuntimeWarning, stacklevel=2)
+    return Found(
+        z=state.best_z,
+        n_steps=state.n_steps,
+        done=state.best_rank == 2,
+        valid=state.best_rank >= 1,
+        finished=state.finished & ~state.out_of_steps(options),
+        path=[torch.stack(p) if p else start[i : i + 1] for i, p in enumerate(path)] if path else None,
+        interrupted=interrupted,
+    )
+
+
+def evaluate_tile(evaluate: Callable[[Tensor, Mapping[str, Tensor]], Evaluation], z: Tensor, rows: Mapping[str, Tensor],
+                  needs_gradient: bool = True) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradient, loss, score, done and valid of one tile of points, as a step of the search takes them.
+
+    Without `needs_gradient` the gradient is 0, for points that are bisected.
+    """
+    z = z.detach().requires_grad_(needs_gradient)
+    with torch.set_grad_enabled(needs_gradient), aligned():
+        point = evaluate(z, rows)
+        gradient = torch.autograd.grad(point.loss.sum(), z)[0] if needs_gradient else torch.zeros_like(z)
+    return gradient, point.loss.detach(), point.score.detach(), point.done, point.valid
+
+
+def _advance(evaluate: Callable, state: SearchState, rows: Mapping[str, Tensor], tile: Tensor, places: int,
+             options: SearchOptions, needs_gradient: bool, path: list[list[Tensor]]) -> None:
+    """Evaluate one tile, keep what is best, and move the rows that go on. One that bisects needs no gradient."""
+    padded = torch.cat([tile, tile[-1:].expand(places - len(tile))]) if places > len(tile) else tile
+    before = state[padded]
+    some = TileRows({name: values[padded] for name, values in rows.items()}, live=len(tile))
+    point = evaluate_tile(evaluate, before.z, some, needs_gradient)
+    for i in tile.tolist() if options.record_path else ():
+        path[i].append(state.z[i].clone())
+    state.put(tile, step(before, *point, options))
+
+
+def _places(evaluate: Callable, start: Tensor, reference: Tensor, rows: Mapping[str, Tensor], options: SearchOptions,
+            needs_gradient: bool) -> Callable[[int], int]:
+    """How many places the next tile has, by the rows that are left."""
+    if options.sizes is None or not len(start):
+        return lambda left: options.tile
+
+    def advanced(z: Tensor, reference: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+        point = evaluate_tile(evaluate, z, dict(zip(rows, values, strict=True)), needs_gradient)
+        return tuple(step(SearchState.begin(z, reference), *point, options).tensors())
+
+    return options.sizes.choice(("search", needs_gradient), advanced, start, reference, *rows.values())

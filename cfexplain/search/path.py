@@ -1,0 +1,100 @@
+"""A search without gradients: each row goes along a path of its own, and stops at the first point that will do.
+
+The contract is that of `search`: a row has the same bits alone and among others, and its best point comes back.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from cfexplain.foundation.tiles import in_tiles
+from cfexplain.search.gradient import Evaluation, Found, SearchOptions
+
+__all__ = ["search_along"]
+
+
+def search_along(
+    path: Callable[[Tensor, Mapping[str, Tensor]], Tensor],
+    evaluate: Callable[[Tensor, Mapping[str, Tensor]], Evaluation],
+    rows: Mapping[str, Tensor],
+    furthest: float,
+    options: SearchOptions,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Found:
+    """The first point on each row's path that meets every condition, or else the best one that was seen.
+
+    Parameters
+    ----------
+    path : callable ``(fraction (B,), rows) -> z (B, d)``
+        At fraction 0 the row's own code.
+    evaluate : callable ``(z, rows) -> Evaluation``
+        Called without gradients, on tiles of ``options.tile`` rows.
+    rows : mapping of str to Tensor of shape (N, ...)
+        ``z0``, and what `path` and `evaluate` need to know of each row.
+    furthest : float
+        The path is tried at ``options.max_steps`` equal steps from 0 to here, and then bisected ``options.refine`` times
+        between the last point that failed and the first that did not.
+    """
+    start, names = rows["z0"], list(rows)
+    n, like = len(start), {"dtype": start.dtype, "device": start.device}
+    best_z, best_rank = start.clone(), torch.full((n,), -1, device=start.device)
+    best_value = torch.full((n,), -torch.inf, **like)
+    low, high = torch.zeros(n, **like), torch.full((n,), torch.inf, **like)
+    count = torch.zeros(n, dtype=torch.long, device=start.device)
+    seen: list[list[Tensor]] = [[] for _ in range(n)]
+
+    def tile(fraction: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+        some = dict(zip(names, values, strict=True))
+        z = path(fraction, some)
+        found = evaluate(z, some)
+        # beyond the data a flow can overflow: such a point is worth nothing
+        finite = torch.isfinite(z).all(1) & torch.isfinite(found.loss)
+        return (z, torch.where(finite, found.loss, torch.inf), found.done & finite, found.valid & finite,
+                torch.where(finite, found.score, -torch.inf))
+
+    def look(fraction: Tensor, index: Tensor) -> Tensor:
+        """Evaluate rows `index` at their fractions, keep what is best; which of them are done."""
+        with torch.no_grad():
+            z, loss, done, valid, score = in_tiles(
+                tile, fraction, *(rows[name][index] for name in names), tile=options.tile)
+        rank = torch.where(done, 2, valid.long())
+        value = torch.where(rank > 0, -loss, score)
+        # of two points that will do the nearer one is better, and it is looked at later
+        better = (rank > best_rank[index]) | ((rank == best_rank[index]) & (done | (value > best_value[index])))
+        chosen = index[better]
+        best_z[chosen], best_rank[chosen], best_value[chosen] = z[better], rank[better], value[better]
+        for i, point in zip(index.tolist(), z, strict=True) if options.record_path else ():
+            seen[i].append(point.clone())
+        return done
+
+    active, interrupted = torch.arange(n, device=start.device), False
+    try:
+        for step in range(options.max_steps + 1):
+            if not len(active):
+                break
+            fraction = torch.full((len(active),), furthest * step / max(options.max_steps, 1), **like)
+            count[active] = step
+            done = look(fraction, active)
+            high[active[done]] = fraction[done]
+            active = active[~done]
+            low[active] = fraction[~done]
+            if on_progress is not None:
+                on_progress(n - len(active), step)
+        between = torch.where(torch.isfinite(high) & (high > 0))[0]
+        for _ in range(options.refine if len(between) else 0):
+            middle = (low[between] + high[between]) / 2
+            done = look(middle, between)
+            high[between], low[between] = torch.where(done, middle, high[between]), torch.where(done, low[between], middle)
+            count[between] += 1
+    except KeyboardInterrupt:
+        interrupted = True
+        warnings.warn(f"Search interrupted with {len(active)} of {n} rows unfinished: they keep the best point found so "
+                      "far.", RuntimeWarning, stacklevel=2)
+    return Found(
+        z=best_z, n_steps=count, done=best_rank == 2, valid=best_rank >= 1, finished=best_rank == 2,
+        path=[torch.stack(p) if p else start[i : i + 1] for i, p in enumerate(seen)] if options.record_path else None,
+        interrupted=interrupted)
