@@ -56,13 +56,12 @@ def explainer(X: np.ndarray, y: np.ndarray, device: str) -> PLACEExplainer:
 
 def step_of(place: PLACEExplainer, x: np.ndarray) -> Callable[[], None]:
     """One value and gradient of the whole objective for the rows `x`, together."""
-    run = Run(place, record_path=False)
-    source = np.searchsorted(place.classes_, place.predict(x))
-    rows, z = run.prepare(x[:, None], {"source": source, "target": 1 - source})
-    engine = run.engine(x[:, None])
+    run, x = Run(place), place.read_samples(x)
+    rows, z = run.prepare(x, place.goal(x, None))
+    searching = run.evaluator(run.engine(x))
 
     def step() -> None:
-        found = run.objective.evaluate(run.point(z.requires_grad_(), rows, engine))
+        found = searching.evaluate(z.requires_grad_(), rows)
         torch.autograd.grad(found.loss.sum(), z)
         if z.is_cuda:
             torch.cuda.synchronize()

@@ -15,7 +15,7 @@ from cfexplain import (
     REVISEExplainer,
 )
 from cfexplain.foundation.exceptions import ClassifierOutputError
-from cfexplain.search import SearchOptions, search_along
+from cfexplain.search import SearchOptions, search_path
 from cfexplain.search.gradient import Evaluation
 
 pytestmark = pytest.mark.usefixtures("quietly")
@@ -25,10 +25,9 @@ def point_of(explainer, x, target):
     """The start of a search, in float64 arithmetic's reach: the point and its rows."""
     from cfexplain.explainers.run import Run
 
-    run = Run(explainer, False)
-    goal = explainer._goal(explainer._read(x), target)
-    rows, start = run.prepare(explainer._read(x), {**goal.rows, "still": goal.still})
-    return run, run.point(start, rows), rows
+    run, x = Run(explainer), explainer.read_samples(x)
+    rows, start = run.prepare(x, explainer.goal(x, target))
+    return run, run.judge.point(start, rows), rows
 
 
 def test_revise_objective_is_cross_entropy_and_l1_in_x(revise_image_explainer, digits):
@@ -53,7 +52,7 @@ def test_revise_carla_keeps_the_least_objective_among_valid_points(revise_image_
         assert len(cf.path[i]) == 61
         some = {name: values[i : i + 1].expand(61, *values.shape[1:]) for name, values in rows.items()}
         with torch.no_grad():
-            found = run.objective.evaluate(run.point(torch.from_numpy(cf.path[i]), some))
+            found = run.judge.evaluate(torch.from_numpy(cf.path[i]), some)
         best = torch.where(found.valid, found.loss, torch.inf).argmin()
         np.testing.assert_allclose(cf.z_cf[i], cf.path[i][best], atol=1e-6)
 
@@ -186,7 +185,7 @@ def test_a_preset_that_is_not_known():
         REVISEExplainer.preset("carl")
 
 
-def test_search_along_finds_the_first_of_several_intervals_to_the_bisections_width():
+def test_search_path_finds_the_first_of_several_intervals_to_the_bisections_width():
     """Against the roots of a function that is met, lost and met again."""
     first = torch.tensor([0.31, 0.72, 1.9, 5.0], dtype=torch.float64)
     rows = {"z0": torch.zeros(4, 1, dtype=torch.float64), "first": first}
@@ -197,7 +196,7 @@ def test_search_along_finds_the_first_of_several_intervals_to_the_bisections_wid
         return Evaluation(loss=a, done=done, valid=done, score=a)
 
     options = SearchOptions(max_steps=20, refine=10, tile=4, record_path=True)
-    found = search_along(lambda a, some: some["z0"] + a[:, None], evaluate, rows, 2.0, options)
+    found = search_path(lambda a, some: some["z0"] + a[:, None], evaluate, rows, 2.0, options)
     assert found.done.tolist() == [True, True, True, False]
     gap = found.z[:3, 0] - first[:3]
     assert (gap >= 0).all() and (gap <= 0.1 / 2**10 + 1e-12).all()

@@ -11,7 +11,7 @@ from sklearn.datasets import load_diabetes
 from cfexplain import DiffeomorphicExplainer, GradientExplainer
 from cfexplain.coordinates import Flow
 from cfexplain.explainers import decode_path
-from cfexplain.explainers.path import _some
+from cfexplain.explainers.decoded_path import spread_points
 
 pytestmark = pytest.mark.usefixtures("quietly")
 ON_DIGITS = ["image_explainer", "flow_image_explainer", "vae_image_explainer", "revise_image_explainer",
@@ -61,7 +61,7 @@ def test_every_point_is_decoded_as_if_it_were_alone(table_explainer, table):
 @given(n=st.integers(1, 200), frames=st.integers(2, 30), data=st.data())
 def test_frames_are_few_in_order_and_hold_the_first_and_the_returned(n, frames, data):
     returned = data.draw(st.integers(0, n - 1))
-    some = _some(n, returned, frames)
+    some = spread_points(n, returned, frames)
     assert len(some) == min(n, frames) and (np.diff(some) > 0).all()
     assert 0 in some and returned in some
 

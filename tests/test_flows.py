@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.functional import pixel_unshuffle
 
 from cfexplain.coordinates import Flow
-from cfexplain.coordinates.clip import CLIP_MODES, clipped
+from cfexplain.coordinates.detail import CLIP_MODES, clipped
 from cfexplain.density import Prior
 from cfexplain.foundation.tiles import aligned
 from cfexplain.nets.flow_nets import ImageFlowNet, VectorFlowNet

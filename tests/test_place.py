@@ -28,12 +28,12 @@ def published(table_explainer):
 
 def test_the_objective_is_equation_1(published, table):
     explainer, x = published, table[2][:16]
-    run = Run(explainer, record_path=False)
+    run = Run(explainer)
     z0 = torch.from_numpy(explainer.coordinates_.transform(x))
     z = z0 + 0.5 * torch.randn(z0.shape, generator=torch.Generator().manual_seed(0))
     target = torch.arange(16) % 2
     rows = {"x": torch.from_numpy(x), "z0": z0, "target": target}
-    got = run.objective.evaluate(run.point(z, rows)).loss
+    got = run.judge.evaluate(z, rows).loss
     decoded = explainer.coordinates_.inverse_transform(z.numpy())
     p = explainer.predict_proba(decoded)[np.arange(16), target].astype(float)
     log_density = explainer.density_.score_samples(z.numpy(), target.numpy()).astype(float)
@@ -62,14 +62,14 @@ def test_the_perceptual_term_is_equation_5_and_costs_nothing_at_weight_0(image_e
         image_explainer.set_params(**before)
     term = PerceptualDistance(2.0, distance)
     point = Point(torch.zeros(2, 1), {"x": torch.zeros(2, 1, 2, 2), "target": torch.zeros(2).long()},
-                  lambda z, rows: torch.ones(2, 1, 2, 2), lambda x: (torch.zeros(2, 2), None))
+                  torch.ones(2, 1, 2, 2), torch.zeros(2, 2))
     assert Objective([term]).evaluate(point).loss.tolist() == [8.0, 8.0]
 
 
 def test_the_probability_hinge_is_flat_where_the_logit_hinge_is_not():
     def gradient(term, dtype=torch.float32):
         logits = torch.tensor([[60.0, -60.0]], dtype=dtype, requires_grad=True)
-        point = Point(logits, {"target": torch.tensor([1])}, lambda z, rows: z, lambda x: (x, None))
+        point = Point(logits, {"target": torch.tensor([1])}, logits, logits)
         return torch.autograd.grad(term.loss(point).sum(), logits)[0].abs().max().item()
 
     assert gradient(DecisionHinge(1.0, 0.55)) < 1e-30
@@ -78,7 +78,7 @@ def test_the_probability_hinge_is_flat_where_the_logit_hinge_is_not():
 
 def test_a_confidence_means_the_same_in_both_hinges():
     logits = torch.linspace(-6, 6, 101, dtype=torch.float64)[:, None] * torch.tensor([[-1.0, 1.0]], dtype=torch.float64)
-    point = Point(logits, {"target": torch.ones(101).long()}, lambda z, rows: z, lambda x: (x, None))
+    point = Point(logits, {"target": torch.ones(101).long()}, logits, logits)
     for confidence in (0.5, 0.55, 0.9, 0.99):
         by_p, by_odds = DecisionHinge(1.0, confidence).holds(point), LogOddsHinge(1.0, confidence).holds(point)
         off = by_p != by_odds
@@ -91,7 +91,7 @@ def test_ink_is_as_grey_as_the_formula_says():
     np.testing.assert_allclose(greyness(x), (u * (1 - u)).sum(1) / u.sum(1), rtol=1e-6)
     np.testing.assert_allclose(greyness(2 * x - 1, (-1.0, 1.0)), greyness(x), rtol=1e-9)
     point = Point(x, {"target": torch.zeros(5).long(), "ink_limit": greyness(x) * torch.tensor([2, 2, 1, 0.5, 0.5])},
-                  lambda z, rows: z, lambda x: (x, None))
+                  x, x)
     assert TypicalInk().holds(point).tolist() == [True, True, True, False, False]
 
 

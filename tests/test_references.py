@@ -57,8 +57,7 @@ def test_the_distance_to_a_reference_has_the_bits_of_the_distance(kind, channels
 
 
 def point(x_cf, rows):
-    return Point(x_cf.flatten(1), {"target": torch.zeros(len(x_cf)).long(), **rows}, lambda z, rows: x_cf,
-                 lambda x: (torch.zeros(len(x), 2), None))
+    return Point(x_cf.flatten(1), {"target": torch.zeros(len(x_cf)).long(), **rows}, x_cf, torch.zeros(len(x_cf), 2))
 
 
 def test_terms_keep_rows_apart_and_a_plain_callable_keeps_nothing():

@@ -314,17 +314,17 @@ def test_goal_and_judgement():
     task = Regression(Identical(), Y)
     start = np.array([[3.0], [9.0], [7.0]], dtype=np.float32)
     goal = task.goal(Identical(), start, 7)
-    assert goal.still.tolist() == [False, False, True] and goal.asked.tolist() == [7, 7, 7]
+    assert goal.already_valid.tolist() == [False, False, True] and goal.target.tolist() == [7, 7, 7]
     assert goal.rows["low"].dtype == np.float32 and goal.rows["before"].tolist() == [3, 9, 7]
     just_short = np.float32(7 - 0.5 * task.slack)
-    judged = task.judge(Identical(), np.array([[just_short], [7.1], [7.0]], dtype=np.float32), goal)
+    judged = task.judge(np.array([just_short, 7.1, 7.0], dtype=np.float32), goal)
     assert judged["valid"].tolist() == [True, False, True] and judged["source"].tolist() == [3, 9, 7]
     assert np.isnan(judged["proba_before"]).all() and np.isnan(judged["proba_after"]).all()
     for target, valid in (("maximize", [True, False, False]), ("minimize", [False, True, False])):
         goal = task.goal(Identical(), start, target)
-        assert not goal.still.any()
-        moved = np.array([[4.0], [8.0], [7.0]], dtype=np.float32)  # up, down, not at all
-        assert task.judge(Identical(), moved, goal)["valid"].tolist() == valid
+        assert not goal.already_valid.any() and goal.unbounded.all()
+        moved = task.answers(Identical(), np.array([[4.0], [8.0], [7.0]], dtype=np.float32))  # up, down, not at all
+        assert task.judge(moved, goal)["valid"].tolist() == valid
     assert task.groups.tolist() == [0] * 80 and task.counts.tolist() == [80] and task.metadata() == {"task": "regression"}
 
 

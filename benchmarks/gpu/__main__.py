@@ -154,14 +154,13 @@ def step(repeats: int) -> dict[str, Any]:
 def searches(explainer: PLACEExplainer, x: np.ndarray, target: Any,
              backends: tuple[str, ...]) -> dict[str, Callable[[], Any]]:
     """The search alone, without encoding and judging, as each backend goes about it; by the name that it gives itself."""
-    goal, functions = explainer._goal(x, target), {}
+    goal, functions = explainer.goal(x, target), {}
     for backend in backends:
-        run = Run(explainer, False, backend)
-        engine = run.engine(x)
-        rows, start = run.prepare(x, {**goal.rows, "still": goal.still})
-        functions[engine.backend] = partial(
-            engine.search, lambda z, some, run=run, engine=engine: run.objective.evaluate(run.point(z, some, engine)), start,
-            rows["z0"], rows, run.options, None)
+        run = Run(explainer, backend=backend)
+        searching = run.evaluator(run.engine(x))
+        rows, start = run.prepare(x, goal)
+        functions[searching.engine.backend] = partial(
+            searching.engine.search, searching.evaluate, start, rows["z0"], rows, run.options, None)
     return functions
 
 

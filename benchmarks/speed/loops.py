@@ -16,9 +16,8 @@ __all__ = ["flops_of_a_step", "one_image_loop", "sgemm_peak", "whole_batch_loop"
 
 
 def prepared(explainer: CounterfactualExplainer, x: np.ndarray, target: Any, backend: str = "eager") -> tuple[Run, Any, Any]:
-    run = Run(explainer, record_path=False, backend=backend)
-    goal = explainer._goal(explainer._read(x), target)
-    rows, z = run.prepare(explainer._read(x), goal.rows)
+    run, x = Run(explainer, backend=backend), explainer.read_samples(x)
+    rows, z = run.prepare(x, explainer.goal(x, target))
     return run, rows, z
 
 
@@ -27,7 +26,7 @@ def one_image_loop(explainer: CounterfactualExplainer, x: np.ndarray, target: An
 
     Encoding and thresholds are not timed, which favours the loop; nor does it refine.
     """
-    seconds, steps, options = 0.0, 0, Run(explainer, record_path=False, backend="eager").options
+    seconds, steps, options = 0.0, 0, Run(explainer, backend="eager").options
     update, step = UPDATES[options.update], options.step_size
     with explainer.classifier_.frozen():
         for i in range(len(x)):
@@ -35,7 +34,7 @@ def one_image_loop(explainer: CounterfactualExplainer, x: np.ndarray, target: An
             first, second, best, since = torch.zeros_like(z), torch.zeros_like(z), float("inf"), 0
             started = time.perf_counter()
             for k in range(limit):
-                found = run.objective.evaluate(run.point(z.requires_grad_(), rows))
+                found = run.judge.evaluate(z.requires_grad_(), rows)
                 (gradient,) = torch.autograd.grad(found.loss.sum(), z)
                 steps += 1
                 since = 0 if found.loss.item() < best else since + 1
@@ -58,7 +57,7 @@ def whole_batch_loop(explainer: CounterfactualExplainer, x: np.ndarray, target: 
         run, rows, z = prepared(explainer, x, target)
 
         def evaluate(z: torch.Tensor) -> Any:
-            return run.objective.evaluate(run.point(z, rows))
+            return run.judge.evaluate(z, rows)
 
         if compiled:
             evaluate, once = torch.compile(evaluate), z.detach().clone().requires_grad_()
@@ -85,7 +84,7 @@ def flops_of_a_step(explainer: CounterfactualExplainer, x: np.ndarray, target: A
     with explainer.classifier_.frozen():
         run, rows, z = prepared(explainer, x, target)
         with FlopCounterMode(display=False) as counter:  # whose hooks do not allow autograd.grad of a leaf
-            run.objective.evaluate(run.point(z.requires_grad_(), rows)).loss.sum().backward()
+            run.judge.evaluate(z.requires_grad_(), rows).loss.sum().backward()
     return counter.get_total_flops() / len(x)
 
 

@@ -93,8 +93,9 @@ def _step(place: PLACEExplainer, x: np.ndarray, repeats: int) -> dict[str, float
     peak."""
     target = place.classes_[(np.searchsorted(place.classes_, place.predict(x)) + 1) % len(place.classes_)]
     run, rows, z = prepared(place, x, target, "packed")
-    engine = run.engine(place._read(x))
-    parts = {"all": lambda z: run.objective.evaluate(run.point(z, rows, engine)).loss,
+    searching = run.evaluator(run.engine(place.read_samples(x)))
+    engine = searching.engine
+    parts = {"all": lambda z: searching.evaluate(z, rows).loss,
              "decoder_and_classifier": lambda z: engine.classifier.logits(engine.decode(z)),
              "density": lambda z: engine.log_density(z, rows["target"])}
     result: dict[str, float] = {}
@@ -104,7 +105,7 @@ def _step(place: PLACEExplainer, x: np.ndarray, repeats: int) -> dict[str, float
             for _ in range(repeats + 2):
                 started = time.perf_counter()
                 if name == "all":
-                    evaluate_tile(lambda z, some: run.objective.evaluate(run.point(z, some, engine)), z, rows)
+                    evaluate_tile(searching.evaluate, z, rows)
                 else:
                     point = z.detach().requires_grad_()
                     torch.autograd.grad(part(point).sum(), point)

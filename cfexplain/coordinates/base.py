@@ -19,7 +19,7 @@ from cfexplain.nets.autoencoders import AutoencoderNet
 from cfexplain.nets.flow_nets import standard_normal
 from cfexplain.nets.training import Rows, train_network
 
-__all__ = ["Coordinates", "TrainedCoordinates"]
+__all__ = ["Coordinates", "DecodeModule", "TrainedCoordinates"]
 
 
 class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -227,3 +227,14 @@ class TrainedCoordinates(Coordinates):
             raise ValueError(f"augment={self.augment!r} is not known; choose None or 'mirror'.")
         if self.augment and not self.layout_.is_image:
             raise ValueError("augment='mirror' flips images, but X is a table.")
+
+
+class DecodeModule(nn.Module):
+    """``decode`` of coordinates as the forward of a module."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.module.decode(z)

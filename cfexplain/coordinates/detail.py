@@ -1,4 +1,4 @@
-"""What the coordinates lose is put back: three ways from a decoded picture to x′."""
+"""From a decoded picture to x′: what the coordinates lost is put back, and what left the data range is brought back."""
 
 from __future__ import annotations
 
@@ -8,9 +8,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["gaussian_blur", "render"]
+__all__ = ["CLIP_MODES", "clipped", "detail_mode", "gaussian_blur", "render"]
 
 MODES = ("decoder", "residual", "blend")
+CLIP_MODES = ("straight_through", "autograd", "none")
+
+
+def detail_mode(detail: str, is_image: bool, exact: bool) -> str:
+    """What ``detail=`` means for this kind of data, in coordinates that are `exact` or not.
+
+    >>> detail_mode("auto", is_image=True, exact=False), detail_mode("auto", is_image=False, exact=False)
+    ('blend', 'residual')
+    """
+    if detail == "auto":
+        return "decoder" if exact else "blend" if is_image else "residual"
+    if detail not in MODES:
+        raise ValueError(f"detail={detail!r} is not known; choose 'auto', 'decoder', 'residual' or 'blend'.")
+    if detail == "blend" and not is_image:
+        raise ValueError("detail='blend' fades the residual across an image; for a table use 'residual'.")
+    return detail
 
 
 def render(
@@ -119,3 +135,47 @@ def _blur_matrix(side: int, sigma: float, dtype: torch.dtype, device: torch.devi
     matrix = np.zeros((side, side))
     np.add.at(matrix, (np.arange(side)[:, None], source), kernel)
     return torch.tensor(matrix, dtype=dtype, device=device)
+
+
+def clipped(x: Tensor, mode: str, data_range: tuple[float, float]) -> Tensor:
+    """`x` within `data_range`, forwards.
+
+    Backwards, "straight_through" lets the whole gradient through, as the Diffeomorphic Counterfactuals' code does: a pixel
+    that is outside can still be called back. "autograd" has none outside, as ``torch.clamp``. "none" does not clip: the
+    image may then hold values that no image has.
+
+    Raises
+    ------
+    ValueError
+        If `mode` is not known.
+
+    Examples
+    --------
+    >>> import torch
+    >>> x = torch.tensor([-0.5, 0.5, 1.5], requires_grad=True)
+    >>> for mode in CLIP_MODES:
+    ...     y = clipped(x, mode, (0.0, 1.0))
+    ...     y.tolist(), torch.autograd.grad(y.sum(), x)[0].tolist()
+    ([0.0, 0.5, 1.0], [1.0, 1.0, 1.0])
+    ([0.0, 0.5, 1.0], [0.0, 1.0, 0.0])
+    ([-0.5, 0.5, 1.5], [1.0, 1.0, 1.0])
+    """
+    if mode == "straight_through":
+        return _StraightThrough.apply(x, *data_range)
+    if mode == "autograd":
+        return x.clamp(*data_range)
+    if mode == "none":
+        return x
+    raise ValueError(f"clip={mode!r} is not known; choose one of {CLIP_MODES}.")
+
+
+class _StraightThrough(torch.autograd.Function):
+    """x + (clamp(x) − x).detach() would round; this returns the clamped numbers themselves."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, low: float, high: float) -> Tensor:  # noqa: ANN001
+        return x.clamp(low, high)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN001
+        return gradient, None, None

@@ -16,8 +16,6 @@ from torch import Tensor
 
 from cfexplain.evaluation.evaluation import Evaluation
 from cfexplain.evaluation.metric import BUILT_IN, Metric, find_metric
-from cfexplain.explainers.run import Run
-from cfexplain.explainers.task import Goal
 from cfexplain.foundation.optional import optional_import
 from cfexplain.result import Counterfactuals
 
@@ -216,7 +214,7 @@ def _read_settings(explainer: CounterfactualExplainer, weights: Mapping[str, Ite
 
 def _weights(explainer: CounterfactualExplainer) -> dict[tuple[int, str], float]:
     """The weights of the terms that count, by place and name: two terms may have one name."""
-    return {(i, term.name): term.weight for i, term in enumerate(explainer._terms()) if term.weight}
+    return {(i, term.name): term.weight for i, term in enumerate(explainer.terms()) if term.weight}
 
 
 def _explain_all(variants: list[CounterfactualExplainer], settings: list[dict[str, float]], X: Any, target: Any,
@@ -224,13 +222,13 @@ def _explain_all(variants: list[CounterfactualExplainer], settings: list[dict[st
     """What each variant finds, and the seconds of all: one batch for each set of terms that count."""
     first, started = variants[0], time.perf_counter()
     container = "torch" if isinstance(X, Tensor) else "numpy"
-    X = first._read(X)
-    goal, n = first._goal(X, first.target if target is None else target), len(X)
+    X = first.read_samples(X)
+    goal, n = first.goal(X, first.target if target is None else target), len(X)
     weights = [_weights(variant) for variant in variants]
     found: dict[int, Counterfactuals] = {}
     for terms in dict.fromkeys(tuple(each) for each in weights):
         members = [k for k, each in enumerate(weights) if tuple(each) == terms]
-        every = _repeated(goal, len(members))
+        every = goal.repeated(len(members))
         for place, term in enumerate(terms):  # of the terms that count: `Objective` leaves out the others
             own = [weights[k][term] for k in members]
             if len(set(own)) > 1:
@@ -238,18 +236,8 @@ def _explain_all(variants: list[CounterfactualExplainer], settings: list[dict[st
         lead, again = variants[members[0]], np.concatenate([X] * len(members))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # statuses are counted and shown
-            together = lead._result(Run(lead, False).rows(again, every, n_jobs), again, container, every, 0.0)
+            together = lead.result(again, every, lead.search(again, every, n_jobs=n_jobs), container=container)
         for i, k in enumerate(members):
             found[k] = together[i * n : (i + 1) * n]
             found[k].metadata["parameters"] = repr(variants[k])
-            del found[k].metadata["seconds"]  # of one setting they are not known
     return [found[k] for k in range(len(variants))], time.perf_counter() - started
-
-
-def _repeated(goal: Goal, k: int) -> Goal:
-    """`goal` for k copies of the rows, one after the other."""
-    def again(values: Any) -> np.ndarray:
-        return np.concatenate([values] * k)
-
-    return Goal({name: again(values) for name, values in goal.rows.items()}, again(goal.still), again(goal.asked),
-                again(goal.before), again(goal.endless) if np.ndim(goal.endless) else goal.endless)

@@ -3,10 +3,10 @@
 from cfexplain.explainers.base import CounterfactualExplainer
 from cfexplain.explainers.clarity import CLARITYExplainer
 from cfexplain.explainers.class_direction import ClassDirectionExplainer
+from cfexplain.explainers.decoded_path import DecodedPath, decode_path
 from cfexplain.explainers.diffeomorphic import DiffeomorphicExplainer
 from cfexplain.explainers.gradient import GradientExplainer
 from cfexplain.explainers.leap import LeapExplainer
-from cfexplain.explainers.path import DecodedPath, decode_path
 from cfexplain.explainers.place import PLACEExplainer
 from cfexplain.explainers.prototype import PrototypeExplainer
 from cfexplain.explainers.revise import REVISEExplainer

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from cfexplain.classifiers.outputs import ModuleScores
+from cfexplain.coordinates.base import DecodeModule
 from cfexplain.density import ConditionalFlow
+from cfexplain.explainers.attributes import ExplainerParameters
 from cfexplain.foundation.optional import import_triton, no_cuda
 from cfexplain.foundation.weight_cache import kept
 from cfexplain.nets.flow_nets import VectorFlowNet
@@ -28,7 +30,6 @@ from cfexplain.ops.freezing.freeze import FrozenModule
 from cfexplain.search import search, search_in_slots
 
 if TYPE_CHECKING:
-    from cfexplain.explainers.base import CounterfactualExplainer
     from cfexplain.ops.coupling_flow.triton import TritonFlow
 
 __all__ = ["BACKENDS", "Engine", "check_backend", "eager_engine", "make_engine"]
@@ -86,19 +87,19 @@ def check_backend(backend: str, precision: str, device: torch.device) -> str:
     return "packed" if backend == "auto" else backend
 
 
-def eager_engine(explainer: CounterfactualExplainer) -> Engine:
+def eager_engine(explainer: ExplainerParameters) -> Engine:
     """The explainer's own parts."""
     return Engine("eager", explainer.classifier_, explainer.coordinates_.decode, explainer.density_.log_prob)
 
 
-def make_engine(explainer: CounterfactualExplainer, backend: str, precision: str, some: Tensor) -> Engine:
+def make_engine(explainer: ExplainerParameters, backend: str, precision: str, example: Tensor) -> Engine:
     """The parts of `explainer` as `backend` computes them.
 
     Parameters
     ----------
     backend : str
         As `check_backend` returns it.
-    some : Tensor of shape (B, ...)
+    example : Tensor of shape (B, ...)
         A few rows, on which frozen networks are compared with the originals.
     """
     engine = eager_engine(explainer)
@@ -110,12 +111,12 @@ def make_engine(explainer: CounterfactualExplainer, backend: str, precision: str
         from cfexplain.ops.table_search import NotCovered
 
         try:
-            return replace(engine, backend="triton (one launch)", search=search_in_one_launch(explainer, precision, some))
+            return replace(engine, backend="triton (one launch)", search=search_in_one_launch(explainer, precision, example))
         except NotCovered as reason:
             remarks.append(f"not one launch: {reason}")
     with torch.no_grad():
-        z = explainer.coordinates_.encode(some) if explainer.coordinates_.encodes_at_once else None
-    classifier = _frozen_classifier(explainer.classifier_, precision, some)
+        z = explainer.coordinates_.encode(example) if explainer.coordinates_.encodes_at_once else None
+    classifier = _frozen_classifier(explainer.classifier_, precision, example)
     decode = _frozen_decoder(explainer.coordinates_, precision, z)
     if backend == "triton" and decode is not None and isinstance(explainer.coordinates_.module_, VectorFlowNet):
         try:
@@ -198,14 +199,15 @@ def _alike(function: nn.Module, net: FrozenModule, example: Tensor) -> bool:
         return all(bool((a - b).norm() <= rtol * a.norm()) for a, b in pairs if isinstance(a, Tensor))
 
 
-def _frozen_classifier(adapter: Any, precision: str, some: Tensor) -> Any:
+def _frozen_classifier(adapter: Any, precision: str, example: Tensor) -> Any:
     """A copy of the adapter around a frozen copy of its module; None where that cannot be had."""
     module = adapter.module
     wanted = None if module is None else _precision(module, precision)
     if wanted is None:
         return None
     scores = adapter._scores
-    example = some.to(next((p.dtype for p in module.parameters()), some.dtype)).reshape(len(some), *scores.sample_shape)
+    dtype = next((p.dtype for p in module.parameters()), example.dtype)
+    example = example.to(dtype).reshape(len(example), *scores.sample_shape)
     try:
         net = _frozen(module, module, wanted, example)
     except TypeError:  # a module that cannot be copied is searched as it is
@@ -213,17 +215,6 @@ def _frozen_classifier(adapter: Any, precision: str, some: Tensor) -> Any:
     twin = copy.copy(adapter)
     twin._scores = _FrozenScores(**{**vars(scores), "module": net})
     return twin
-
-
-class DecodeModule(nn.Module):
-    """``decode`` of coordinates as the forward of a module."""
-
-    def __init__(self, module: nn.Module):
-        super().__init__()
-        self.module = module
-
-    def forward(self, z: Tensor) -> Tensor:
-        return self.module.decode(z)
 
 
 def _frozen_decoder(coordinates: Any, precision: str, z: Tensor | None) -> Callable | None:

@@ -1,6 +1,7 @@
 """What all explainers share: fit · explain · transform · predict · score.
 
-A paper's class chooses coordinates, terms and stopping (`_terms`); everything else is here.
+A paper's class chooses coordinates, density, terms and stopping, as parameters, class attributes or by the methods of
+`ExplainerAttributes`; everything else is here. `docs/howto/new_method.md` writes one.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ import copy
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import sklearn
 import torch
 import zuko
+from joblib import effective_n_jobs
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.metaestimators import available_if
@@ -23,46 +26,43 @@ from torch import Tensor
 
 from cfexplain.classifiers.features import ClassFeatures
 from cfexplain.classifiers.latent import train_latent_ensemble
-from cfexplain.density import ClassDensity
-from cfexplain.explainers.parts import make_coordinates, make_density
+from cfexplain.coordinates.named import make_coordinates
+from cfexplain.density import Prior
+from cfexplain.density.named import make_density
+from cfexplain.explainers.attributes import ExplainerParameters
+from cfexplain.explainers.decoded_path import DecodedPath, decode_path
+from cfexplain.explainers.found import Found
+from cfexplain.explainers.resources import infer_device
 from cfexplain.explainers.run import Run
-from cfexplain.explainers.running import infer_device
-from cfexplain.explainers.task import Classification, Goal, make_task
+from cfexplain.explainers.task import Goal, make_task
 from cfexplain.foundation.arrays import read_samples, restore_samples, to_numpy
 from cfexplain.foundation.exceptions import ClassifierOutputError
 from cfexplain.foundation.labels import label_indices
 from cfexplain.foundation.random import draw_seed
 from cfexplain.foundation.tiles import TILE, in_tiles
-from cfexplain.objective.terms import Term, greyness
-from cfexplain.persistence.persistent import Persistent
+from cfexplain.objective import greyness
+from cfexplain.persistence import Persistent
 from cfexplain.result import Counterfactuals
 from cfexplain.scale import ScaleMixin, is_dask, transform_dask
-from cfexplain.search import Found, SearchOptions
+from cfexplain.search import SearchOptions, SearchResult
 from cfexplain.tables.rules import ColumnRules
 
 __all__ = ["CounterfactualExplainer"]
 
 # Share of X's range by which exact coordinates may fail to return x: float32 flows are a hundred times better.
 NOT_INVERTIBLE = 1e-2
+# Training rows a class that density percentiles are ranked among, where encoding is a search of its own.
+RANKED = 200
 
 
-class CounterfactualExplainer(Persistent, ScaleMixin, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
-    """Base of all explainers; see `PLACEExplainer` for what the parameters mean."""
+@dataclass(eq=False, repr=False)
+class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneToOneFeatureMixin, TransformerMixin,
+                              BaseEstimator):
+    """Base of all explainers; see `PLACEExplainer` for what the parameters mean, `ExplainerAttributes` for what it reads."""
 
-    # What an explainer does not offer as a parameter, at its usual value.
-    clip = "straight_through"
-    density = None
-    region = None
-    # False: the classifier is only asked, never differentiated, and no surrogate stands in for it
-    differentiable = True
-    ink_quantile: float | None = None
-    needs_valid = True
-    step_sizes = {"normalized": 0.1, "adam": 0.05}
-    stall: int | None = None
-
-    def _terms(self) -> list[Term]:
-        """The objective of the paper: terms with weights."""
-        raise TypeError(f"{type(self).__name__} must say what its objective is")
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.searches_by_gradient = cls.find is CounterfactualExplainer.find
 
     # ------------------------------------------------------------------ fit
     def fit(self, X: Any, y: Any) -> CounterfactualExplainer:
@@ -88,72 +88,59 @@ class CounterfactualExplainer(Persistent, ScaleMixin, OneToOneFeatureMixin, Tran
         ClassifierOutputError
             The classifier's outputs do not fit the classes.
         """
-        self._check_parameters()
+        self.check_parameters()
         X, y = read_samples(self, X, to_numpy(y), reset=True, image_shape=self.image_shape, data_range=self.data_range)
         self.dtype_ = X.dtype
         self.device_ = infer_device(self.device, self.classifier)
         seed = draw_seed(self.random_state)
         self.column_rules_, self.region_ = self._read_column_rules(), self._read_region()
         budget = {"training_budget": self.training_budget, "verbose": self.verbose, "device": str(self.device_)}
-        kind = make_task(self._task_name(), self.classifier, y)
-        self.classifier_ = kind.adapt(
+        task = make_task(self.task, self.classifier, y)
+        self.classifier_ = task.adapt(
             self.classifier, X, y, layout=self.layout_, outputs=self.classifier_output, seed=seed,
             differentiable=self.differentiable, **budget)
-        self.task_ = kind(self.classifier_, y)
-        if kind is Classification:
-            self.classes_, self.class_counts_ = self.task_.classes, self.task_.counts
-        else:  # fitted before, on labels
+        self.task_ = task(self.classifier_, y)
+        if self.is_regression:  # perhaps fitted before, on labels
             for name in ("classes_", "class_counts_"):
                 vars(self).pop(name, None)
-        index = self.task_.groups
+        else:
+            self.classes_, self.class_counts_ = self.task_.classes, self.task_.counts
+        groups = self.task_.groups
 
         self.coordinates_, unfitted = make_coordinates(
-            self._coordinates(), {"random_state": seed + 1, "data_range": self.data_range, **budget})
+            self.coordinates, {"random_state": seed + 1, "data_range": self.data_range, **budget})
         if unfitted:
             self.coordinates_.fit(X)
         self._check_coordinates(X)
-        rows = self._rows_to_encode(index, seed)
-        mean, std = self.coordinates_.encode_dataset(X[rows])
-        self.density_, unfitted = self._make_density({"random_state": seed + 2, **budget})
+        self.density_, unfitted = make_density(self.density, self.coordinates_, {"random_state": seed + 2, **budget})
+        rows = self._rows_to_encode(groups, seed)
+        codes, std = self.coordinates_.encode_dataset(X[rows])
         if unfitted:
-            self.density_.fit(mean, index[rows], std=std)
+            self.density_.fit(codes, groups[rows], std=std)
         self.opinions_ = None
-        if self._opinion_members():
+        if self.second_opinion:
             self.opinions_ = train_latent_ensemble(
-                mean, std, index[rows], len(self.classes_), members=self._opinion_members(), seed=seed + 3, **budget)
-            self.opinions_.to(dtype=torch.from_numpy(mean).dtype)
-        self.class_features_ = self._fit_features(X, index)
+                codes, std, groups[rows], len(self.classes_), members=int(self.second_opinion), seed=seed + 3, **budget)
+            self.opinions_.to(dtype=torch.from_numpy(codes).dtype)
+        self.class_features_ = self._fit_class_features(X, groups) if self.uses_class_features() else None
         self.greyness_ = None
         if self.layout_.is_image and self.ink_quantile is not None:
             grey = greyness(torch.from_numpy(X), self.data_range).numpy()
-            self.greyness_ = [np.sort(grey[index == k]) for k in range(len(self.task_.counts))]
+            self.greyness_ = [np.sort(grey[groups == k]) for k in range(len(self.task_.counts))]
         self.scale_ = X.std(0)
-        self._learn(X, index, mean, index[rows], {"random_state": seed + 4, "data_range": self.data_range, **budget})
+        self.learn(X, groups, codes, groups[rows], {"random_state": seed + 4, "data_range": self.data_range, **budget})
         return self
 
-    def _learn(self, X: np.ndarray, groups: np.ndarray, codes: np.ndarray, code_groups: np.ndarray,
-               defaults: dict[str, Any]) -> None:
-        """What one method learns beside the rest, from X and from codes, with the class index of each row."""
-
-    def _find(self, evaluate: Callable, start: Tensor, rows: Mapping[str, Tensor], options: SearchOptions,
-              report: Callable | None, search: Callable) -> Found:
-        """The search itself: by gradients, as the backend's `search` goes, unless a method knows another way."""
-        return search(evaluate, start, rows["z0"], rows, options, report)
-
-    def _task_name(self) -> str:
-        return "classification"
-
-    def _coordinates(self) -> Any:
-        """What `make_coordinates` is asked for."""
-        return self.coordinates
-
-    def _make_density(self, defaults: dict[str, Any]) -> tuple[ClassDensity, bool]:
-        """The density of codes, and whether it still has to be fitted."""
-        return make_density(self.density, defaults)
-
     def _rows_to_encode(self, groups: np.ndarray, seed: int) -> np.ndarray:
-        """Training rows whose codes the density is fitted on: all of them."""
-        return np.arange(len(groups))
+        """Training rows whose codes are needed: all of them.
+
+        A code that is itself searched for costs as much as a counterfactual: where codes are only ranked, a few hundred a
+        class will do.
+        """
+        if self.coordinates_.encodes_at_once or not isinstance(self.density_, Prior):
+            return np.arange(len(groups))
+        order = np.random.RandomState(seed).permutation(len(groups))
+        return np.sort(np.concatenate([order[groups[order] == k][:RANKED] for k in np.unique(groups)]))
 
     def _check_coordinates(self, X: np.ndarray) -> None:
         """Fitted coordinates of the user's own must be of samples like X, and exact ones must return them."""
@@ -163,25 +150,17 @@ class CounterfactualExplainer(Persistent, ScaleMixin, OneToOneFeatureMixin, Tran
                 f"The coordinates were fitted on samples of shape {layout.net_shape}, but X has {self.layout_.net_shape}. "
                 "Pass X in that shape, or coordinates that are not fitted yet.")
         if self.coordinates_.exact:
-            some = X[:TILE]
-            back = self.coordinates_._tiled(self.coordinates_.decode, self.coordinates_.encode_dataset(some)[0])
-            error = np.abs(back - some).max() / max(float(np.abs(some - some.mean(0)).max()), 1e-12)
+            x = X[:TILE]
+            back = self.coordinates_._tiled(self.coordinates_.decode, self.coordinates_.encode_dataset(x)[0])
+            error = np.abs(back - x).max() / max(float(np.abs(x - x.mean(0)).max()), 1e-12)
             if not error < NOT_INVERTIBLE:
                 raise ValueError(
                     f"The {type(self.coordinates_).__name__} is not invertible on X: decode(encode(x)) differs from x by up "
                     f"to {error:.2g} of X's range. Its weights are damaged or were trained on other data; fit it again, or "
                     "pass X as float64.")
 
-    def _opinion_members(self) -> int:
-        return 0
-
-    def _wants_features(self) -> bool:
-        return False
-
-    def _fit_features(self, X: np.ndarray, index: np.ndarray) -> ClassFeatures | None:
-        """Where each class lies in the classifier's own features, if the objective asks for it."""
-        if not self._wants_features():
-            return None
+    def _fit_class_features(self, X: np.ndarray, groups: np.ndarray) -> ClassFeatures | None:
+        """Where each class lies in the classifier's own features."""
         try:
             with torch.no_grad(), self.classifier_.frozen():
                 _, features = in_tiles(
@@ -191,21 +170,7 @@ class CounterfactualExplainer(Persistent, ScaleMixin, OneToOneFeatureMixin, Tran
             if self.feature_weight == "auto":  # a last layer that is not linear: there is nothing to compare
                 return None
             raise
-        return ClassFeatures(features.numpy(), index, len(self.classes_)).to(self.device_)
-
-    def _check_parameters(self) -> None:
-        low, high = self.data_range
-        if not low < high:
-            raise ValueError(f"data_range={self.data_range!r} must be (low, high) with low < high.")
-        if self.training_budget <= 0:
-            raise ValueError(f"training_budget={self.training_budget!r} must be positive.")
-        if self.max_steps < 0:
-            raise ValueError(f"max_steps={self.max_steps!r} must not be negative.")
-
-    def _check_confidence(self) -> None:
-        """For explainers with that parameter; read when they explain, so that ``set_params`` needs no new fit."""
-        if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence={self.confidence!r} must lie strictly between 0 and 1.")
+        return ClassFeatures(features.numpy(), groups, len(self.classes_)).to(self.device_)
 
     def _read_column_rules(self) -> ColumnRules | None:
         if self.immutable is None and self.bounds is None:
@@ -262,69 +227,156 @@ class CounterfactualExplainer(Persistent, ScaleMixin, OneToOneFeatureMixin, Tran
         """
         check_is_fitted(self)
         started, container = time.perf_counter(), "torch" if isinstance(X, Tensor) else "numpy"
-        X = self._read(X)
-        goal = self._goal(X, self.target if target is None else target)
-        found = Run(self, record_path, backend, precision).rows(X, goal, n_jobs)
-        return self._result(found, X, container, goal, time.perf_counter() - started)
+        X = self.read_samples(X)
+        goal = self.goal(X, self.target if target is None else target)
+        found = self.search(X, goal, record_path=record_path, n_jobs=n_jobs, backend=backend, precision=precision)
+        return self.result(X, goal, found, container=container, seconds=time.perf_counter() - started)
 
-    def _refine(self) -> int:
-        return int(self.refine)
+    def read_samples(self, X: Any) -> np.ndarray:
+        """`X` as the networks take it, (n, C, H, W) or (n, d) in ``dtype_``; checked against what was fitted."""
+        return read_samples(self, X, reset=False, data_range=self.data_range).astype(self.dtype_, copy=False)
 
-    def _update(self) -> str:
-        return self.update
+    def search(self, X: np.ndarray, goal: Goal, *, record_path: bool = False, n_jobs: int | None = None,
+               backend: str = "auto", precision: str = "auto") -> Found:
+        """What the search finds for the rows of `X`, which `read_samples` gave; see `explain` for the parameters."""
+        run, workers = Run(self, record_path, backend, precision), effective_n_jobs(n_jobs)
+        return run.search(X, goal) if workers == 1 else run.search_in_workers(X, goal, n_jobs, workers)
 
-    def _goal(self, X: np.ndarray, target: Any) -> Goal:
-        """What is wanted of each row."""
-        return self.task_.goal(self.classifier_, X, target)
+    def result(self, X: np.ndarray, goal: Goal, found: Found, *, answers: Any = None, container: str = "numpy",
+               seconds: float | None = None) -> Counterfactuals:
+        """What was found for the rows of `X`, judged by the explained model on the very array that is returned.
 
-    def _typical_quantile(self) -> float:
-        return 0.5
+        Parameters
+        ----------
+        X : ndarray
+            As `read_samples` gave it.
+        goal : Goal
+        found : Found
+        answers : optional
+            What the model says of ``found.x_cf``, as ``task_.answers`` gives it; by default it is asked.
+        container : {"numpy", "torch"}
+        seconds : float, optional
+            For the metadata.
 
-    def _result(self, found: dict[str, Any], X: np.ndarray, container: str, goal: Goal, seconds: float) -> Counterfactuals:
-        """Judge what was found, on the very array that is returned."""
-        x_cf = np.ascontiguousarray(found["x_cf"])
-        judged = self.task_.judge(self.classifier_, x_cf, goal)
-        judged["valid"] = valid = judged["valid"] | goal.still
-        found["held"] = {name: held | (goal.endless & valid) for name, held in found["held"].items()}
-        reached = goal.endless | (found["finished"] & (found["done"] if self.stop == "conditions" else True))
-        status = np.select([goal.still, valid & reached, valid], ["already_target", "converged", "step_budget"], "not_found")
+        Warns
+        -----
+        ConvergenceWarning
+            Some rows did not reach their target.
+        """
+        x_cf, layout = np.ascontiguousarray(found.x_cf), self.layout_
+        judged = self.task_.judge(self.task_.answers(self.classifier_, x_cf) if answers is None else answers, goal)
+        judged["valid"] = valid = judged["valid"] | goal.already_valid
+        reached = goal.unbounded | (found.finished & (found.done | (self.stop != "conditions")))
+        status = np.select([goal.already_valid, valid & reached, valid], ["already_target", "converged", "step_budget"],
+                           "not_found")
         if (status == "not_found").any() or (status == "step_budget").any():
             warnings.warn(
                 f"{(status == 'not_found').sum()} of {len(X)} rows did not reach their target and "
                 f"{(status == 'step_budget').sum()} reached it without meeting every condition within "
                 f"max_steps={self.max_steps}. Their best effort is returned; see `status`.",
                 ConvergenceWarning, stacklevel=3)
-        layout, flat = self.layout_, lambda a: a.reshape(len(a), -1)
+
+        def row_norm(difference: np.ndarray) -> np.ndarray:
+            return np.linalg.norm(difference.reshape(len(difference), -1), axis=1)
+
         return Counterfactuals(
             x=restore_samples(X, layout), x_cf=restore_samples(x_cf, layout),
-            reconstruction=restore_samples(found["reconstruction"], layout), container=container,
-            target=goal.asked, status=status, **judged,
-            n_steps=found["n_steps"], z=found["z0"], z_cf=found["z"],
-            distance=np.linalg.norm(found["z"] - found["z0"], axis=1),
-            distance_x=np.linalg.norm(flat(x_cf - X), axis=1),
-            log_density=found["log_density"],
-            density_percentile=self.density_.percentile(found["log_density"], goal.rows["target"]),
-            reconstruction_error=np.linalg.norm(flat(found["reconstruction"] - X), axis=1),
-            conditions=found["held"],
-            surrogate_valid=found["search_valid"] if self.classifier_.is_surrogate else None,
-            second_opinion=found["opinion"] if self.opinions_ is not None else None,
-            path=found["path"], metadata={**self._metadata(seconds), "backend": found["backend"],
-                                          **({"interrupted": True} if found["interrupted"].any() else {})})
+            reconstruction=restore_samples(found.reconstruction, layout), container=container,
+            target=goal.target, status=status, **judged, n_steps=found.n_steps, z=found.z0, z_cf=found.z,
+            distance=np.linalg.norm(found.z - found.z0, axis=1), distance_x=row_norm(x_cf - X),
+            log_density=found.log_density,
+            density_percentile=self.density_.percentile(found.log_density, goal.rows["target"]),
+            reconstruction_error=row_norm(found.reconstruction - X),
+            conditions={name: met | (goal.unbounded & valid) for name, met in found.conditions.items()},
+            surrogate_valid=found.valid if self.classifier_.is_surrogate else None,
+            second_opinion=found.second_opinion if self.opinions_ is not None else None, path=found.path,
+            metadata={**self.metadata(), **({} if seconds is None else {"seconds": seconds}), "backend": found.backend,
+                      **({"interrupted": True} if found.interrupted.any() else {})})
 
-    def _metadata(self, seconds: float) -> dict[str, Any]:
+    def decode_path(self, cf: Counterfactuals, *, frames: int | None = None) -> list[DecodedPath]:
+        """What each point of the recorded searches of `cf` looks like; see `cfexplain.explainers.decode_path`."""
+        return decode_path(self, cf, frames=frames)
+
+    def metadata(self) -> dict[str, Any]:
+        """What a result keeps of its explainer: JSON-able."""
         return {
             "explainer": type(self).__name__, "parameters": repr(self), "n_train": int(self.task_.counts.sum()),
             **self.task_.metadata(),
             "data_range": list(self.data_range), "is_image": self.layout_.is_image,
             "user_shape": list(self.layout_.user_shape), "net_shape": list(self.layout_.net_shape),
             "feature_names": [str(name) for name in getattr(self, "feature_names_in_", ())] or None,
-            "feature_scale": None if self.layout_.is_image else self.scale_.tolist(),
-            "seconds": seconds, "device": str(self.device_),
+            "feature_scale": None if self.layout_.is_image else self.scale_.tolist(), "device": str(self.device_),
             "versions": {"torch": torch.__version__, "scikit-learn": sklearn.__version__, "zuko": zuko.__version__},
         }
 
-    def _read(self, X: Any) -> np.ndarray:
-        return read_samples(self, X, reset=False, data_range=self.data_range).astype(self.dtype_, copy=False)
+    # ------------------------------------------------------------------ what a method may write anew
+    def learn(self, X: np.ndarray, groups: np.ndarray, codes: np.ndarray, code_groups: np.ndarray,
+              defaults: dict[str, Any]) -> None:
+        """What a method learns at the end of `fit`, beside coordinates and density. By default nothing.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, C, H, W) or (n, d)
+        groups : ndarray of int, shape (n,)
+            Class indices; 0 for a regression.
+        codes, code_groups : ndarray of shape (m, latent_dim) and (m,)
+            Codes of the training rows, and their groups; m = n unless encoding is a search of its own.
+        defaults : dict
+            ``random_state``, ``training_budget``, ``device``, … for what is trained.
+        """
+
+    def goal(self, X: np.ndarray, target: Any) -> Goal:
+        """What is wanted of each row of `X`; a method may add arrays to ``rows``, which its terms and `find` are given."""
+        return self.task_.goal(self.classifier_, X, target)
+
+    def find(self, evaluate: Callable, start: Tensor, rows: Mapping[str, Tensor], options: SearchOptions,
+             report: Callable | None, search: Callable) -> SearchResult:
+        """The search of a block of rows: by gradients, unless a method knows another way.
+
+        Parameters
+        ----------
+        evaluate : callable ``(z, rows) -> Evaluation``
+            Of a tile of at most ``options.tile`` rows.
+        start : Tensor of shape (n, latent_dim)
+        rows : mapping of str to Tensor of shape (n, ...)
+            ``x``, ``z0``, ``reconstruction``, ``source``, ``target``, ``typical``, and what `goal` added.
+        options : SearchOptions
+        report : callable ``(finished rows, step) -> None``, or None
+        search : callable
+            The search by gradients as the backend computes it; see `cfexplain.search.search`.
+        """
+        return search(evaluate, start, rows["z0"], rows, options, report)
+
+    def check_parameters(self) -> None:
+        """Raise ValueError for parameters that cannot be used, before anything is trained."""
+        low, high = self.data_range
+        if not low < high:
+            raise ValueError(f"data_range={self.data_range!r} must be (low, high) with low < high.")
+        if self.training_budget <= 0:
+            raise ValueError(f"training_budget={self.training_budget!r} must be positive.")
+        if self.max_steps < 0:
+            raise ValueError(f"max_steps={self.max_steps!r} must not be negative.")
+
+    def search_options(self, record_path: bool = False, *, update: str | None = None,
+                       refine: int | None = None) -> SearchOptions:
+        """How the search steps and when it stops, from the parameters; `update` and `refine` in place of the explainer's."""
+        update = self.update if update is None else update
+        for name, value, known in (("update", update, ("adam", "normalized")),
+                                   ("stop", self.stop, ("conditions", "converged"))):
+            if value not in known:
+                raise ValueError(f"{name}={value!r} is not known; choose {known[0]!r} or {known[1]!r}.")
+        start = self.start
+        if start not in ("latent", "swap") and not (isinstance(start, (int, float)) and 0 <= start <= 1):
+            raise ValueError(f"start={start!r} is not known; choose 'latent', 'swap', or a share of the way in [0, 1].")
+        step, tile = self.step_size, self.batch_size
+        if step is None:
+            step = self.step_sizes[update]
+        if tile == "auto":
+            tile = TILE if self.device_.type == "cpu" else 512
+        return SearchOptions(
+            update=update, step_size=float(step), stall=self.stall, max_steps=int(self.max_steps), stop=self.stop,
+            patience=int(self.patience), refine=int(self.refine if refine is None else refine), tile=int(tile),
+            record_path=record_path)
 
     # --------------------------------------------------- scikit-learn's side
     def transform(self, X: Any, target: Any = None) -> Any:
@@ -347,22 +399,22 @@ class CounterfactualExplainer(Persistent, ScaleMixin, OneToOneFeatureMixin, Tran
     def predict(self, X: Any) -> np.ndarray:
         """The explained model's labels, or values, shape (n,)."""
         check_is_fitted(self)
-        if not hasattr(self, "classes_"):
-            return self.classifier_.predict(self._read(X))
+        if self.is_regression:
+            return self.classifier_.predict(self.read_samples(X))
         return self.classes_[self.predict_proba(X).argmax(1)]
 
-    @available_if(lambda self: getattr(self, "task_", None) is None or hasattr(self, "classes_"))
+    @available_if(lambda self: not hasattr(self, "task_") or not self.is_regression)
     def predict_proba(self, X: Any) -> np.ndarray:
         """The explained classifier's probabilities, shape (n, K), columns as in ``classes_``."""
         check_is_fitted(self)
-        return self.classifier_.predict_proba(self._read(X))
+        return self.classifier_.predict_proba(self.read_samples(X))
 
     def score_samples(self, X: Any, y: Any = None) -> np.ndarray:
         """log p(z|y) of each row's code in nats, shape (n,); without `y`, log p(z) over all classes."""
         check_is_fitted(self)
-        Z, _ = self.coordinates_.encode_dataset(self._read(X))
+        Z, _ = self.coordinates_.encode_dataset(self.read_samples(X))
         return self.density_.score_samples(
-            Z, None if y is None or not hasattr(self, "classes_") else label_indices(y, self.classes_))
+            Z, None if y is None or self.is_regression else label_indices(y, self.classes_))
 
     def score(self, X: Any, y: Any = None) -> float:
         """How good the counterfactuals of `X` are, in [0, 1]; larger is better. What `GridSearchCV` maximises.

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from cfexplain.explainers.base import CounterfactualExplainer
-from cfexplain.foundation.numbers import log_odds, log_odds_of
-from cfexplain.objective.point import Point
-from cfexplain.objective.terms import LatentDistance, Term
+from cfexplain.foundation.numbers import check_confidence, log_odds, log_odds_of
+from cfexplain.objective import LatentDistance, Point, Term
 
 __all__ = ["CLARITYExplainer"]
 
@@ -35,6 +34,7 @@ class EnsembleCrossEntropy(Term):
         return self._log_odds(point) >= log_odds_of(self.confidence)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class CLARITYExplainer(CounterfactualExplainer):
     """Counterfactuals by descent of the cross-entropy of an ensemble of classifiers that read the latent of a VAE.
 
@@ -90,69 +90,28 @@ device
     # a row is done when the ensemble is convinced, whatever the explained classifier says
     needs_valid = False
 
-    def __init__(
-        self,
-        classifier: Any = None,
-        *,
-        coordinates: Any = "vae",
-        density: Any = None,
-        target: Any = None,
-        members: int = 5,
-        confidence: float = 0.9,
-        distance_weight: float = 0.0,
-        detail: str = "decoder",
-        tau: float = 0.15,
-        update: str = "adam",
-        step_size: float | None = None,
-        max_steps: int = 500,
-        stop: str = "conditions",
-        patience: int = 50,
-        refine: int = 0,
-        immutable: list | None = None,
-        bounds: dict | None = None,
-        image_shape: tuple[int, ...] | None = None,
-        data_range: tuple[float, float] = (0.0, 1.0),
-        classifier_output: str = "auto",
-        batch_size: int | str = "auto",
-        training_budget: float = 1.0,
-        random_state: Any = None,
-        verbose: int = 0,
-        device: str | None = None,
-    ):
-        self.classifier = classifier
-        self.coordinates = coordinates
-        self.density = density
-        self.target = target
-        self.members = members
-        self.confidence = confidence
-        self.distance_weight = distance_weight
-        self.detail = detail
-        self.tau = tau
-        self.update = update
-        self.step_size = step_size
-        self.max_steps = max_steps
-        self.stop = stop
-        self.patience = patience
-        self.refine = refine
-        self.immutable = immutable
-        self.bounds = bounds
-        self.image_shape = image_shape
-        self.data_range = data_range
-        self.classifier_output = classifier_output
-        self.batch_size = batch_size
-        self.training_budget = training_budget
-        self.random_state = random_state
-        self.verbose = verbose
-        self.device = device
+    coordinates: Any = "vae"
+    density: Any = None
+    members: int = 5
+    confidence: float = 0.9
+    distance_weight: float = 0.0
+    detail: str = "decoder"
+    tau: float = 0.15
+    update: str = "adam"
+    step_size: float | None = None
+    max_steps: int = 500
+    stop: str = "conditions"
+    patience: int = 50
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
+    def check_parameters(self) -> None:
+        super().check_parameters()
         if not self.members >= 1:
             raise ValueError(f"members={self.members!r} must be at least 1: the search follows the ensemble.")
 
-    def _opinion_members(self) -> int:
+    @property
+    def second_opinion(self) -> int:
         return int(self.members)
 
-    def _terms(self) -> list[Term]:
-        self._check_confidence()
+    def terms(self) -> list[Term]:
+        check_confidence(self.confidence)
         return [EnsembleCrossEntropy(1.0, self.confidence), LatentDistance(self.distance_weight)]

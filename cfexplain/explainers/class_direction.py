@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,13 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from cfexplain.density import ClassDensity, Prior
-from cfexplain.explainers.path import AlongPath
+from cfexplain.explainers.path import PathExplainer
 
 __all__ = ["ClassDirectionExplainer"]
 
 
-class ClassDirectionExplainer(AlongPath):
+@dataclass(kw_only=True, eq=False, repr=False)
+class ClassDirectionExplainer(PathExplainer):
     """z(a) = z₀ + a Δ, with one Δ for each pair of classes, up to the first a at which the classifier says the target.
 
     The classifier gives no gradient; it only says when to stop. In the base space of a flow, Δ is the difference of two
@@ -60,69 +61,29 @@ device
     [True, True, True]
     """
 
-    differentiable = False
+    density = "prior"
 
-    def __init__(
-        self,
-        classifier: Any = None,
-        *,
-        generator: Any = "flow",
-        target: Any = None,
-        direction: str = "centres",
-        confidence: float = 0.5,
-        typical_quantile: float | None = None,
-        max_fraction: float = 10.0,
-        max_steps: int = 40,
-        refine: int = 4,
-        clip: str = "straight_through",
-        detail: str = "decoder",
-        tau: float = 0.15,
-        immutable: list | None = None,
-        bounds: dict | None = None,
-        image_shape: tuple[int, ...] | None = None,
-        data_range: tuple[float, float] = (0.0, 1.0),
-        classifier_output: str = "auto",
-        batch_size: int | str = "auto",
-        training_budget: float = 1.0,
-        random_state: Any = None,
-        verbose: int = 0,
-        device: str | None = None,
-    ):
-        self.classifier = classifier
-        self.generator = generator
-        self.target = target
-        self.direction = direction
-        self.confidence = confidence
-        self.typical_quantile = typical_quantile
-        self.max_fraction = max_fraction
-        self.max_steps = max_steps
-        self.refine = refine
-        self.clip = clip
-        self.detail = detail
-        self.tau = tau
-        self.immutable = immutable
-        self.bounds = bounds
-        self.image_shape = image_shape
-        self.data_range = data_range
-        self.classifier_output = classifier_output
-        self.batch_size = batch_size
-        self.training_budget = training_budget
-        self.random_state = random_state
-        self.verbose = verbose
-        self.device = device
+    generator: Any = "flow"
+    direction: str = "centres"
+    confidence: float = 0.5
+    typical_quantile: float | None = None
+    max_fraction: float = 10.0
+    max_steps: int = 40
+    refine: int = 4
+    clip: str = "straight_through"
+    detail: str = "decoder"
+    tau: float = 0.15
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
+    def check_parameters(self) -> None:
+        super().check_parameters()
         if self.direction not in ("centres", "linear"):
             raise ValueError(f"direction={self.direction!r} is not known; choose 'centres' or 'linear'.")
 
-    def _coordinates(self) -> Any:
+    @property
+    def coordinates(self) -> Any:
         return self.generator
 
-    def _make_density(self, defaults: dict[str, Any]) -> tuple[ClassDensity, bool]:
-        return Prior(self.coordinates_), True
-
-    def _learn(self, X: np.ndarray, groups: np.ndarray, codes: np.ndarray, code_groups: np.ndarray,
+    def learn(self, X: np.ndarray, groups: np.ndarray, codes: np.ndarray, code_groups: np.ndarray,
                defaults: dict[str, Any]) -> None:
         count = len(self.classes_)
         centres = np.stack([codes[code_groups == k].mean(0) for k in range(count)])
@@ -135,7 +96,7 @@ device
             between = normal * (between * normal).sum(-1, keepdims=True) / length
         self.directions_ = between.astype(codes.dtype)
 
-    def _path(self, fraction: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
+    def path_point(self, fraction: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
         z0 = rows["z0"]
         delta = torch.from_numpy(self.directions_).to(z0)[rows["source"], rows["target"]]
         return z0 + fraction[:, None] * delta

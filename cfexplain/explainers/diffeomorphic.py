@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,26 +14,17 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from cfexplain.coordinates import Flow
-from cfexplain.density import ClassDensity, Prior
 from cfexplain.explainers.base import CounterfactualExplainer
-from cfexplain.explainers.run import Run
-from cfexplain.explainers.task import Goal
-from cfexplain.foundation.numbers import log_odds_of
-from cfexplain.objective.terms import (
-    TargetLogProbability,
-    TargetProbability,
-    TargetValue,
-    Term,
-    TypicalDensity,
-)
+from cfexplain.explainers.task import Goal, Regression
+from cfexplain.foundation.numbers import check_confidence, log_odds_of
+from cfexplain.objective import TargetLogProbability, TargetProbability, TargetValue, Term, TypicalDensity
 from cfexplain.result import Counterfactuals
+from cfexplain.search import SearchOptions
 
 __all__ = ["DiffeomorphicExplainer"]
 
-# Training rows a class that density percentiles are ranked among, where encoding is a search of its own.
-RANKED = 200
 
-
+@dataclass(kw_only=True, eq=False, repr=False)
 class DiffeomorphicExplainer(CounterfactualExplainer):
     """Counterfactuals by gradient ascent on f∘g in the base space of a generator g, until confidence Λ (algorithm 1).
 
@@ -109,69 +101,31 @@ device
     [1.0, 1.0]
     """
 
-    def __init__(
-        self,
-        classifier: Any = None,
-        *,
-        generator: Any = "flow",
-        target: Any = None,
-        task: str = "auto",
-        confidence: float = 0.99,
-        ascent: str = "log_probability",
-        plausibility_weight: float | str = "auto",
-        typical_quantile: float = 0.5,
-        clip: str = "straight_through",
-        detail: str = "decoder",
-        tau: float = 0.15,
-        update: str = "auto",
-        step_size: float | None = None,
-        max_steps: int = 500,
-        stop: str = "conditions",
-        patience: int = 50,
-        refine: int | None = None,
-        immutable: list | None = None,
-        bounds: dict | None = None,
-        image_shape: tuple[int, ...] | None = None,
-        data_range: tuple[float, float] = (0.0, 1.0),
-        classifier_output: str = "auto",
-        batch_size: int | str = "auto",
-        training_budget: float = 1.0,
-        random_state: Any = None,
-        verbose: int = 0,
-        device: str | None = None,
-    ):
-        self.classifier = classifier
-        self.generator = generator
-        self.target = target
-        self.task = task
-        self.confidence = confidence
-        self.ascent = ascent
-        self.plausibility_weight = plausibility_weight
-        self.typical_quantile = typical_quantile
-        self.clip = clip
-        self.detail = detail
-        self.tau = tau
-        self.update = update
-        self.step_size = step_size
-        self.max_steps = max_steps
-        self.stop = stop
-        self.patience = patience
-        self.refine = refine
-        self.immutable = immutable
-        self.bounds = bounds
-        self.image_shape = image_shape
-        self.data_range = data_range
-        self.classifier_output = classifier_output
-        self.batch_size = batch_size
-        self.training_budget = training_budget
-        self.random_state = random_state
-        self.verbose = verbose
-        self.device = device
-
     # algorithm 1, line 1: z ← g⁻¹(x)
     start = "latent"
     # a row is done at p > Λ, also where Λ is below one half and another class is more probable still
     needs_valid = False
+    density = "prior"
+
+    generator: Any = "flow"
+    task: str = "auto"
+    confidence: float = 0.99
+    ascent: str = "log_probability"
+    plausibility_weight: float | str = "auto"
+    typical_quantile: float = 0.5
+    clip: str = "straight_through"
+    detail: str = "decoder"
+    tau: float = 0.15
+    update: str = "auto"
+    step_size: float | None = None
+    max_steps: int = 500
+    stop: str = "conditions"
+    patience: int = 50
+    refine: int | None = None
+
+    @property
+    def coordinates(self) -> Any:
+        return self.generator
 
     @property
     def step_sizes(self) -> dict[str, float]:
@@ -179,23 +133,43 @@ device
         length = 1.5 if self._plausibility_weight() else 1.0
         return {"normalized": length / max(28.0, self.coordinates_.latent_dim_**0.5), "adam": 5e-3}
 
-    def _plausibility_weight(self) -> float:
-        if self.plausibility_weight == "auto":
-            return 0.3 if self._image_flow() and hasattr(self, "classes_") else 0.0
-        return float(self.plausibility_weight)
-
-    def _update(self) -> str:
-        if self.update == "auto":
-            return "adam" if self._image_flow() and not hasattr(self, "classes_") else "normalized"
-        return self.update
-
-    def _image_flow(self) -> bool:
-        return self.layout_.is_image and isinstance(self.coordinates_, Flow)
-
     @property
     def stall(self) -> int | None:
         """A flow's landscape is rugged: a row in fifty gets stuck, and reaches its target by steps of another length."""
         return 20 if self._update() == "normalized" else None
+
+    def search_options(self, record_path: bool = False, **options: Any) -> SearchOptions:
+        refine = self.refine if self.refine is not None else 8 if self.is_regression else 0
+        return super().search_options(record_path, **{"update": self._update(), "refine": refine, **options})
+
+    def _update(self) -> str:
+        if self.update != "auto":
+            return self.update
+        return "adam" if self._image_flow() and self.is_regression else "normalized"
+
+    def _plausibility_weight(self) -> float:
+        if self.plausibility_weight != "auto":
+            return float(self.plausibility_weight)
+        return 0.3 if self._image_flow() and not self.is_regression else 0.0
+
+    def _image_flow(self) -> bool:
+        return self.layout_.is_image and isinstance(self.coordinates_, Flow)
+
+    def goal(self, X: np.ndarray, target: Any) -> Goal:
+        goal = super().goal(X, target)
+        if not self.is_regression:
+            goal.rows["needed"] = np.full(len(X), log_odds_of(check_confidence(self.confidence)), dtype=X.dtype)
+        return goal
+
+    def terms(self) -> list[Term]:
+        """Eq. 5, or its logarithm; for a regressor the way to the value."""
+        if isinstance(self.task_, Regression):
+            decision: Term = TargetValue(scale=max(self.task_.spread, 1e-12))
+        elif self.ascent in ("log_probability", "probability"):
+            decision = TargetLogProbability() if self.ascent == "log_probability" else TargetProbability()
+        else:
+            raise ValueError(f"ascent={self.ascent!r} is not known; choose 'log_probability' or 'probability'.")
+        return [decision, TypicalDensity(self._plausibility_weight())]
 
     def confidence_sweep(self, X: Any, target: Any = None,
                          confidences: Sequence[float] = (0.25, 0.5, 0.75, 0.9, 0.99)) -> list[Counterfactuals]:
@@ -210,67 +184,18 @@ device
             A confidence is not strictly between 0 and 1, or the model is a regressor.
         """
         check_is_fitted(self)
-        if not hasattr(self, "classes_"):
+        if self.is_regression:
             raise ValueError("A regressor has no confidence to sweep; pass one target value a row instead.")
-        sweep = [_check_confidence(confidence) for confidence in confidences]
-        if not sweep:
+        needed = [log_odds_of(check_confidence(confidence)) for confidence in confidences]
+        if not needed:
             raise ValueError("confidences is empty; pass at least one number strictly between 0 and 1.")
         started, container = time.perf_counter(), "torch" if isinstance(X, Tensor) else "numpy"
-        X = self._read(X)
-        goal, n = self._goal(X, self.target if target is None else target), len(X)
-        rows = {name: np.tile(values, len(sweep)) for name, values in goal.rows.items()}
-        rows["needed"] = np.repeat([log_odds_of(confidence) for confidence in sweep], n).astype(X.dtype)
-        every = Goal(rows, np.tile(goal.still, len(sweep)), np.tile(goal.asked, len(sweep)),
-                     np.tile(goal.before, (len(sweep), 1)))
-        again = np.concatenate([X] * len(sweep))
+        X = self.read_samples(X)
+        goal, n = self.goal(X, self.target if target is None else target).repeated(len(needed)), len(X)
+        goal.rows["needed"] = np.repeat(needed, n).astype(X.dtype)
+        X = np.concatenate([X] * len(needed))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            found = self._result(Run(self, False).rows(again, every, None), again, container, every,
-                                 time.perf_counter() - started)
-        return [found[k * n : (k + 1) * n] for k in range(len(sweep))]
-
-    def _goal(self, X: np.ndarray, target: Any) -> Goal:
-        goal = super()._goal(X, target)
-        if hasattr(self, "classes_"):
-            goal.rows["needed"] = np.full(len(X), log_odds_of(_check_confidence(self.confidence)), dtype=X.dtype)
-        return goal
-
-    def _terms(self) -> list[Term]:
-        """Eq. 5, or its logarithm; for a regressor the way to the value."""
-        if not hasattr(self, "classes_"):
-            decision: Term = TargetValue(scale=max(self.task_.spread, 1e-12))
-        elif self.ascent in ("log_probability", "probability"):
-            decision = TargetLogProbability() if self.ascent == "log_probability" else TargetProbability()
-        else:
-            raise ValueError(f"ascent={self.ascent!r} is not known; choose 'log_probability' or 'probability'.")
-        return [decision, TypicalDensity(self._plausibility_weight())]
-
-    def _refine(self) -> int:
-        if self.refine is None:
-            return 0 if hasattr(self, "classes_") else 8
-        return int(self.refine)
-
-    def _typical_quantile(self) -> float:
-        return self.typical_quantile
-
-    def _task_name(self) -> str:
-        return self.task
-
-    def _coordinates(self) -> Any:
-        return self.generator
-
-    def _rows_to_encode(self, groups: np.ndarray, seed: int) -> np.ndarray:
-        """A code that is itself searched for costs as much as a counterfactual: then a few hundred a class rank the rest."""
-        if self.coordinates_.encodes_at_once:
-            return super()._rows_to_encode(groups, seed)
-        order = np.random.RandomState(seed).permutation(len(groups))
-        return np.sort(np.concatenate([order[groups[order] == k][:RANKED] for k in np.unique(groups)]))
-
-    def _make_density(self, defaults: dict[str, Any]) -> tuple[ClassDensity, bool]:
-        return Prior(self.coordinates_), True
-
-
-def _check_confidence(confidence: Any) -> float:
-    if not (isinstance(confidence, (int, float, np.number)) and 0 < confidence < 1):
-        raise ValueError(f"confidence={confidence!r} must be a number strictly between 0 and 1.")
-    return float(confidence)
+            found = self.result(X, goal, self.search(X, goal), container=container,
+                                seconds=time.perf_counter() - started)
+        return [found[k * n : (k + 1) * n] for k in range(len(needed))]

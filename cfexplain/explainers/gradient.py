@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 from cfexplain.explainers.diffeomorphic import DiffeomorphicExplainer
@@ -9,6 +10,7 @@ from cfexplain.explainers.diffeomorphic import DiffeomorphicExplainer
 __all__ = ["GradientExplainer"]
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class GradientExplainer(DiffeomorphicExplainer):
     """The same ascent as `DiffeomorphicExplainer`, in pixels or columns themselves: adversarial examples.
 
@@ -37,40 +39,15 @@ classifier_output, batch_size, training_budget, random_state, verbose, device
     [True, True, True]
     """
 
-    def __init__(
-        self,
-        classifier: Any = None,
-        *,
-        target: Any = None,
-        task: str = "auto",
-        confidence: float = 0.99,
-        ascent: str = "log_probability",
-        clip: str = "straight_through",
-        region: Any = None,
-        update: str = "adam",
-        step_size: float | None = None,
-        max_steps: int = 2000,
-        stop: str = "conditions",
-        patience: int = 50,
-        refine: int | None = None,
-        immutable: list | None = None,
-        bounds: dict | None = None,
-        image_shape: tuple[int, ...] | None = None,
-        data_range: tuple[float, float] = (0.0, 1.0),
-        classifier_output: str = "auto",
-        batch_size: int | str = "auto",
-        training_budget: float = 1.0,
-        random_state: Any = None,
-        verbose: int = 0,
-        device: str | None = None,
-    ):
-        super().__init__(
-            classifier, generator="identity", target=target, task=task, confidence=confidence, ascent=ascent,
-            plausibility_weight=0.0, clip=clip, update=update, step_size=step_size, max_steps=max_steps, stop=stop,
-            patience=patience, refine=refine, immutable=immutable, bounds=bounds, image_shape=image_shape,
-            data_range=data_range, classifier_output=classifier_output, batch_size=batch_size,
-            training_budget=training_budget, random_state=random_state, verbose=verbose, device=device)
-        self.region = region
+    generator: Any = field(default="identity", init=False)
+    plausibility_weight: float | str = field(default=0.0, init=False)
+    typical_quantile: float | None = field(default=0.5, init=False)
+    detail: str = field(default="decoder", init=False)
+    tau: float = field(default=0.15, init=False)
+
+    region: Any = None
+    update: str = "adam"
+    max_steps: int = 2000
 
     @property
     def step_sizes(self) -> dict[str, float]:

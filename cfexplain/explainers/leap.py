@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from cfexplain.explainers.path import AlongPath
+from cfexplain.explainers.path import PathExplainer
 
 __all__ = ["LeapExplainer"]
 
 
-class LeapExplainer(AlongPath):
+@dataclass(kw_only=True, eq=False, repr=False)
+class LeapExplainer(PathExplainer):
     """Counterfactuals by a leap: the class that a conditional flow is told moves from y to ỹ, by a fraction a,
 
         z(a) = f⁻¹(f(z₀ | y) | (1 − a) y + a ỹ)
@@ -58,56 +60,17 @@ device
     [1, 1, 1]
     """
 
-    differentiable = False
+    coordinates: Any = "vae"
+    density: Any = None
+    confidence: float = 0.5
+    typical_quantile: float | None = None
+    max_fraction: float = 3.0
+    max_steps: int = 30
+    refine: int = 4
+    detail: str = "auto"
+    tau: float = 0.15
 
-    def __init__(
-        self,
-        classifier: Any = None,
-        *,
-        coordinates: Any = "vae",
-        density: Any = None,
-        target: Any = None,
-        confidence: float = 0.5,
-        typical_quantile: float | None = None,
-        max_fraction: float = 3.0,
-        max_steps: int = 30,
-        refine: int = 4,
-        detail: str = "auto",
-        tau: float = 0.15,
-        immutable: list | None = None,
-        bounds: dict | None = None,
-        image_shape: tuple[int, ...] | None = None,
-        data_range: tuple[float, float] = (0.0, 1.0),
-        classifier_output: str = "auto",
-        batch_size: int | str = "auto",
-        training_budget: float = 1.0,
-        random_state: Any = None,
-        verbose: int = 0,
-        device: str | None = None,
-    ):
-        self.classifier = classifier
-        self.coordinates = coordinates
-        self.density = density
-        self.target = target
-        self.confidence = confidence
-        self.typical_quantile = typical_quantile
-        self.max_fraction = max_fraction
-        self.max_steps = max_steps
-        self.refine = refine
-        self.detail = detail
-        self.tau = tau
-        self.immutable = immutable
-        self.bounds = bounds
-        self.image_shape = image_shape
-        self.data_range = data_range
-        self.classifier_output = classifier_output
-        self.batch_size = batch_size
-        self.training_budget = training_budget
-        self.random_state = random_state
-        self.verbose = verbose
-        self.device = device
-
-    def _path(self, fraction: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
+    def path_point(self, fraction: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
         moved = self.density_.swap_codes(rows["z0"], rows["source"], rows["target"], fraction)
         # f⁻¹(f(z)) is z but for rounding; at 0 it is z itself
         return moved.where(fraction[:, None] > 0, rows["z0"])

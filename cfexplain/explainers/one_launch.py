@@ -10,8 +10,10 @@ from torch import Tensor, fx, nn
 
 from cfexplain.classifiers import ClassifierAdapter
 from cfexplain.coordinates import Identity
+from cfexplain.coordinates.base import DecodeModule
+from cfexplain.coordinates.detail import detail_mode
 from cfexplain.density import ConditionalFlow
-from cfexplain.explainers.backends import DecodeModule
+from cfexplain.explainers.attributes import ExplainerParameters
 from cfexplain.foundation.numbers import log_odds_of
 from cfexplain.foundation.weight_cache import kept
 from cfexplain.objective.point import Point
@@ -34,12 +36,11 @@ from cfexplain.objective.terms import (
 from cfexplain.ops.coupling_flow import NotPackable, pack
 from cfexplain.ops.freezing import freeze_for_search
 from cfexplain.ops.table_search import Dense, Network, NotCovered, TableSearch, read_network
-from cfexplain.search import Found
+from cfexplain.search import SearchResult
 from cfexplain.tables.rules import ColumnRules
 
 if TYPE_CHECKING:
     from cfexplain.classifiers.latent import LatentEnsemble
-    from cfexplain.explainers.base import CounterfactualExplainer
 
 __all__ = ["pack_table", "search_in_one_launch"]
 
@@ -49,7 +50,7 @@ _NAMES = {**dict.fromkeys(_DECISIONS, "decision"), LatentDistance: "distance", T
           LogDensity: "density", SecondOpinion: "opinion", InputDistance: "input"}
 
 
-def search_in_one_launch(explainer: CounterfactualExplainer, precision: str, some: Tensor) -> Callable[..., Found]:
+def search_in_one_launch(explainer: ExplainerParameters, precision: str, example: Tensor) -> Callable[..., SearchResult]:
     """A function like `cfexplain.search.search` that takes one launch of a kernel.
 
     It has no use for what it is given to evaluate: the kernel evaluates by itself.
@@ -63,28 +64,28 @@ def search_in_one_launch(explainer: CounterfactualExplainer, precision: str, som
 
     if precision != "auto":
         raise NotCovered(f"precision={precision!r}")
-    kernel = TritonTableSearch(pack_table(explainer, some), some.device)
+    kernel = TritonTableSearch(pack_table(explainer, example), example.device)
 
     def search(evaluate: Callable, start: Tensor, reference: Tensor, rows: Any, options: Any,
-               report: Callable | None = None) -> Found:
+               report: Callable | None = None) -> SearchResult:
         if options.record_path:
             raise ValueError("A search in one launch keeps no path. Use record_path=False, or backend='packed'.")
         found = kernel(start, reference, rows, options)
         if report is not None:
             report(len(start), int(found.n_steps.max()) if len(start) else 0)
-        return Found(z=found.z, n_steps=found.n_steps, done=found.done, valid=found.valid, finished=found.finished)
+        return SearchResult(z=found.z, n_steps=found.n_steps, done=found.done, valid=found.valid, finished=found.finished)
 
     return search
 
 
-def pack_table(explainer: CounterfactualExplainer, some: Tensor) -> TableSearch:
+def pack_table(explainer: ExplainerParameters, example: Tensor) -> TableSearch:
     """The networks, terms and rules of a fitted explainer.
 
     Parameters
     ----------
     explainer : CounterfactualExplainer
         Fitted on a table.
-    some : Tensor of shape (B, d)
+    example : Tensor of shape (B, d)
         A few rows, on which networks are compared with what was read of them.
 
     Raises
@@ -103,24 +104,21 @@ def pack_table(explainer: CounterfactualExplainer, some: Tensor) -> TableSearch:
     >>> search.dim, search.decision, search.density, len(search.opinions)
     (4, 'log_odds_hinge', 'typical', 3)
     """
-    from cfexplain.explainers.base import CounterfactualExplainer as Base
-    from cfexplain.explainers.run import detail_mode
-
     ex, rules = explainer, explainer.column_rules_
     if ex.layout_.is_image:
         raise NotCovered("images")
-    if some.dtype != torch.float32:
-        raise NotCovered(f"rows of {str(some.dtype).removeprefix('torch.')}; the kernel computes in float32")
+    if example.dtype != torch.float32:
+        raise NotCovered(f"rows of {str(example.dtype).removeprefix('torch.')}; the kernel computes in float32")
     if ex.task_.point is not Point:
         raise NotCovered("a regression")
-    if type(ex)._find is not Base._find:
+    if not ex.searches_by_gradient:
         raise NotCovered(f"{type(ex).__name__}, which searches in its own way")
     if rules is not None and type(rules) is not ColumnRules:
         raise NotCovered(f"{type(rules).__name__} of columns")
-    named = _named(Objective(ex._terms(), ex.needs_valid).terms)
+    named = _named(Objective(ex.terms(), ex.needs_valid).terms)
     density, opinion = named.get("density"), named.get("opinion")
     with torch.no_grad():
-        code = ex.coordinates_.encode(some)
+        code = ex.coordinates_.encode(example)
     decision = named.get("decision")
     needed = {}
     if decision is not None:
@@ -133,9 +131,9 @@ def pack_table(explainer: CounterfactualExplainer, some: Tensor) -> TableSearch:
     limits = {} if rules is None else {
         "held": torch.from_numpy(rules.held), "low": torch.from_numpy(rules.low), "high": torch.from_numpy(rules.high)}
     return TableSearch(
-        features=some.shape[1], dim=code.shape[1], classes=len(ex.classes_),
-        classifier=_classifier(ex.classifier_, some), decoder=_decoder(ex.coordinates_, code),
-        residual=detail_mode(ex) == "residual", **limits,
+        features=example.shape[1], dim=code.shape[1], classes=len(ex.classes_),
+        classifier=_classifier(ex.classifier_, example), decoder=_decoder(ex.coordinates_, code),
+        residual=detail_mode(ex.detail, ex.layout_.is_image, ex.coordinates_.exact) == "residual", **limits,
         opinions=() if opinion is None else _members(ex.opinions_),
         flow=None if density is None else _flow(ex.density_),
         decision="none" if decision is None else _DECISIONS[type(decision[1])],
@@ -160,15 +158,15 @@ def _named(terms: Sequence[Term]) -> dict[str, tuple[int, Term]]:
     return named
 
 
-def _classifier(adapter: Any, some: Tensor) -> Network:
+def _classifier(adapter: Any, example: Tensor) -> Network:
     if type(adapter) is not ClassifierAdapter:
         raise NotCovered(f"a classifier behind a {type(adapter).__name__}")
     scores = adapter._scores
     if scores.kind != "logits" or scores.nonlinearity is not None:
         raise NotCovered("a classifier that returns probabilities")
-    if tuple(scores.sample_shape) != tuple(some.shape[1:]):
+    if tuple(scores.sample_shape) != tuple(example.shape[1:]):
         raise NotCovered(f"a classifier of samples of shape {tuple(scores.sample_shape)}")
-    network = _read(adapter.module, adapter.module, some, "the classifier")
+    network = _read(adapter.module, adapter.module, example, "the classifier")
     last = network.layers[-1]
     if last.weight.shape[1] > 1:
         return network

@@ -16,12 +16,10 @@ from torch import nn
 
 from cfexplain.classifiers.pipeline import PipelineModel, unwrapped
 from cfexplain.classifiers.pipeline_steps import dropped_columns, encoded_columns, read_pipeline
-from cfexplain.explainers import PLACEExplainer
 from cfexplain.explainers.base import CounterfactualExplainer
-from cfexplain.explainers.pipeline_repair import Polish
-from cfexplain.explainers.run import Run
-from cfexplain.explainers.task import Goal
-from cfexplain.foundation.labels import label_indices, resolve_target
+from cfexplain.explainers.pipeline_repair import Repair
+from cfexplain.explainers.place import PLACEExplainer
+from cfexplain.foundation.labels import label_indices
 from cfexplain.result import Counterfactuals
 from cfexplain.tables.mixed import MixedTable, read_frame
 from cfexplain.tables.rules import MixedRules
@@ -206,13 +204,13 @@ class PipelineExplainer(BaseEstimator):
             if y is None:
                 raise ValueError("y_train is missing: an nn.Module does not know the labels of its outputs.")
             model.read_module(frame, np.asarray(y), self.classifier_output)
-        said = model.predict_frame(frame)
+        predicted = model.predict_frame(frame)
         MixedRules(table, self.immutable, self.bounds, self.monotone)  # before anything is trained
         explainer, codes = self._new_explainer(model, frame), table.encode(frame)
-        explainer.set_params(classifier=model).fit(codes, said if y is None else np.asarray(y))
+        explainer.set_params(classifier=model).fit(codes, predicted if y is None else np.asarray(y))
         self.table_, self.model_, self.explainer_, self.classes_ = table, model, explainer, explainer.classes_
         self.exact_ = not explainer.classifier_.is_surrogate and explainer.differentiable
-        self.codes_, self.said_ = codes, label_indices(said, self.classes_)
+        self.codes_, self.predicted_ = codes, label_indices(predicted, self.classes_)
         self.feature_names_in_, self.n_features_in_ = np.array(frame.columns, dtype=object), frame.shape[1]
         return self
 
@@ -253,34 +251,26 @@ class PipelineExplainer(BaseEstimator):
         explainer.column_rules_ = MixedRules(table, *(
             getattr(self, name) if given is _SAME else given
             for name, given in (("immutable", immutable), ("bounds", bounds), ("monotone", monotone))))
-        goal = self._goal(frame, codes, explainer.target if target is None else target)
-        run = Run(explainer, record_path, backend)
-        found = run.rows(codes, goal, n_jobs)
-        polished = Polish(run, self.model_, self.codes_, self.said_)(found, codes, goal, sparse)
-        values_cf = table.decode(found["x_cf"], like=(codes, values))
+        goal = explainer.task_.goal_from(*self._answers(frame, codes), explainer.target if target is None else target)
+        found = explainer.search(codes, goal, record_path=record_path, n_jobs=n_jobs, backend=backend)
+        repaired = Repair(explainer, self.model_, self.codes_, self.predicted_)(found, codes, goal, sparse)
+        values_cf = table.decode(found.x_cf, like=(codes, values))
         after = table.frame(values_cf, carried if table.carried else None)
-        explainer.task_ = _Verdict(explainer.task_, *self._ask(after, found["x_cf"]))
-        cf = explainer._result(found, codes, "numpy", goal, time.perf_counter() - started)
+        cf = explainer.result(codes, goal, found, answers=self._answers(after, found.x_cf),
+                              seconds=time.perf_counter() - started)
         numbers = [column.get("std", 1.0) for column in table.searched]
         return dataclasses.replace(
-            cf, x=values, x_cf=values_cf, reconstruction=table.decode(found["reconstruction"]),
+            cf, x=values, x_cf=values_cf, reconstruction=table.decode(found.reconstruction),
             index=frame.index.to_numpy() if hasattr(X, "columns") else None, carried=carried if table.carried else None,
             metadata={**cf.metadata, "columns": table.columns, "feature_names": table.names, "feature_scale": numbers,
-                      "user_shape": [len(numbers)], "net_shape": [len(numbers)], "exact_gradient": self.exact_, **polished})
+                      "user_shape": [len(numbers)], "net_shape": [len(numbers)], "exact_gradient": self.exact_, **repaired})
 
-    def _ask(self, frame: Any, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _answers(self, frame: Any, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Class indices by the pipeline's ``predict``, and probabilities, of one and the same DataFrame."""
-        said = label_indices(self.model_.predict_frame(frame), self.classes_)
+        predicted = label_indices(self.model_.predict_frame(frame), self.classes_)
         if hasattr(self.model_, "predict_proba"):
-            return said, self.model_.predict_proba_frame(frame)
-        return said, self.explainer_.classifier_.predict_proba(codes)
-
-    def _goal(self, frame: Any, codes: np.ndarray, target: Any) -> Goal:
-        said, proba = self._ask(frame, codes)
-        sure = np.array(proba, dtype=float)
-        sure[np.arange(len(sure)), said] = np.inf  # where predict and predict_proba differ, predict counts
-        wanted = resolve_target(target, self.classes_, sure)
-        return Goal({"source": said, "target": wanted}, said == wanted, self.classes_[wanted], proba)
+            return predicted, self.model_.predict_proba_frame(frame)
+        return predicted, self.explainer_.classifier_.predict_proba(codes)
 
     # ------------------------------------------------------ scikit-learn's side
     def transform(self, X: Any) -> Any:
@@ -313,24 +303,6 @@ class PipelineExplainer(BaseEstimator):
         return twin
 
 
-class _Verdict:
-    """A task that answers with the pipeline's verdict on the DataFrame that is returned."""
-
-    def __init__(self, task: Any, said: np.ndarray, proba: np.ndarray):
-        self._task, self._said, self._proba = task, said, proba
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return getattr(self._task, name)
-
-    def judge(self, model: Any, x_cf: np.ndarray, goal: Goal) -> dict[str, np.ndarray]:
-        target, rows, classes = goal.rows["target"], np.arange(len(x_cf)), self._task.classes
-        return {"source": classes[goal.rows["source"]], "prediction": classes[self._said],
-                "proba_before": goal.before[rows, target], "proba_after": self._proba[rows, target],
-                "valid": self._said == target}
-
-
 def _usual_confidence(model: PipelineModel, frame: Any) -> float:
     """How sure the pipeline is of a usual row, of the class of which it is least sure; in [0.55, 0.99].
 
@@ -339,8 +311,8 @@ def _usual_confidence(model: PipelineModel, frame: Any) -> float:
     if not hasattr(model, "predict_proba"):
         return 0.55
     proba = model.predict_proba_frame(frame)
-    said = proba.argmax(1)
-    return float(np.clip(min(np.median(proba[said == k, k]) for k in np.unique(said)), 0.55, 0.99))
+    predicted = proba.argmax(1)
+    return float(np.clip(min(np.median(proba[predicted == k, k]) for k in np.unique(predicted)), 0.55, 0.99))
 
 
 def _names(columns: Any, frame: Any, parameter: str) -> list[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from cfexplain.density import ConditionalFlow
 from cfexplain.explainers.base import CounterfactualExplainer
-from cfexplain.objective.terms import (
+from cfexplain.foundation.numbers import check_confidence
+from cfexplain.objective import (
     DecisionHinge,
     LatentDistance,
     LogDensity,
@@ -23,6 +25,8 @@ from cfexplain.perceptual import LPIPS
 
 __all__ = ["PLACEExplainer"]
 
+# Of `feature_weight="auto"`, for images
+FEATURE_WEIGHT = 20.0
 _PUBLISHED: dict[str, Any] = dict(
     coordinates="autoencoder", density="attributes", decision="probability", confidence=0.55,
     plausibility="likelihood", second_opinion=0, feature_weight=0.0, detail="decoder", start="latent", update="adam",
@@ -41,6 +45,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class PLACEExplainer(CounterfactualExplainer):
     """Plausible counterfactuals by a search in latent space, under a flow's density of the target class.
 
@@ -155,86 +160,31 @@ class PLACEExplainer(CounterfactualExplainer):
     ((3, 4), 3)
     """
 
-    def __init__(
-        self,
-        classifier: Any = None,
-        *,
-        coordinates: Any = "vae",
-        density: Any = None,
-        target: Any = None,
-        decision: str = "logit",
-        confidence: float = 0.99,
-        plausibility: str = "typical",
-        typical_quantile: float = 0.5,
-        decision_weight: float = 10.0,
-        distance_weight: float = 1.0,
-        plausibility_weight: float = 1.0,
-        perceptual_weight: float = 0.0,
-        perceptual: str | Callable = "lpips",
-        second_opinion: int = 3,
-        opinion_confidence: float | None = None,
-        feature_weight: float | str = "auto",
-        feature_quantile: float = 0.3,
-        ink_weight: float = 0.0,
-        ink_quantile: float = 0.7,
-        detail: str = "auto",
-        tau: float = 0.15,
-        start: str | float = 0.3,
-        update: str = "normalized",
-        step_size: float | None = None,
-        max_steps: int = 100,
-        stop: str = "conditions",
-        patience: int = 50,
-        refine: int = 4,
-        immutable: list | None = None,
-        bounds: dict | None = None,
-        image_shape: tuple[int, ...] | None = None,
-        data_range: tuple[float, float] = (0.0, 1.0),
-        classifier_output: str = "auto",
-        batch_size: int | str = "auto",
-        training_budget: float = 1.0,
-        random_state: Any = None,
-        verbose: int = 0,
-        device: str | None = None,
-    ):
-        self.classifier = classifier
-        self.coordinates = coordinates
-        self.density = density
-        self.target = target
-        self.decision = decision
-        self.confidence = confidence
-        self.plausibility = plausibility
-        self.typical_quantile = typical_quantile
-        self.decision_weight = decision_weight
-        self.distance_weight = distance_weight
-        self.plausibility_weight = plausibility_weight
-        self.perceptual_weight = perceptual_weight
-        self.perceptual = perceptual
-        self.second_opinion = second_opinion
-        self.opinion_confidence = opinion_confidence
-        self.feature_weight = feature_weight
-        self.feature_quantile = feature_quantile
-        self.ink_weight = ink_weight
-        self.ink_quantile = ink_quantile
-        self.detail = detail
-        self.tau = tau
-        self.start = start
-        self.update = update
-        self.step_size = step_size
-        self.max_steps = max_steps
-        self.stop = stop
-        self.patience = patience
-        self.refine = refine
-        self.immutable = immutable
-        self.bounds = bounds
-        self.image_shape = image_shape
-        self.data_range = data_range
-        self.classifier_output = classifier_output
-        self.batch_size = batch_size
-        self.training_budget = training_budget
-        self.random_state = random_state
-        self.verbose = verbose
-        self.device = device
+    coordinates: Any = "vae"
+    density: Any = None
+    decision: str = "logit"
+    confidence: float = 0.99
+    plausibility: str = "typical"
+    typical_quantile: float = 0.5
+    decision_weight: float = 10.0
+    distance_weight: float = 1.0
+    plausibility_weight: float = 1.0
+    perceptual_weight: float = 0.0
+    perceptual: str | Callable = "lpips"
+    second_opinion: int = 3
+    opinion_confidence: float | None = None
+    feature_weight: float | str = "auto"
+    feature_quantile: float = 0.3
+    ink_weight: float = 0.0
+    ink_quantile: float = 0.7
+    detail: str = "auto"
+    tau: float = 0.15
+    start: str | float = 0.3
+    update: str = "normalized"
+    step_size: float | None = None
+    stop: str = "conditions"
+    patience: int = 50
+    refine: int = 4
 
     @classmethod
     def preset(cls, name: str, **parameters: Any) -> PLACEExplainer:
@@ -257,9 +207,9 @@ class PLACEExplainer(CounterfactualExplainer):
             chosen["density"] = ConditionalFlow(base="attributes")
         return cls(**chosen)
 
-    def _terms(self) -> list[Term]:
+    def terms(self) -> list[Term]:
         """Eqs. 2–5 and the second opinion."""
-        self._check_confidence()
+        check_confidence(self.confidence)
         decision = {"probability": DecisionHinge, "logit": LogOddsHinge}.get(self.decision)
         if decision is None:
             raise ValueError(f"decision={self.decision!r} is not known; choose 'logit' or 'probability'.")
@@ -275,23 +225,9 @@ class PLACEExplainer(CounterfactualExplainer):
             needed = self.confidence if self.opinion_confidence is None else self.opinion_confidence
             terms.append(SecondOpinion(self.decision_weight, needed))
         if self.class_features_ is not None:
-            terms.append(TypicalFeatures(self._feature_weight()))
+            terms.append(TypicalFeatures(FEATURE_WEIGHT if self.feature_weight == "auto" else float(self.feature_weight)))
         if self.ink_weight:
             if self.greyness_ is None:
                 raise ValueError("ink_weight= is for images, but the explainer was fitted on a table.")
             terms.append(TypicalInk(self.ink_weight, tuple(self.data_range)))
         return terms
-
-    def _typical_quantile(self) -> float:
-        return self.typical_quantile
-
-    def _opinion_members(self) -> int:
-        return int(self.second_opinion)
-
-    def _feature_weight(self) -> float:
-        if self.feature_weight == "auto":
-            return 20.0 if self.layout_.is_image else 0.0
-        return float(self.feature_weight)
-
-    def _wants_features(self) -> bool:
-        return self._feature_weight() > 0

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from cfexplain.density import ClassDensity, Prior
+from cfexplain.coordinates.named import make_coordinates
 from cfexplain.explainers.base import CounterfactualExplainer
-from cfexplain.explainers.parts import make_coordinates
 from cfexplain.explainers.task import Goal
-from cfexplain.objective.point import Point
-from cfexplain.objective.terms import InputDistance, LogOddsHinge, Term
+from cfexplain.foundation.numbers import check_confidence
+from cfexplain.objective import InputDistance, LogOddsHinge, Point, Term
 
 __all__ = ["PrototypeExplainer"]
 
@@ -41,6 +40,7 @@ class AutoencoderError(Term):
         return (point.x - self.reconstruct(point.x)).flatten(1).square().sum(1)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class PrototypeExplainer(CounterfactualExplainer):
     """Counterfactuals in X itself, drawn towards a prototype of the target class in the latent space of an autoencoder.
 
@@ -99,80 +99,32 @@ device
     [True, True, True]
     """
 
+    coordinates = "identity"
+    density = "prior"
     start, detail, tau = "latent", "decoder", 0.15
     step_sizes = {"normalized": 0.01, "adam": 0.01}
 
-    def __init__(
-        self,
-        classifier: Any = None,
-        *,
-        autoencoder: Any = "autoencoder",
-        target: Any = None,
-        confidence: float = 0.55,
-        decision_weight: float = 10.0,
-        l1_weight: float = 0.1,
-        l2_weight: float = 1.0,
-        autoencoder_weight: float = 1.0,
-        prototype_weight: float = 1.0,
-        k: int | None = None,
-        clip: str = "straight_through",
-        update: str = "adam",
-        step_size: float | None = None,
-        max_steps: int = 1000,
-        stop: str = "converged",
-        patience: int = 50,
-        refine: int = 0,
-        immutable: list | None = None,
-        bounds: dict | None = None,
-        image_shape: tuple[int, ...] | None = None,
-        data_range: tuple[float, float] = (0.0, 1.0),
-        classifier_output: str = "auto",
-        batch_size: int | str = "auto",
-        training_budget: float = 1.0,
-        random_state: Any = None,
-        verbose: int = 0,
-        device: str | None = None,
-    ):
-        self.classifier = classifier
-        self.autoencoder = autoencoder
-        self.target = target
-        self.confidence = confidence
-        self.decision_weight = decision_weight
-        self.l1_weight = l1_weight
-        self.l2_weight = l2_weight
-        self.autoencoder_weight = autoencoder_weight
-        self.prototype_weight = prototype_weight
-        self.k = k
-        self.clip = clip
-        self.update = update
-        self.step_size = step_size
-        self.max_steps = max_steps
-        self.stop = stop
-        self.patience = patience
-        self.refine = refine
-        self.immutable = immutable
-        self.bounds = bounds
-        self.image_shape = image_shape
-        self.data_range = data_range
-        self.classifier_output = classifier_output
-        self.batch_size = batch_size
-        self.training_budget = training_budget
-        self.random_state = random_state
-        self.verbose = verbose
-        self.device = device
+    autoencoder: Any = "autoencoder"
+    confidence: float = 0.55
+    decision_weight: float = 10.0
+    l1_weight: float = 0.1
+    l2_weight: float = 1.0
+    autoencoder_weight: float = 1.0
+    prototype_weight: float = 1.0
+    k: int | None = None
+    clip: str = "straight_through"
+    update: str = "adam"
+    step_size: float | None = None
+    max_steps: int = 1000
+    stop: str = "converged"
+    patience: int = 50
 
-    def _coordinates(self) -> Any:
-        return "identity"
-
-    def _make_density(self, defaults: dict[str, Any]) -> tuple[ClassDensity, bool]:
-        return Prior(self.coordinates_), True
-
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
+    def check_parameters(self) -> None:
+        super().check_parameters()
         if self.k is not None and not self.k >= 1:
             raise ValueError(f"k={self.k!r} must be at least 1, or None for the mean of the whole class.")
 
-    def _learn(self, X: np.ndarray, groups: np.ndarray, codes: np.ndarray, code_groups: np.ndarray,
+    def learn(self, X: np.ndarray, groups: np.ndarray, codes: np.ndarray, code_groups: np.ndarray,
                defaults: dict[str, Any]) -> None:
         self.autoencoder_, unfitted = make_coordinates(self.autoencoder, defaults)
         if unfitted:
@@ -180,8 +132,8 @@ device
         own = self.autoencoder_.encode_dataset(X)[0]
         self.prototype_codes_ = [own[groups == k] for k in range(len(self.classes_))]
 
-    def _goal(self, X: np.ndarray, target: Any) -> Goal:
-        goal = super()._goal(X, target)
+    def goal(self, X: np.ndarray, target: Any) -> Goal:
+        goal = super().goal(X, target)
         codes, wanted = self.autoencoder_.encode_dataset(X)[0], goal.rows["target"]
         prototypes = np.zeros_like(codes)
         for t in np.unique(wanted):
@@ -195,8 +147,8 @@ device
         goal.rows["prototype"] = prototypes
         return goal
 
-    def _terms(self) -> list[Term]:
-        self._check_confidence()
+    def terms(self) -> list[Term]:
+        check_confidence(self.confidence)
         parts = self.autoencoder_
         return [
             LogOddsHinge(self.decision_weight, self.confidence), InputDistance(self.l1_weight, 1),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from cfexplain.explainers.base import CounterfactualExplainer
-from cfexplain.objective.terms import CrossEntropy, InputDistance, Term
+from cfexplain.objective import CrossEntropy, InputDistance, Term
 
 __all__ = ["REVISEExplainer"]
 
@@ -15,6 +16,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class REVISEExplainer(CounterfactualExplainer):
     """Counterfactuals by gradient descent in the latent space of a VAE, near in X.
 
@@ -70,58 +72,17 @@ device
     start = "latent"
     step_sizes = {"normalized": 0.1, "adam": 0.1}
 
-    def __init__(
-        self,
-        classifier: Any = None,
-        *,
-        coordinates: Any = "vae",
-        density: Any = None,
-        target: Any = None,
-        distance_weight: float | str = "auto",
-        norm: int = 1,
-        detail: str = "decoder",
-        tau: float = 0.15,
-        update: str = "adam",
-        step_size: float | None = None,
-        max_steps: int = 1500,
-        stop: str = "conditions",
-        patience: int = 100,
-        refine: int = 0,
-        immutable: list | None = None,
-        bounds: dict | None = None,
-        image_shape: tuple[int, ...] | None = None,
-        data_range: tuple[float, float] = (0.0, 1.0),
-        classifier_output: str = "auto",
-        batch_size: int | str = "auto",
-        training_budget: float = 1.0,
-        random_state: Any = None,
-        verbose: int = 0,
-        device: str | None = None,
-    ):
-        self.classifier = classifier
-        self.coordinates = coordinates
-        self.density = density
-        self.target = target
-        self.distance_weight = distance_weight
-        self.norm = norm
-        self.detail = detail
-        self.tau = tau
-        self.update = update
-        self.step_size = step_size
-        self.max_steps = max_steps
-        self.stop = stop
-        self.patience = patience
-        self.refine = refine
-        self.immutable = immutable
-        self.bounds = bounds
-        self.image_shape = image_shape
-        self.data_range = data_range
-        self.classifier_output = classifier_output
-        self.batch_size = batch_size
-        self.training_budget = training_budget
-        self.random_state = random_state
-        self.verbose = verbose
-        self.device = device
+    coordinates: Any = "vae"
+    density: Any = None
+    distance_weight: float | str = "auto"
+    norm: int = 1
+    detail: str = "decoder"
+    tau: float = 0.15
+    update: str = "adam"
+    step_size: float | None = None
+    max_steps: int = 1500
+    stop: str = "conditions"
+    patience: int = 100
 
     @classmethod
     def preset(cls, name: str, **parameters: Any) -> REVISEExplainer:
@@ -134,7 +95,7 @@ device
             raise ValueError(f"preset {name!r} is not known; choose one of {sorted(PRESETS)}.")
         return cls(**{**PRESETS[name], **parameters})
 
-    def _terms(self) -> list[Term]:
+    def terms(self) -> list[Term]:
         if self.norm not in (1, 2):
             raise ValueError(f"norm={self.norm!r} is not known; choose 1 (absolute) or 2 (squared differences).")
         weight = self.distance_weight

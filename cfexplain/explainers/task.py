@@ -22,27 +22,39 @@ __all__ = ["Classification", "Goal", "Regression", "make_task"]
 
 @dataclass
 class Goal:
-    """What one call of ``explain`` wants, row by row.
+    """What one call of ``explain`` wants, row by row; ``goal[rows]`` is that of some rows.
 
     Attributes
     ----------
     rows : dict of str to ndarray of shape (n,)
         For the search: ``source`` and ``target``, indices of the groups whose density counts, and what terms need.
-    still : ndarray of bool, shape (n,)
-        Rows that are there already.
-    asked : ndarray of shape (n,)
-        The target, in the user's own words.
+    already_valid : ndarray of bool, shape (n,)
+        Rows that have their target before anything is changed.
+    target : ndarray of shape (n,)
+        In the user's own words.
     before : ndarray
         Probabilities (n, K), or values (n,), of X.
-    endless : bool or ndarray of bool, shape (n,)
-        Rows without an end to reach ("maximize", "minimize"): moving the right way is all that is asked.
+    unbounded : ndarray of bool, shape (n,), optional
+        Rows without an end to reach ("maximize", "minimize"): moving the right way is all that is asked. Default: none.
     """
 
     rows: dict[str, np.ndarray]
-    still: np.ndarray
-    asked: np.ndarray
+    already_valid: np.ndarray
+    target: np.ndarray
     before: np.ndarray
-    endless: bool | np.ndarray = False
+    unbounded: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.unbounded is None:
+            self.unbounded = np.zeros(len(self.already_valid), dtype=bool)
+
+    def __getitem__(self, index: Any) -> Goal:
+        return Goal({name: values[index] for name, values in self.rows.items()}, self.already_valid[index],
+                    self.target[index], self.before[index], self.unbounded[index])
+
+    def repeated(self, k: int) -> Goal:
+        """For k copies of the rows, one after the other."""
+        return self[np.tile(np.arange(len(self.already_valid)), k)]
 
 
 class Classification:
@@ -66,15 +78,24 @@ class Classification:
         return adapt_classifier(classifier, X, y, _check_classes(y), **options)
 
     def goal(self, model: Any, X: np.ndarray, target: Any) -> Goal:
-        proba = model.predict_proba(X)
-        source = proba.argmax(1)
-        wanted = resolve_target(target, self.classes, proba)
-        return Goal({"source": source, "target": wanted}, source == wanted, self.classes[wanted], proba)
+        return self.goal_from(*self.answers(model, X), target)
 
-    def judge(self, model: Any, x_cf: np.ndarray, goal: Goal) -> dict[str, np.ndarray]:
-        """Fields of the result, from the very array that is returned."""
-        after, rows = model.predict_proba(x_cf), np.arange(len(x_cf))
-        target, prediction = goal.rows["target"], after.argmax(1)
+    def goal_from(self, predicted: np.ndarray, proba: np.ndarray, target: Any) -> Goal:
+        """What is wanted of rows of which the model says the classes `predicted` (n,), with probabilities `proba` (n, K)."""
+        ranked = np.array(proba, dtype=float)
+        ranked[np.arange(len(ranked)), predicted] = np.inf  # where predict and predict_proba differ, predict counts
+        wanted = resolve_target(target, self.classes, ranked)
+        return Goal({"source": predicted, "target": wanted}, predicted == wanted, self.classes[wanted], proba)
+
+    def answers(self, model: Any, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What the explained model says of `X`: class indices (n,), and probabilities (n, K)."""
+        proba = model.predict_proba(X)
+        return proba.argmax(1), proba
+
+    def judge(self, answers: tuple[np.ndarray, np.ndarray], goal: Goal) -> dict[str, np.ndarray]:
+        """Fields of the result, from what the model says of the very array that is returned."""
+        prediction, after = answers
+        target, rows = goal.rows["target"], np.arange(len(after))
         return {"source": self.classes[goal.rows["source"]], "prediction": self.classes[prediction],
                 "proba_before": goal.before[rows, target], "proba_after": after[rows, target],
                 "valid": prediction == target}
@@ -101,19 +122,25 @@ class Regression:
         return adapt_regressor(regressor, X, y, **options)
 
     def goal(self, model: Any, X: np.ndarray, target: Any) -> Goal:
-        before = model.predict(X)
-        low, high, asked = read_values(target, before)
+        before = self.answers(model, X)
+        low, high, target = read_values(target, before)
         zeros = np.zeros(len(X), dtype=int)
         rows = {"source": zeros, "target": zeros, **{name: np.asarray(values, dtype=X.dtype) for name, values in (
             ("low", low), ("high", high), ("before", before))}}
-        return Goal(rows, (before >= low) & (before <= high), asked, before, np.isinf(low) & (low == high))
+        return Goal(rows, (before >= low) & (before <= high), target, before, np.isinf(low) & (low == high))
 
-    def judge(self, model: Any, x_cf: np.ndarray, goal: Goal) -> dict[str, np.ndarray]:
-        after, low, high = model.predict(x_cf), goal.rows["low"], goal.rows["high"]
-        valid = (after >= low - self.slack) & (after <= high + self.slack)
-        valid = np.where(np.isposinf(low), after > goal.before, np.where(np.isneginf(high), after < goal.before, valid))
-        unknown = np.full(len(x_cf), np.nan)
-        return {"source": goal.before, "prediction": after, "proba_before": unknown, "proba_after": unknown,
+    def answers(self, model: Any, X: np.ndarray) -> np.ndarray:
+        """What the explained model says of `X`: values (n,)."""
+        return model.predict(X)
+
+    def judge(self, answers: np.ndarray, goal: Goal) -> dict[str, np.ndarray]:
+        """Fields of the result, from what the model says of the very array that is returned."""
+        low, high = goal.rows["low"], goal.rows["high"]
+        valid = (answers >= low - self.slack) & (answers <= high + self.slack)
+        valid = np.where(np.isposinf(low), answers > goal.before,
+                         np.where(np.isneginf(high), answers < goal.before, valid))
+        unknown = np.full(len(answers), np.nan)
+        return {"source": goal.before, "prediction": answers, "proba_before": unknown, "proba_after": unknown,
                 "valid": valid}
 
     def metadata(self) -> dict[str, Any]:
@@ -150,8 +177,8 @@ def read_values(target: Any, before: np.ndarray) -> tuple[np.ndarray, np.ndarray
     A value is reached from the side that a row starts on: 7 means [7, ∞) for a row at 3, (−∞, 7] for a row at 9.
     "maximize" is an interval at infinity.
 
-    >>> low, high, asked = read_values(7, np.array([3.0, 9.0]))
-    >>> low.tolist(), high.tolist(), asked.tolist()
+    >>> low, high, target = read_values(7, np.array([3.0, 9.0]))
+    >>> low.tolist(), high.tolist(), target.tolist()
     ([7.0, -inf], [inf, 7.0], [7.0, 7.0])
     >>> read_values("maximize", np.zeros(1))[:2]
     (array([inf]), array([inf]))

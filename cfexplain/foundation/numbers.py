@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["log_odds", "log_odds_of", "row_norm"]
+__all__ = ["check_confidence", "log_odds", "log_odds_of", "row_norm"]
+
+
+def check_confidence(confidence: Any) -> float:
+    """`confidence` as a float, if it is a number strictly between 0 and 1; else ValueError."""
+    if not (isinstance(confidence, (int, float, np.number)) and 0 < confidence < 1):
+        raise ValueError(f"confidence={confidence!r} must be a number strictly between 0 and 1.")
+    return float(confidence)
 
 
 def log_odds(logits: Tensor, target: Tensor) -> Tensor:

@@ -21,32 +21,22 @@ class Point:
     z : Tensor of shape (B, d)
     rows : mapping
         ``x`` (B, ...), ``z0`` (B, d), ``target`` (B,) class indices, and what single terms need.
-    decode : callable ``(z, rows) -> x'``
-    classify : callable ``x' -> (logits (B, K), penultimate features (B, f) or None)``
+    x : Tensor of shape (B, ...)
+        x′, the decoded points.
+    logits : Tensor of shape (B, K)
+        Of x′; of a regressor its value, (B, 1).
+    features : Tensor of shape (B, f), optional
+        Of x′, in the classifier's penultimate layer.
     log_density : callable ``(z, target) -> (B,)``, optional
     opinions : callable ``z -> (M, B, K)``, optional
     class_features : callable ``(features, target) -> (B,)``, optional
     """
 
-    def __init__(self, z: Tensor, rows: Mapping[str, Tensor], decode: Callable, classify: Callable,
+    def __init__(self, z: Tensor, rows: Mapping[str, Tensor], x: Tensor, logits: Tensor, features: Tensor | None = None,
                  log_density: Callable | None = None, opinions: Callable | None = None,
                  class_features: Callable | None = None):
-        self.z, self.rows, self.target = z, rows, rows["target"]
-        self._decode, self._classify, self._log_density = decode, classify, log_density
-        self._ensemble, self._class_features = opinions, class_features
-
-    @cached_property
-    def x(self) -> Tensor:
-        """x′, the decoded points."""
-        return self._decode(self.z, self.rows)
-
-    @cached_property
-    def _classified(self) -> tuple[Tensor, Tensor | None]:
-        return self._classify(self.x)
-
-    @property
-    def logits(self) -> Tensor:
-        return self._classified[0]
+        self.z, self.rows, self.target, self.x, self.logits, self.features = z, rows, rows["target"], x, logits, features
+        self._log_density, self._opinions, self._class_features = log_density, opinions, class_features
 
     @cached_property
     def log_odds(self) -> Tensor:
@@ -73,12 +63,12 @@ class Point:
     @cached_property
     def feature_distance(self) -> Tensor:
         """How far x′ is from the target class in the classifier's own features (`ClassFeatures`)."""
-        return self._class_features(self._classified[1], self.target)
+        return self._class_features(self.features, self.target)
 
     @cached_property
     def opinions(self) -> Tensor:
         """Logits of the small classifiers of the latent, (members, B, K)."""
-        return self._ensemble(self.z)
+        return self._opinions(self.z)
 
     @cached_property
     def opinion(self) -> Tensor:

@@ -167,4 +167,4 @@ def check_whole(explainer: Any) -> None:
         raise ValueError("rules of other columns")
     if explainer.scale_.shape != layout.net_shape:
         raise ValueError(f"scales of shape {explainer.scale_.shape}")
-    explainer._check_parameters()
+    explainer.check_parameters()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import dataclasses
 import inspect
 import numbers
 import types
@@ -31,7 +32,8 @@ def check_parameters(cls: type, parameters: Mapping[str, Any]) -> None:
     ...
     TypeError: PLACEExplainer's max_steps='many' is no int
     """
-    hints = typing.get_type_hints(cls.__init__)
+    # a dataclass declares its parameters as fields, each in the module of its own class
+    hints = typing.get_type_hints(cls if dataclasses.is_dataclass(cls) else cls.__init__)
     for name, value in parameters.items():
         if not fits(value, hints[name]):
             declared = getattr(hints[name], "__name__", None) or str(hints[name])

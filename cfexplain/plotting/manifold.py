@@ -108,7 +108,7 @@ class ManifoldDisplay:
         if projection == "lda" and is_regression(cf):
             raise ValueError("projection='lda' tells classes apart, but a regressor has none. Use projection='pca'.")
         self.projection = projection
-        X = explainer._read(X)
+        X = explainer.read_samples(X)
         y = explainer.predict(X.reshape(len(X), *explainer.layout_.user_shape)) if y is None else np.asarray(to_numpy(y))
         if y.shape != (len(X),):
             raise ValueError(f"y has the shape {y.shape}; expected one label for each of the {len(X)} rows of X.")

@@ -209,7 +209,7 @@ def _band(explainer: CounterfactualExplainer, row: Counterfactuals) -> tuple[flo
 
 def _bisections(row: Counterfactuals, explainer: CounterfactualExplainer) -> int:
     """How many of the last points of the row's search bisect the straight way back to z₀ from the point before them."""
-    points, many = np.asarray((row.path or [])[0], dtype=float), explainer._refine()
+    points, many = np.asarray((row.path or [])[0], dtype=float), explainer.search_options().refine
     if not 0 < many < len(points) or explainer.stop != "conditions":
         return 0
     way = points[-many - 1] - row.z[0]

@@ -92,7 +92,7 @@ def _write_block(explainer: CounterfactualExplainer, writer: Writer, block: Bloc
                  manifest: dict[str, Any], statuses: dict[str, int]) -> None:
     name, X = shard_name(block.number), block.read()
     try:
-        read = digest(explainer._read(X))
+        read = digest(explainer.read_samples(X))
         place = {"number": block.number, "first_row": block.first, "x": read}
         if (writer.folder / name).exists():
             there = read_shard_header(writer.folder / name)["metadata"].get("block")
@@ -135,7 +135,7 @@ def _manifest(explainer: CounterfactualExplainer, rows: Rows, first: Block | Non
     if first is not None:
         some = rows.some(SOME) if rows.some else first.read()
     described = targets.described()
-    about = explainer._metadata(0.0)
+    about = explainer.metadata()
     return {
         "format": FORMAT, "version": VERSION, "complete": False, "block_size": block_size,
         "explainer": {
@@ -145,7 +145,7 @@ def _manifest(explainer: CounterfactualExplainer, rows: Rows, first: Block | Non
             "parameters": re.sub(r" at 0x[0-9a-fA-F]+", "", about["parameters"])},
         "x": {"rows": rows.length, "dtype": None if some is None else str(getattr(some, "dtype", type(some).__name__)),
               "sample_shape": list(explainer.layout_.user_shape),
-              "digest": None if some is None else digest(explainer._read(some))},
+              "digest": None if some is None else digest(explainer.read_samples(some))},
         "target": {"per_row": digest(described)} if targets.per_row else described,
         "options": {name: value for name, value in options.items() if name != "n_jobs"},
     }

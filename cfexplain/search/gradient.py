@@ -19,7 +19,7 @@ from cfexplain.foundation.partial_tiles import TileRows
 from cfexplain.foundation.tiles import TileSizes, aligned
 from cfexplain.ops.search_step import ATTEMPTS, SearchState, StepOptions, step
 
-__all__ = ["ATTEMPTS", "Evaluation", "Found", "SearchOptions", "evaluate_tile", "search"]
+__all__ = ["ATTEMPTS", "Evaluation", "SearchResult", "SearchOptions", "evaluate_tile", "search"]
 
 
 @dataclass
@@ -63,7 +63,7 @@ class SearchOptions(StepOptions):
 
 
 @dataclass
-class Found:
+class SearchResult:
     """The best point of every row, in the order that the rows came in.
 
     Attributes
@@ -94,7 +94,7 @@ def search(
     rows: Mapping[str, Tensor],
     options: SearchOptions,
     on_progress: Callable[[int, int], None] | None = None,
-) -> Found:
+) -> SearchResult:
     """Search from `start`, every row for itself, and return the best point of each.
 
     Best means: meets every condition first, then valid, then the lowest objective; for a row that was never valid, the
@@ -114,18 +114,25 @@ def search(
     -----
     Ctrl-C returns what has been found so far, with ``interrupted`` set.
     """
-    state, path = SearchState.begin(start, reference), [[] for _ in start] if options.record_path else []
+    state = SearchState.begin(start, reference)
+    path: list[list[Tensor]] = [[] for _ in start] if options.record_path else []
     active = torch.arange(len(start), device=start.device)
-    places = {gradient: _places(evaluate, start, reference, rows, options, gradient) for gradient in (True, False)}
+    tile_places = {gradient: _places(evaluate, start, reference, rows, options, gradient) for gradient in (True, False)}
     interrupted = False
     try:
         while len(active):
             refining = state.refined[active] >= 0
             for moving, gradient in ((active[~refining], True), (active[refining], False)):
                 while len(moving):
-                    size = places[gradient](len(moving))
-                    _advance(evaluate, state, rows, moving[:size], size, options, gradient, path)
-                    moving = moving[size:]
+                    places = tile_places[gradient](len(moving))
+                    tile, moving = moving[:places], moving[places:]
+                    padded = torch.cat([tile, tile[-1:].expand(places - len(tile))]) if places > len(tile) else tile
+                    before = state[padded]
+                    tile_rows = TileRows({name: values[padded] for name, values in rows.items()}, live=len(tile))
+                    point = evaluate_tile(evaluate, before.z, tile_rows, gradient)
+                    for i in tile.tolist() if options.record_path else ():
+                        path[i].append(state.z[i].clone())
+                    state.put(tile, step(before, *point, options))
             active = active[~state.finished[active]]
             if on_progress is not None:
                 on_progress(len(start) - len(active), int(state.count.max()))
@@ -133,7 +140,7 @@ def search(
         interrupted = True
         warnings.warn(f"Search interrupted with {len(active)} of {len(start)} rows unfinished: they keep the best "
                       "point found so far.", RuntimeWarning, stacklevel=2)
-    return Found(
+    return SearchResult(
         z=state.best_z,
         n_steps=state.n_steps,
         done=state.best_rank == 2,
@@ -155,18 +162,6 @@ def evaluate_tile(evaluate: Callable[[Tensor, Mapping[str, Tensor]], Evaluation]
         point = evaluate(z, rows)
         gradient = torch.autograd.grad(point.loss.sum(), z)[0] if needs_gradient else torch.zeros_like(z)
     return gradient, point.loss.detach(), point.score.detach(), point.done, point.valid
-
-
-def _advance(evaluate: Callable, state: SearchState, rows: Mapping[str, Tensor], tile: Tensor, places: int,
-             options: SearchOptions, needs_gradient: bool, path: list[list[Tensor]]) -> None:
-    """Evaluate one tile, keep what is best, and move the rows that go on. One that bisects needs no gradient."""
-    padded = torch.cat([tile, tile[-1:].expand(places - len(tile))]) if places > len(tile) else tile
-    before = state[padded]
-    some = TileRows({name: values[padded] for name, values in rows.items()}, live=len(tile))
-    point = evaluate_tile(evaluate, before.z, some, needs_gradient)
-    for i in tile.tolist() if options.record_path else ():
-        path[i].append(state.z[i].clone())
-    state.put(tile, step(before, *point, options))
 
 
 def _places(evaluate: Callable, start: Tensor, reference: Tensor, rows: Mapping[str, Tensor], options: SearchOptions,

@@ -12,19 +12,19 @@ import torch
 from torch import Tensor
 
 from cfexplain.foundation.tiles import in_tiles
-from cfexplain.search.gradient import Evaluation, Found, SearchOptions
+from cfexplain.search.gradient import Evaluation, SearchOptions, SearchResult
 
-__all__ = ["search_along"]
+__all__ = ["search_path"]
 
 
-def search_along(
+def search_path(
     path: Callable[[Tensor, Mapping[str, Tensor]], Tensor],
     evaluate: Callable[[Tensor, Mapping[str, Tensor]], Evaluation],
     rows: Mapping[str, Tensor],
     furthest: float,
     options: SearchOptions,
     on_progress: Callable[[int, int], None] | None = None,
-) -> Found:
+) -> SearchResult:
     """The first point on each row's path that meets every condition, or else the best one that was seen.
 
     Parameters
@@ -94,7 +94,7 @@ def search_along(
         interrupted = True
         warnings.warn(f"Search interrupted with {len(active)} of {n} rows unfinished: they keep the best point found so "
                       "far.", RuntimeWarning, stacklevel=2)
-    return Found(
+    return SearchResult(
         z=best_z, n_steps=count, done=best_rank == 2, valid=best_rank >= 1, finished=best_rank == 2,
         path=[torch.stack(p) if p else start[i : i + 1] for i, p in enumerate(seen)] if options.record_path else None,
         interrupted=interrupted)

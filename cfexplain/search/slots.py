@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cfexplain.foundation.optional import import_triton, no_cuda
 from cfexplain.ops.search_step import Slots, step_slots
-from cfexplain.search.gradient import Evaluation, Found, SearchOptions, evaluate_tile, search
+from cfexplain.search.gradient import Evaluation, SearchOptions, SearchResult, evaluate_tile, search
 
 __all__ = ["search_in_slots"]
 
@@ -36,7 +36,7 @@ def search_in_slots(
     graph: bool = False,
     look_every: int = 8,
     on_progress: Callable[[int, int], None] | None = None,
-) -> Found:
+) -> SearchResult:
     """As `search`, with the same result, `slots` rows at a time.
 
     Parameters
@@ -122,7 +122,7 @@ def search_in_slots(
             finished = int(work.head) - min(held, n)
             warnings.warn(f"Search interrupted with {n - finished} of {n} rows unfinished: they keep the best point "
                           "found so far.", RuntimeWarning, stacklevel=2)
-    return Found(z=work.out_z[:n], n_steps=work.out_steps[:n], done=work.out_rank[:n] == 2,
+    return SearchResult(z=work.out_z[:n], n_steps=work.out_steps[:n], done=work.out_rank[:n] == 2,
                  valid=work.out_rank[:n] >= 1, finished=work.out_finished[:n], interrupted=interrupted)
 
 

@@ -317,31 +317,31 @@ def explainer(wine):
 
 def rows_of(explainer, X, backend):
     """What the run of `explain` makes of X, on this device whatever it is."""
-    run = Run(explainer, False, "packed")
+    run = Run(explainer, backend="packed")
     run.backend = backend
-    return run.rows(X, explainer._goal(X, None), None)
+    return run.search(X, explainer.goal(X, None))
 
 
 def test_a_trained_explainer_finds_what_the_eager_search_finds(explainer, wine):
     X = wine[0][::20]
     eager, found = (rows_of(explainer, X, backend) for backend in ("eager", "triton"))
-    assert found["backend"] == "triton (one launch)"
-    assert (found["n_steps"] == eager["n_steps"]).all() and len(np.unique(eager["n_steps"])) > 2
-    for name in ("done", "finished", "search_valid"):
-        np.testing.assert_array_equal(found[name], eager[name])
-    np.testing.assert_allclose(found["z"], eager["z"], atol=1e-4)
-    np.testing.assert_array_equal(found["x_cf"][:, 0], X[:, 0])  # immutable
-    assert eager["done"].any()
+    assert found.backend == "triton (one launch)"
+    assert (found.n_steps == eager.n_steps).all() and len(np.unique(eager.n_steps)) > 2
+    for name in ("done", "finished", "valid"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(eager, name))
+    np.testing.assert_allclose(found.z, eager.z, atol=1e-4)
+    np.testing.assert_array_equal(found.x_cf[:, 0], X[:, 0])  # immutable
+    assert eager.done.any()
 
 
 def test_what_is_read_of_an_explainer_is_its_objective(explainer, wine):
     """In float64, at points of the search: the reference on what was read, against the explainer's own evaluation."""
     X = wine[0][::7]
     search = pack_table(explainer, torch.from_numpy(X[:5]))
-    run = Run(explainer, False, "eager")
-    rows, start = run.prepare(X, {**explainer._goal(X, None).rows, "still": np.zeros(len(X), dtype=bool)})
+    run = Run(explainer, backend="eager")
+    rows, start = run.prepare(X, explainer.goal(X, None))
     z = start.clone().requires_grad_()
-    point = run.objective.evaluate(run.point(z, rows))
+    point = run.judge.evaluate(z, rows)
     (gradient,) = torch.autograd.grad(point.loss.sum(), z)
     truth = evaluate(search, start.double(), {**rows, "numbers": search.numbers(rows, start)})
     np.testing.assert_allclose(point.loss.detach(), truth[1], rtol=1e-4, atol=1e-4)

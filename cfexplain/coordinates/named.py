@@ -1,4 +1,4 @@
-"""Build the parts that a user named, brought, or froze."""
+"""Coordinates that a user named, brought, or froze."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ from typing import Any
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 
-from cfexplain.coordinates import GAN, VAE, Autoencoder, Coordinates, Flow, Identity, PretrainedCoordinates
-from cfexplain.density import ConditionalFlow
+from cfexplain.coordinates.autoencoder import Autoencoder
+from cfexplain.coordinates.base import Coordinates
+from cfexplain.coordinates.flow import Flow
+from cfexplain.coordinates.gan import GAN
+from cfexplain.coordinates.identity import Identity
+from cfexplain.coordinates.pretrained import PretrainedCoordinates
+from cfexplain.coordinates.vae import VAE
 
-__all__ = ["make_coordinates", "make_density"]
+__all__ = ["make_coordinates"]
 
-NAMED = {"vae": VAE, "autoencoder": Autoencoder, "identity": Identity, "flow": Flow, "gan": GAN}
+NAMED: dict[str, type[Coordinates]] = {
+    "vae": VAE, "autoencoder": Autoencoder, "identity": Identity, "flow": Flow, "gan": GAN}
 
 
 def make_coordinates(spec: Any, defaults: dict[str, Any]) -> tuple[Coordinates, bool]:
@@ -41,15 +47,3 @@ def make_coordinates(spec: Any, defaults: dict[str, Any]) -> tuple[Coordinates, 
         return NAMED[spec](**{k: v for k, v in defaults.items() if k in known}), True
     encoder, decoder = spec if isinstance(spec, (tuple, list)) else (spec, None)
     return PretrainedCoordinates(encoder, decoder, data_range=defaults["data_range"]), True
-
-
-def make_density(spec: Any, defaults: dict[str, Any]) -> tuple[ConditionalFlow, bool]:
-    """The density that `spec` means (None: `ConditionalFlow`), and whether it still has to be fitted."""
-    if spec is None:
-        return ConditionalFlow(**defaults), True
-    if isinstance(spec, FrozenEstimator):
-        return spec.estimator, False
-    if not isinstance(spec, ConditionalFlow):
-        raise TypeError(f"density must be None, a ConditionalFlow or FrozenEstimator of one, got {type(spec).__name__}.")
-    made = clone(spec)
-    return (made.set_params(random_state=defaults["random_state"]) if made.random_state is None else made), True

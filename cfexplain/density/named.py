@@ -1,0 +1,45 @@
+"""Densities that a user named, brought, or froze."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+
+from cfexplain.coordinates import Coordinates
+from cfexplain.density.base import ClassDensity
+from cfexplain.density.conditional_flow import ConditionalFlow
+from cfexplain.density.prior import Prior
+
+__all__ = ["make_density"]
+
+
+def make_density(spec: Any, coordinates: Coordinates, defaults: dict[str, Any]) -> tuple[ClassDensity, bool]:
+    """The density that `spec` means, and whether it still has to be fitted.
+
+    Parameters
+    ----------
+    spec : None, "prior", ConditionalFlow, or FrozenEstimator
+        None is a `ConditionalFlow`, "prior" the `Prior` of the coordinates. An estimator is cloned; inside
+        ``FrozenEstimator`` it is used as it is.
+    coordinates : Coordinates
+        Fitted.
+    defaults : dict
+        ``training_budget``, ``random_state``, … of the explainer.
+
+    Raises
+    ------
+    TypeError
+        `spec` is none of these.
+    """
+    if spec is None:
+        return ConditionalFlow(**defaults), True
+    if isinstance(spec, str) and spec == "prior":
+        return Prior(coordinates), True
+    if isinstance(spec, FrozenEstimator):
+        return spec.estimator, False
+    if not isinstance(spec, ConditionalFlow):
+        raise TypeError(f"density must be None, a ConditionalFlow or FrozenEstimator of one, got {type(spec).__name__}.")
+    made = clone(spec)
+    return (made.set_params(random_state=defaults["random_state"]) if made.random_state is None else made), True

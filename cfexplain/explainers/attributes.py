@@ -1,0 +1,143 @@
+"""Every attribute that the base of all explainers reads: what a method may choose, what `fit` sets, and the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cfexplain.classifiers import ClassifierAdapter, RegressorAdapter
+from cfexplain.classifiers.features import ClassFeatures
+from cfexplain.classifiers.latent import LatentEnsemble
+from cfexplain.coordinates import Coordinates
+from cfexplain.density import ClassDensity
+from cfexplain.explainers.task import Classification, Regression
+from cfexplain.foundation.arrays import Layout
+from cfexplain.objective import Term
+from cfexplain.search import SearchOptions, SearchResult
+from cfexplain.tables.rules import ColumnRules
+
+__all__ = ["ExplainerAttributes", "ExplainerParameters", "fitted"]
+
+
+def fitted() -> Any:
+    """An attribute that the `fit` of a method sets: declared with its type, and no parameter of the constructor."""
+    return field(init=False)
+
+
+class ExplainerAttributes:
+    """What the search, the judgement and the displays may read of any explainer.
+
+    The first group is what a method may choose: as a parameter, as a class attribute, or as a property.
+    """
+
+    task: str = "classification"
+    # False: the classifier is only asked, never differentiated, and no surrogate stands in for it
+    differentiable: bool = True
+    # whether a row that meets every condition must also have the target as its most probable class
+    needs_valid: bool = True
+    density: Any = None
+    start: str | float = "latent"
+    update: str = "normalized"
+    step_size: float | None = None
+    stop: str = "conditions"
+    patience: int = 50
+    clip: str = "straight_through"
+    detail: str = "decoder"
+    tau: float = 0.15
+    region: Any = None
+    typical_quantile: float | None = 0.5
+    feature_weight: float | str = 0.0
+    feature_quantile: float = 0.3
+    ink_quantile: float | None = None
+    # set by the base: whether `find` is the search by gradients
+    searches_by_gradient: bool = True
+
+    # What `fit` sets.
+    layout_: Layout
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+    dtype_: np.dtype
+    device_: torch.device
+    classifier_: ClassifierAdapter | RegressorAdapter
+    task_: Classification | Regression
+    classes_: np.ndarray
+    class_counts_: np.ndarray
+    coordinates_: Coordinates
+    density_: ClassDensity
+    opinions_: LatentEnsemble | None
+    class_features_: ClassFeatures | None
+    greyness_: list[np.ndarray] | None
+    scale_: np.ndarray
+    column_rules_: ColumnRules | None
+    region_: Tensor | None
+
+    @property
+    def coordinates(self) -> Any:
+        """Where to search: what `cfexplain.coordinates.named.make_coordinates` takes."""
+        return "vae"
+
+    @property
+    def step_sizes(self) -> Mapping[str, float]:
+        """The default of `step_size`, for each `update`."""
+        return {"normalized": 0.1, "adam": 0.05}
+
+    @property
+    def stall(self) -> int | None:
+        """Steps without progress after which a row starts again, with steps of another length; None: never."""
+        return None
+
+    @property
+    def second_opinion(self) -> int:
+        """Number of small classifiers of the latent that must agree."""
+        return 0
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether the explained model gives values and not labels; known after `fit`."""
+        return isinstance(self.task_, Regression)
+
+    def terms(self) -> Sequence[Term]:
+        """The objective of the paper: terms with weights. Read when rows are explained, not at `fit`."""
+        raise TypeError(f"{type(self).__name__} must say what its objective is: write terms().")
+
+    def search_options(self, record_path: bool = False) -> SearchOptions:
+        """How the search steps, and when it stops."""
+        raise NotImplementedError
+
+    def find(self, evaluate: Callable, start: Tensor, rows: Mapping[str, Tensor], options: SearchOptions,
+             report: Callable | None, search: Callable) -> SearchResult:
+        """The search of a block of rows; see `CounterfactualExplainer.find`."""
+        raise NotImplementedError
+
+    def uses_class_features(self) -> bool:
+        """Whether the objective compares x′ in the classifier's own features."""
+        return self.layout_.is_image if self.feature_weight == "auto" else float(self.feature_weight) > 0
+
+
+@dataclass(eq=False, repr=False)
+class ExplainerParameters(ExplainerAttributes):
+    """Parameters of every explainer; see `PLACEExplainer` for what they mean.
+
+    A method adds its own as fields, in a class with ``@dataclass(kw_only=True, eq=False, repr=False)``.
+    """
+
+    classifier: Any = None
+    _: KW_ONLY
+    target: Any = None
+    max_steps: int = 100
+    refine: int = 0
+    immutable: list | None = None
+    bounds: dict | None = None
+    image_shape: tuple[int, ...] | None = None
+    data_range: tuple[float, float] = (0.0, 1.0)
+    classifier_output: str = "auto"
+    batch_size: int | str = "auto"
+    training_budget: float = 1.0
+    random_state: Any = None
+    verbose: int = 0
+    device: str | None = None

@@ -1,0 +1,122 @@
+"""Points of the search: codes decoded to x′, classified, and weighed by the objective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cfexplain.coordinates.detail import clipped, detail_mode, render
+from cfexplain.explainers.attributes import ExplainerParameters
+from cfexplain.explainers.backends import Engine
+from cfexplain.foundation.partial_tiles import FewRows
+from cfexplain.foundation.tiles import TILE, TileSizes, in_tiles
+from cfexplain.objective import Objective, Point, Term, TypicalFeatures
+from cfexplain.search import Evaluation
+
+__all__ = ["Evaluator"]
+
+# What is known of the computations of an explainer in other numbers of rows: by explainer, and then by what decides which
+# kernels run. It holds as long as the fitted parts, which come first, stay the same objects.
+_tile_sizes: WeakKeyDictionary[Any, tuple[list[Any], dict[tuple, tuple[TileSizes, FewRows]]]] = WeakKeyDictionary()
+
+
+class Evaluator:
+    """Evaluates points for one explainer, with the networks of one engine.
+
+    Parameters
+    ----------
+    explainer : CounterfactualExplainer
+        Fitted.
+    objective : Objective
+    engine : Engine
+        The explainer's own networks, or frozen copies of them.
+    kernels : tuple
+        What decides, beside the explainer, which kernels run.
+    tile : int, optional
+        The tile of the search. Without it nothing is tried in other numbers of rows.
+    """
+
+    def __init__(self, explainer: ExplainerParameters, objective: Objective, engine: Engine, kernels: tuple = (),
+                 tile: int | None = None):
+        self.explainer, self.objective, self.engine = explainer, objective, engine
+        self.kernels, self.tile = kernels, tile
+        self.detail = detail_mode(explainer.detail, explainer.layout_.is_image, explainer.coordinates_.exact)
+        self.conditions = [term.name for term in objective.terms if type(term).holds is not Term.holds]
+        self._needs_features = any(isinstance(term, TypicalFeatures) for term in objective.terms)
+
+    def evaluate(self, z: Tensor, rows: Mapping[str, Tensor]) -> Evaluation:
+        """Objective and conditions of a tile of points, as `cfexplain.search.search` asks for them."""
+        return self.objective.evaluate(self.point(z, rows))
+
+    def point(self, z: Tensor, rows: Mapping[str, Tensor], x: Tensor | None = None) -> Point:
+        """A tile of points, of which terms and conditions can be asked; `x` in place of what `z` decodes to."""
+        explainer = self.explainer
+        x = self.decode(z, rows) if x is None else x
+        logits, features = self._classify(x, getattr(rows, "live", len(z)))
+        return explainer.task_.point(z, rows, x, logits, features, self.engine.log_density, explainer.opinions_,
+                                     explainer.class_features_)
+
+    def decode(self, z: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
+        """x′: decoded, with the detail that the coordinates lost put back, within the rules for columns."""
+        explainer, is_image = self.explainer, self.explainer.layout_.is_image
+        x = self.partial("decode", self.engine.decode, z, getattr(rows, "live", len(z)))
+        if is_image:
+            x = clipped(x, explainer.clip, explainer.data_range)
+        if self.detail != "decoder":
+            x = render(x, rows["x"], rows["reconstruction"], self.detail, tau=explainer.tau,
+                       data_range=explainer.data_range if is_image else None)
+        if explainer.region is not None:
+            x = torch.where(explainer.region_.to(x.device), x, rows["x"])
+        return x if explainer.column_rules_ is None else explainer.column_rules_.apply(x, rows["x"])
+
+    def judged(self, z: Tensor, rows: Mapping[str, Tensor], x: Tensor | None = None) -> tuple[Tensor, ...]:
+        """x′, log density, valid, second opinion, and each of `conditions`, of a tile of found points."""
+        point = self.point(z, rows, x)
+        opinion = torch.zeros_like(point.log_density) if self.explainer.opinions_ is None else point.opinion
+        met = self.objective.conditions(point)
+        return (point.x, point.log_density, point.valid, opinion > 0, *(met[name] for name in self.conditions))
+
+    def _classify(self, x: Tensor, live: int) -> tuple[Tensor, Tensor | None]:
+        classifier = self.engine.classifier
+        if self._needs_features:
+            return self.partial("features", classifier.logits_and_features, x, live)
+        return self.partial("logits", classifier.logits, x, live), None
+
+    # ------------------------------------------------------------- other numbers of rows, with the same bits
+    def in_tiles(self, name: str, function: Callable, *rows: Tensor, tile: int = TILE) -> Any:
+        """``function(*rows)`` in tiles; rows of a table in larger ones, where the bits allow it."""
+        sizes = None if self.explainer.layout_.is_image or not len(rows[0]) else self.sizes(tile)
+        return in_tiles(function, *rows, tile=tile, places=None if sizes is None else sizes.choice(name, function, *rows))
+
+    def partial(self, name: Hashable, function: Callable, x: Tensor, live: int) -> Any:
+        """``function(x)``, of which the first `live` rows are needed: networks of images leave out the rest if they may."""
+        if live == len(x) or not self.explainer.layout_.is_image:
+            return function(x)
+        known = self._known(len(x))
+        return function(x) if known is None else known[1]((name, self.engine.backend), function, x, live)
+
+    def sizes(self, tile: int) -> TileSizes | None:
+        """The numbers of rows in which `tile` rows at a time have the same bits; None where only `tile` will do."""
+        known = self._known(tile)
+        return None if known is None or self.explainer.batch_size != "auto" or tile != self.tile else known[0]
+
+    def _known(self, tile: int) -> tuple[TileSizes, FewRows] | None:
+        """Nothing on a GPU, nor without the search's tile: a worker would have to find out anew for every few rows."""
+        explainer = self.explainer
+        if explainer.device_.type != "cpu" or self.tile is None:
+            return None
+        parts = [explainer.coordinates_, explainer.classifier_, explainer.density_, explainer.opinions_,
+                 explainer.class_features_]
+        before, known = _tile_sizes.get(explainer, (None, {}))
+        if before is None or any(a is not b for a, b in zip(before, parts, strict=True)):
+            known = {}
+            _tile_sizes[explainer] = parts, known
+        key = (*self.kernels, tile, torch.get_num_threads())
+        if key not in known:
+            known[key] = TileSizes(tile, int(np.prod(explainer.layout_.net_shape))), FewRows()
+        return known[key]

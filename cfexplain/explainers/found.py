@@ -1,0 +1,66 @@
+"""What the search found, before the explained model has judged it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+__all__ = ["Found"]
+
+
+@dataclass
+class Found:
+    """The best point of every row, as arrays on the CPU, in the order in which the rows came.
+
+    Attributes
+    ----------
+    x_cf, reconstruction : ndarray of shape (n, C, H, W) or (n, d)
+        x′ and decode(z₀), in the layout of the networks.
+    z0, z : ndarray of shape (n, latent_dim)
+        Codes of x and of x′.
+    log_density : ndarray of shape (n,)
+        log p(z′|target), in nats.
+    valid : ndarray of bool, shape (n,)
+        What was searched (the explained model, or its surrogate) says the target.
+    second_opinion : ndarray of bool, shape (n,)
+        The small classifiers of the latent agree; False where there are none.
+    n_steps : ndarray of int, shape (n,)
+    done : ndarray of bool, shape (n,)
+        The point that the search returned met every condition.
+    finished : ndarray of bool, shape (n,)
+        The row stopped by itself: its steps did not run out, and nothing interrupted it.
+    interrupted : ndarray of bool, shape (n,)
+    conditions : dict of str to ndarray of bool, shape (n,)
+    path : list of ndarray of shape (m, latent_dim), or None
+        The points of each row's search, if they were recorded.
+    backend : str
+        How the search computed.
+    """
+
+    x_cf: np.ndarray
+    reconstruction: np.ndarray
+    z0: np.ndarray
+    z: np.ndarray
+    log_density: np.ndarray
+    valid: np.ndarray
+    second_opinion: np.ndarray
+    n_steps: np.ndarray
+    done: np.ndarray
+    finished: np.ndarray
+    interrupted: np.ndarray
+    conditions: dict[str, np.ndarray]
+    path: list[np.ndarray] | None
+    backend: str
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Found]) -> Found:
+        """All rows of `parts`, which one call of `explain` found, in order."""
+        first = parts[0]
+        rows = [field.name for field in fields(cls) if field.name not in ("conditions", "path", "backend")]
+        return cls(
+            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in rows},
+            conditions={name: np.concatenate([part.conditions[name] for part in parts]) for name in first.conditions},
+            path=None if first.path is None else [path for part in parts for path in part.path or ()],
+            backend=first.backend)

@@ -1,0 +1,105 @@
+"""What a search needs of the machine: a device, threads, memory, and a bar that shows how far it is."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+__all__ = ["halving_tiles", "infer_device", "one_thread", "progress_bar"]
+
+# Threads of torch to go back to, one entry a worker: workers may be threads of one process, and the number is the process's
+_workers: list[int] = []
+_lock = Lock()
+SMALLEST_TILE = 8
+
+
+def infer_device(device: str | torch.device | None, classifier: Any) -> torch.device:
+    """`device`, or where the user's network already lives, or the CPU.
+
+    Raises
+    ------
+    ValueError
+        If CUDA is asked for and there is none.
+    """
+    if device is None:
+        parameters = next(classifier.parameters(), None) if isinstance(classifier, nn.Module) else None
+        return torch.device("cpu") if parameters is None else parameters.device
+    device = torch.device(device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={str(device)!r} was asked for, but this torch sees no CUDA device. Use device='cpu'.")
+    return device
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One torch thread a worker: processes side by side do the sharing."""
+    with _lock:
+        _workers.append(1 if _workers else torch.get_num_threads())
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        with _lock:
+            torch.set_num_threads(_workers.pop())
+
+
+@contextmanager
+def progress_bar(total: int, shown: bool) -> Iterator[Callable[[int], Callable[[int, int], None]] | None]:
+    """A tqdm bar with the time left, or None; ``bar(first)`` is ``report(rows done, step)`` of the rows from `first` on."""
+    if not shown:
+        yield None
+        return
+    with tqdm(total=total, desc="searching", unit="row") as bar:
+
+        def report_from(first: int) -> Callable[[int, int], None]:
+            def report(done: int, step: int) -> None:
+                bar.set_postfix(step=step, refresh=False)
+                bar.update(first + done - bar.n)
+
+            return report
+
+        yield report_from
+
+
+class _Attempt(AbstractContextManager):
+    """One try with `tile` rows at a time; running out of memory ends it, and is remembered."""
+
+    def __init__(self, tile: int):
+        self.tile, self.out_of_memory = tile, False
+
+    def __enter__(self) -> int:
+        return self.tile
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+        self.out_of_memory = isinstance(error, torch.OutOfMemoryError) or (
+            isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+        if self.out_of_memory and self.tile <= SMALLEST_TILE:
+            raise MemoryError(f"Out of memory with {self.tile} rows at a time, the fewest that are tried.") from error
+        return self.out_of_memory
+
+
+def halving_tiles(tile: int) -> Iterator[_Attempt]:
+    """``for attempt in halving_tiles(tile): with attempt as tile: …``: again with half the tile whenever memory runs out.
+
+    Raises
+    ------
+    MemoryError
+        If not even the smallest tile fits.
+    """
+    while True:
+        attempt = _Attempt(tile)
+        yield attempt
+        if not attempt.out_of_memory:
+            return
+        tile = max(SMALLEST_TILE, tile // 2)
+        warnings.warn(f"Out of memory: searching {tile} rows at a time instead. Set batch_size={tile} to start there.",
+                      ResourceWarning, stacklevel=3)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
