@@ -1,4 +1,4 @@
-"""Tangent spaces against dense Jacobians and closed forms; the helix against scipy's minimiser."""
+"""Tangent spaces against dense Jacobians and closed forms."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import pytest
 import torch
 import zuko
 from scipy.linalg import subspace_angles
-from scipy.optimize import minimize_scalar
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
@@ -107,9 +106,6 @@ def random_map(d, width, shape, seed=0):
     return PretrainedCoordinates(encoder.double(), decoder.double(), data_range=(-9, 9)).fit(X), X
 
 
-# ------------------------------------------------------------------ the decomposition
-
-
 def test_closed_form_of_a_thin_helix(thin):
     coordinates, X = thin
     space = tangent_space(coordinates, X, 3, random_state=0)
@@ -175,9 +171,6 @@ def test_decoders_with_a_backward_pass_of_their_own():
     np.testing.assert_allclose(space.singular_values, np.sort(3 * X ** (2 / 3), axis=1)[:, ::-1], rtol=1e-10)
 
 
-# ------------------------------------------------------------------------- images
-
-
 def test_images_by_a_vae_and_what_they_cost(digits):
     X = digits[0]
     vae = VAE(latent_dim=16, training_budget=0.05, width=8, random_state=0).fit(X)
@@ -236,9 +229,6 @@ def test_images_by_a_multi_scale_flow(digits):
     delta = np.random.default_rng(0).normal(size=X.shape)
     np.testing.assert_allclose(wide.share(delta), 1)
     np.testing.assert_allclose(wide.project(delta), delta, atol=1e-9)
-
-
-# --------------------------------------------------------------- dimensions and steps
 
 
 def test_intrinsic_dimension_of_known_spectra():
@@ -305,9 +295,6 @@ def test_directions_of_no_length_take_no_step():
     np.testing.assert_allclose(space.step_on_manifold(np.ones((4, 3))), X * keep.numpy() + [1, 1, 0], atol=1e-12)
 
 
-# ------------------------------------------------------------------------ bad input
-
-
 def test_layouts_and_kinds(digits):
     images = digits[0][:6].astype(np.float64)
     coordinates = Identity().fit(images)
@@ -348,53 +335,3 @@ def test_bad_input(thin):
     still = as_coordinates(Model(lambda x: x, lambda z: 0 * z), X)
     with pytest.raises(ValueError, match="does not change"):
         tangent_space(still, X, 2).intrinsic_dimension()
-
-
-# ------------------------------------------------------------------------- the helix
-
-
-def test_make_helix_is_the_papers():
-    X, y = make_helix(4000, random_state=0)
-    np.testing.assert_allclose(X[:, 0], np.sin(X[:, 2]))
-    np.testing.assert_allclose(X[:, 1], np.cos(X[:, 2]))
-    assert X.dtype == np.float64 and np.abs(X[:, 2]).max() <= 4 and abs(X[:, 2].std() - 8 / np.sqrt(12)) < 0.05
-    np.testing.assert_array_equal(y, X[:, 2] >= 0)
-    np.testing.assert_allclose(helix_distance(X), 0, atol=1e-12)
-    noisy, labels = make_helix(4000, noise=0.1, random_state=0)
-    np.testing.assert_array_equal(labels, y)
-    assert abs((noisy - X).std() - 0.1) < 0.005
-    np.testing.assert_array_equal(make_helix(9, random_state=3)[0], make_helix(9, random_state=3)[0])
-    for bad in ({"n": 0}, {"n": 5, "noise": -1}):
-        with pytest.raises(ValueError):
-            make_helix(**bad)
-
-
-@pytest.mark.parametrize("bounds", [(-4.0, 4.0), (0.5, 1.5), (-1.0, 11.0), None], ids=str)
-def test_helix_distance_against_scipy(bounds):
-    rng = np.random.default_rng(0)
-    X = np.concatenate([rng.normal(size=(40, 3)) * [2, 2, 4], rng.normal(size=(20, 3)) * [9, 9, 9],
-                        [[0, 0, 0], [0, 0, 7], [0, -1, 0], [0, 1, np.pi], [1, 0, -np.pi / 2], [-30, 0, np.pi / 2]]])
-
-    def by_scipy(point):
-        def squared(t):
-            return (point[0] - np.sin(t)) ** 2 + (point[1] - np.cos(t)) ** 2 + (point[2] - t) ** 2
-
-        low, high = bounds or (point[2] - 4, point[2] + 4)
-        edges = np.linspace(low, high, 41)
-        found = [minimize_scalar(squared, bounds=(a, b), method="bounded", options={"xatol": 1e-12}).fun
-                 for a, b in zip(edges[:-1], edges[1:], strict=True)]
-        return np.sqrt(min(*found, squared(low), squared(high)))
-
-    np.testing.assert_allclose(helix_distance(X, bounds=bounds), [by_scipy(point) for point in X], atol=1e-7)
-
-
-def test_helix_distance_far_out_and_bad_input():
-    np.testing.assert_allclose(helix_distance([[0, 1, 1e6]], bounds=None), helix_distance(
-        [[0, 1, 1e6 - 2 * np.pi * 159154]], bounds=None), atol=1e-6)
-    np.testing.assert_allclose(helix_distance([[np.sin(4), np.cos(4), 9]]), 5)
-    np.testing.assert_allclose(helix_distance(torch.tensor([[0.0, 2.0, 0.0]])), 1)
-    for X in ([0, 1, 2], [[0, 1]], [[0, np.nan, 1]]):
-        with pytest.raises(ValueError, match="finite points of shape"):
-            helix_distance(X)
-    with pytest.raises(ValueError, match="low < high"):
-        helix_distance([[0, 1, 2]], bounds=(1, 1))

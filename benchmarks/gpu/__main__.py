@@ -30,7 +30,7 @@ from cfexplain.explainers.run import Run
 from cfexplain.ops.coupling_flow import differentiable, pack
 from cfexplain.search import SearchOptions
 
-TESTS = ["tests/ops", "tests/test_slots.py", "tests/test_freeze.py"]
+TESTS = ["tests/ops", "tests/search/test_slots.py"]
 
 
 def milliseconds(functions: dict[str, Callable[[], Any]], repeats: int, inner: int = 10) -> dict[str, list[float]]:

@@ -16,7 +16,7 @@ from cfexplain.bridges.saliency_maps import EXPLAINS, draw_maps, given_maps, rea
 from cfexplain.bridges.saliency_measures import Judge
 from cfexplain.classifiers import adapt_classifier
 from cfexplain.evaluation.bootstrap import PairedDifference, Resampling, Statistic, paired, statistic
-from cfexplain.explainers.running import infer_device
+from cfexplain.explainers.resources import infer_device
 from cfexplain.foundation.labels import label_indices
 from cfexplain.foundation.optional import optional_import
 from cfexplain.foundation.random import draw_seed

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import zuko
+from coupling_flows import by_autograd, codes, nice, perturbed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -19,45 +20,11 @@ from zuko.lazy import Flow, UnconditionalDistribution, UnconditionalTransform
 from zuko.transforms import AdditiveTransform, MonotonicAffineTransform, MonotonicRQSTransform, PermutationTransform
 
 from cfexplain.density import ClassFlow, ConditionalFlow
-from cfexplain.density.attributes import AttributeBase
 from cfexplain.foundation.tiles import aligned, in_tiles
 from cfexplain.nets.flow_nets import VectorFlowNet
 from cfexplain.ops.coupling_flow import NotPackable, differentiable, pack, pack_vector_flow, packed, reference
 
 IMPLEMENTATIONS = [reference, packed]
-
-
-def perturbed(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Weights away from where they start, as training leaves them; standards that are not 0 and 1; frozen."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for p in module.parameters():
-            p += 0.5 / p.shape[-1] ** 0.5 * torch.randn(p.shape, generator=generator)
-        if isinstance(module, ClassFlow):
-            module.loc.copy_(torch.randn(module.loc.shape, generator=generator))
-            module.scale.copy_(0.5 + torch.rand(module.scale.shape, generator=generator))
-    return module.requires_grad_(False)
-
-
-def nice(d: int, k: int = 1, layers: int = 3, hidden: tuple[int, ...] = (20, 12), base: str = "gaussian", seed: int = 0,
-         **options) -> ClassFlow:
-    context = k if base == "gaussian" and k > 1 else 0
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        flow = zuko.flows.NICE(d, context, transforms=layers, hidden_features=hidden, **options)
-        return perturbed(ClassFlow(flow, d, k, AttributeBase(d, k, 0.7) if base == "attributes" else None), seed)
-
-
-def codes(flow: ClassFlow, n: int = 9, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-    z = torch.randn(n, len(flow.loc), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return (z * flow.scale + flow.loc).to(flow.loc), torch.arange(n) % flow.n_classes
-
-
-def by_autograd(flow: ClassFlow, z: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """log p and its gradient from zuko, in float64."""
-    flow, z = copy.deepcopy(flow).double(), z.double().requires_grad_()
-    logp = flow.log_prob(z, c)
-    return logp.detach(), torch.autograd.grad(logp.sum(), z)[0]
 
 
 def permuted(flow: ClassFlow, base: DiagNormal | None = None) -> ClassFlow:
@@ -97,9 +64,6 @@ FLOWS = {
 @pytest.fixture(scope="module", params=FLOWS)
 def flow(request):
     return FLOWS[request.param]().double()
-
-
-# ---------------------------------------------------------------- values and gradients
 
 
 @pytest.mark.parametrize("by", IMPLEMENTATIONS)
@@ -205,9 +169,6 @@ def test_tables_with_constant_columns():
         torch.testing.assert_close(vjp, pulled, rtol=1e-8, atol=1e-8)
 
 
-# ---------------------------------------------------------------- rows are independent
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", ["digits", "odd", "two features", "attributes", "random masks"])
 def test_a_row_has_the_same_bits_in_any_company(name, dtype):
@@ -242,9 +203,6 @@ def test_rows_that_are_not_finite_touch_no_other(by):
         for right, wrong in zip(well, ill, strict=True):
             assert torch.equal(right[~sick], wrong[~sick])
     assert not torch.isfinite(by.logp_and_grad(tensors, bad, c)[0][sick]).any()
-
-
-# ---------------------------------------------------------------- as torch functions
 
 
 @pytest.mark.parametrize("name", [name for name in FLOWS if name != "digits"])
@@ -308,9 +266,6 @@ def test_wrong_codes():
         differentiable.log_prob(pack(flow), z, c + 3)
 
 
-# ---------------------------------------------------------------- what is not packed
-
-
 def _hooked():
     flow = nice(5, 2)
     flow.flow.transform.transforms[1].hyper[2].register_forward_hook(lambda *_: None)
@@ -355,9 +310,6 @@ def test_layers_of_other_widths():
                             zuko.flows.NICE(6, transforms=2, hidden_features=(21, 4)))).double()
     z, c = codes(flow)
     torch.testing.assert_close(packed.logp_and_grad(pack(flow), z, c), by_autograd(flow, z, c), rtol=1e-9, atol=1e-9)
-
-
-# ---------------------------------------------------------------- as users meet it
 
 
 @pytest.fixture(scope="module")

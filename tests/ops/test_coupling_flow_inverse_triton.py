@@ -10,15 +10,15 @@ import torch
 
 pytest.importorskip("triton", reason="needs Triton: pip install triton")
 
+from coupling_flows import codes, nice, perturbed
+from flow_kernels import DEVICE, FLOWS, on_device
+
 from cfexplain import DiffeomorphicExplainer
 from cfexplain.coordinates import Flow
 from cfexplain.explainers.backends import make_engine
 from cfexplain.nets.flow_nets import VectorFlowNet
 from cfexplain.ops.coupling_flow import differentiable, pack_vector_flow
 from cfexplain.ops.coupling_flow.triton import ROWS, prepare
-
-from .test_coupling_flow import codes, nice, perturbed
-from .test_coupling_flow_triton import DEVICE, FLOWS, on_device, poisoned  # noqa: F401
 
 
 def computed(flow, u, c, v):
@@ -53,7 +53,7 @@ def assert_near(found, expected, rtol=2e-5):
 
 
 @pytest.mark.parametrize("name", FLOWS)
-def test_codes_and_their_vjps_are_zukos(name, poisoned):  # noqa: F811
+def test_codes_and_their_vjps_are_zukos(name, poisoned):
     flow = FLOWS[name]()
     u, c, v = points(flow, 40)
     kernel = on_device(flow)
@@ -64,7 +64,7 @@ def test_codes_and_their_vjps_are_zukos(name, poisoned):  # noqa: F811
 
 
 @pytest.mark.parametrize("n", [0, 1, ROWS - 1, ROWS, ROWS + 1, 2 * ROWS + 3])
-def test_any_number_of_rows(n, poisoned):  # noqa: F811
+def test_any_number_of_rows(n, poisoned):
     flow = nice(5, 3, 2, (9,))
     u, c, v = points(flow, n)
     found = computed(on_device(flow), u, c, v)
@@ -73,7 +73,7 @@ def test_any_number_of_rows(n, poisoned):  # noqa: F811
         assert_near(found, of_class_flow(flow, u, c, v))
 
 
-def test_permuted_rows_give_permuted_bits(poisoned):  # noqa: F811
+def test_permuted_rows_give_permuted_bits(poisoned):
     flow = FLOWS["odd"]()
     u, c, v = points(flow, ROWS + 9)
     kernel, order = on_device(flow), torch.randperm(ROWS + 9, generator=torch.Generator().manual_seed(0))
@@ -81,7 +81,7 @@ def test_permuted_rows_give_permuted_bits(poisoned):  # noqa: F811
         assert torch.equal(there, here[order])
 
 
-def test_rows_that_are_not_finite_and_classes_that_are_none_touch_no_other(poisoned):  # noqa: F811
+def test_rows_that_are_not_finite_and_classes_that_are_none_touch_no_other(poisoned):
     flow = FLOWS["odd"]()
     u, c, v = points(flow, ROWS + 9)
     kernel = on_device(flow)
@@ -108,7 +108,7 @@ def test_gradients_through_torch():
 
 
 @pytest.mark.parametrize("constant", [[], [1], [0, 4]])
-def test_a_tables_flow(constant, poisoned):  # noqa: F811
+def test_a_tables_flow(constant, poisoned):
     """Columns that do not vary pass the couplings by."""
     X = np.random.default_rng(0).normal(3, 2, size=(50, 7)).astype(np.float32)
     X[:, constant] = 1

@@ -11,31 +11,14 @@ import sys
 import numpy as np
 import pytest
 import torch
-
-pytest.importorskip("triton", reason="needs Triton: pip install triton")
+from coupling_flows import by_autograd, codes, nice
+from flow_kernels import DEVICE, FLOWS, GPU, on_device
 
 from cfexplain.density import ConditionalFlow
 from cfexplain.ops.coupling_flow import NotPackable, differentiable, pack
 from cfexplain.ops.coupling_flow.triton import ROWS, prepare
 
-from .test_coupling_flow import by_autograd, codes, nice
-
-GPU = torch.cuda.is_available()
-DEVICE = "cuda" if GPU else "cpu"
-
-FLOWS = {
-    "digits": lambda: nice(64, 10, 2, (256, 256)),
-    "odd": lambda: nice(7, 3),
-    "two features": lambda: nice(2, 2, 4, (8,)),
-    "one class": lambda: nice(5, 1, 3, (20, 70)),
-    "one layer": lambda: nice(33, 3, 1),
-    "many classes": lambda: nice(6, 37, 2, (9,)),
-    "attributes": lambda: nice(9, 3, 3, base="attributes"),
-}
-
-
-def on_device(flow, precision="float32"):
-    return prepare(pack(flow).to(DEVICE), precision)
+pytest.importorskip("triton", reason="needs Triton: pip install triton")
 
 
 def computed(flow, z, c, **options):
@@ -50,19 +33,6 @@ def assert_near(found, expected, rtol):
     assert ((logp - truth).abs() <= 10 * rtol * (1 + truth.abs())).all()
     relative = (grad - gradient).norm(dim=1) / gradient.norm(dim=1)
     assert relative.sort().values[int(0.95 * (len(relative) - 1))] <= rtol
-
-
-@pytest.fixture
-def poisoned():
-    """Memory that nobody wrote is NaN."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
-    assert torch.zeros(1).new_empty(3).isnan().all()
-    yield
-    torch.use_deterministic_algorithms(before)
-
-
-# ---------------------------------------------------------------- values and gradients
 
 
 @pytest.mark.parametrize("name", FLOWS)
@@ -117,9 +87,6 @@ def test_operands_have_the_bits_of_their_type(precision):
     assert (table[:, 3:] == 0).all()
 
 
-# ---------------------------------------------------------------- rows are independent
-
-
 def test_permuted_rows_give_permuted_bits(poisoned):
     flow = FLOWS["odd"]()
     z, c = codes(flow, ROWS + 9)
@@ -152,9 +119,6 @@ def test_rows_need_not_lie_side_by_side():
     assert not strided.is_contiguous()
     for there, here in zip(computed(kernel, strided, c), computed(kernel, z, c), strict=True):
         assert torch.equal(there, here)
-
-
-# ---------------------------------------------------------------- as torch function, and as users meet it
 
 
 def test_gradients_through_torch():

@@ -1,8 +1,7 @@
 """The flow's kernels compiled for Hopper, on any machine: registers, spills, shared memory and matrix instructions."""
 
 import pytest
-
-from ops.hopper import reports
+from hopper import reports
 
 pytest.importorskip("triton", reason="needs Triton: pip install triton")
 

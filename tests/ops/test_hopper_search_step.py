@@ -1,8 +1,7 @@
 """The step kernel compiled for Hopper, on any machine: registers, spills and shared memory, read from the binary."""
 
 import pytest
-
-from ops.hopper import reports
+from hopper import reports
 
 pytest.importorskip("triton", reason="needs Triton: pip install triton")
 

@@ -1,8 +1,7 @@
 """The one-launch search compiled for Hopper, on any machine: registers, spills and matrix instructions of the binary."""
 
 import pytest
-
-from ops.hopper import reports
+from hopper import reports
 
 pytest.importorskip("triton", reason="needs Triton: pip install triton")
 

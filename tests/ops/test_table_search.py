@@ -32,16 +32,6 @@ from cfexplain.ops.table_search.triton import ROWS, TritonTableSearch
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-@pytest.fixture
-def poisoned():
-    """Memory that nobody wrote is NaN."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
-    assert torch.zeros(1).new_empty(3).isnan().all()
-    yield
-    torch.use_deterministic_algorithms(before)
-
-
 # ---------------------------------------------------------------- searches and rows drawn at random
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import scale_jobs
 import torch
 from joblib import parallel_config
 from scale_jobs import BLOCK_SIZE, assert_same_results, contents, job, joined, rows
 
 import cfexplain
-from cfexplain.explainers.running import one_thread
+from cfexplain.explainers.resources import one_thread
 from cfexplain.foundation.exceptions import TargetError
 
 pytestmark = pytest.mark.usefixtures("quietly")
@@ -36,13 +37,13 @@ def test_ranks_share_the_work(explainer, explainer_file, uninterrupted, tmp_path
 
 @pytest.mark.slow
 def test_torchrun_gives_the_bytes_of_one_process(explainer_file, uninterrupted, tmp_path):
-    script = Path(__file__).with_name("scale_jobs.py")
+    script = scale_jobs.__file__
     root = str(Path(cfexplain.__file__).parents[1])
     path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-         str(script), str(explainer_file), str(tmp_path / "store")],
+         script, str(explainer_file), str(tmp_path / "store")],
         env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert contents(tmp_path / "store") == uninterrupted

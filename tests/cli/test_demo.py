@@ -1,0 +1,52 @@
+"""The command explains itself, and its demonstration runs."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+
+from cfexplain.cli import main, run_demo
+
+
+def global_state():
+    name, keys, *rest = np.random.get_state()
+    return name, keys.tobytes(), tuple(rest), torch.get_rng_state().numpy().tobytes()
+
+
+def test_the_command_explains_itself(capsys):
+    for arguments, words in ((["--help"], "demo"), (["demo", "--help"], "--out")):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 0 and words in capsys.readouterr().out
+    for arguments in ([], ["nonsense"], ["demo", "--seed", "x"]):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 2 and "usage: cfexplain" in capsys.readouterr().err
+
+
+def test_the_demo_says_where_it_cannot_write(tmp_path, capsys):
+    taken = tmp_path / "taken"
+    taken.write_text("mine")
+    for out in (taken, taken / "below"):
+        assert main(["demo", "--out", str(out)]) == 1
+        said = capsys.readouterr()
+        assert str(out) in said.err and "--out" in said.err and said.out == ""
+    assert taken.read_text() == "mine"
+
+
+@pytest.mark.slow
+def test_the_demo_from_end_to_end(tmp_path, capsys):
+    from PIL import Image
+
+    before = global_state()
+    assert run_demo(tmp_path / "new" / "folder", quiet=True) == 0
+    said, out = capsys.readouterr().out, tmp_path / "new" / "folder"
+    assert "Valid:" in said and str(out) in said and global_state() == before
+    assert Image.open(out / "counterfactuals.png").size > (100, 100)
+    with (out / "counterfactuals.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    pairs = {("4", "9"), ("0", "6"), ("3", "8"), ("7", "9"), ("1", "4"), ("5", "6")}
+    assert {(row["source"], row["target"]) for row in rows} == pairs
+    assert all((row["prediction"] == row["target"]) == (row["valid"] == "True") for row in rows)
+    assert np.mean([row["valid"] == "True" for row in rows]) > 0.9

@@ -1,0 +1,204 @@
+"""What each method of another paper does, against its own formula."""
+
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+
+from cfexplain import (
+    PLACEExplainer,
+    REVISEExplainer,
+)
+from cfexplain.foundation.exceptions import ClassifierOutputError, DataRangeError, NotFittedError, TargetError
+
+pytestmark = pytest.mark.usefixtures("quietly")
+
+
+def small(**parameters):
+    return PLACEExplainer(random_state=0, training_budget=0.02, **parameters)
+
+
+@pytest.fixture
+def images(digits):
+    return digits[0][:200].copy(), digits[1][:200].copy()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_not_finite(images, image_explainer, value):
+    X, y = images
+    X[3, 2, 2] = value
+    for call in (lambda: small().fit(X, y), lambda: image_explainer.explain(X)):
+        with pytest.raises(ValueError, match="NaN|infinity"):
+            call()
+
+
+def test_integers_and_values_outside_the_range(images, image_explainer):
+    X, y = images
+    with pytest.raises(DataRangeError, match=r"integers.*/ 255"):
+        small().fit((X * 255).astype(np.uint8), y)
+    with pytest.raises(DataRangeError, match="data_range="):
+        small().fit(X * 16, y)
+    with pytest.raises(DataRangeError, match="data_range="):
+        image_explainer.explain(X - 1)
+    with pytest.raises(DataRangeError, match="data_range="):
+        small(image_shape=(1, 8, 8)).fit(X.reshape(-1, 64) * 16, y)
+
+
+def test_float16(images, image_explainer):
+    X, y = images
+    for call in (lambda: small().fit(X.astype(np.float16), y), lambda: image_explainer.explain(X.astype(np.float16))):
+        with pytest.raises(TypeError, match="float32"):
+            call()
+
+
+def test_wrong_shape_against_fit(image_explainer, table_explainer, digits, table):
+    with pytest.raises(ValueError, match=r"\(7, 8\).*\(8, 8\)"):
+        image_explainer.explain(digits[2][:, :7])
+    with pytest.raises(ValueError, match=r"X\[None\]"):
+        image_explainer.explain(digits[2][0])
+    with pytest.raises(ValueError, match="29 features"):
+        table_explainer.explain(table[2][:, :29])
+    with pytest.raises(ValueError, match="at most 3 dimensions"):
+        image_explainer.explain(digits[2][:2, None, None, None])
+
+
+def test_empty(images, image_explainer):
+    X, y = images
+    for call in (lambda: small().fit(X[:0], y[:0]), lambda: image_explainer.explain(X[:0])):
+        with pytest.raises(ValueError, match="0 sample"):
+            call()
+
+
+def test_classes(images):
+    X, y = images
+    with pytest.raises(ValueError, match="1 class"):
+        small().fit(X, np.zeros(len(X), int))
+    lonely = y.copy()
+    lonely[0] = 77
+    with pytest.raises(ValueError, match="77.*1 row"):
+        small().fit(X, lonely)
+    with pytest.raises(ValueError, match="y"):
+        small().fit(X, None)
+
+
+def test_unknown_and_misshapen_targets(image_explainer, digits):
+    x = digits[2][:4]
+    with pytest.raises(TargetError, match="12.*classes are"):
+        image_explainer.explain(x, 12)
+    with pytest.raises(TargetError, match="3 labels for 4 rows"):
+        image_explainer.explain(x, [1, 2, 3])
+    with pytest.raises(TargetError, match="shape"):
+        image_explainer.explain(x, np.zeros((4, 2)))
+    with pytest.raises(TargetError):
+        image_explainer.explain(x, "nine")
+
+
+def test_classifier_that_does_not_match(images):
+    X, y = images
+    narrow = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 7))
+    with pytest.raises(ClassifierOutputError, match="7.*10"):
+        small(classifier=narrow).fit(X, y)
+
+
+def test_classifier_that_gives_nan(images):
+    X, y = images
+    broken = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    with torch.no_grad():
+        broken[1].bias[3] = torch.nan
+    with pytest.raises(ClassifierOutputError, match="(?i)nan|finite"):
+        small(classifier=broken).fit(X, y)
+
+
+def test_unfitted(images):
+    for call in ("explain", "transform", "predict", "predict_proba", "score_samples", "score"):
+        with pytest.raises(NotFittedError):
+            getattr(small(), call)(images[0])
+
+
+def test_data_on_another_device(image_explainer):
+    with pytest.raises(ValueError, match=r"X\.cpu\(\)"):
+        image_explainer.explain(torch.zeros(2, 8, 8, device="meta"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_where_there_is_none(images):
+    with pytest.raises(ValueError, match="no CUDA device"):
+        small(device="cuda").fit(*images)
+
+
+def test_sparse(table):
+    X, y, _, _ = table
+    with pytest.raises(TypeError, match="(?i)sparse"):
+        small().fit(scipy.sparse.csr_matrix(X), y)
+
+
+def test_objects(images, table):
+    X, y = images
+    named = np.array([["a", "b"]] * 10, dtype=object)
+    with pytest.raises(ValueError, match="could not convert string"):
+        small().fit(named, y[:10])
+
+
+def test_read_only_and_strided_arrays_work(image_explainer, digits):
+    x = digits[2][:6]
+    expected = np.asarray(image_explainer.explain(x))
+    frozen = x.copy()
+    frozen.setflags(write=False)
+    strided = np.repeat(x, 2, axis=0)[::2]
+    fortran = np.asfortranarray(x)
+    for given in (frozen, strided, fortran, torch.from_numpy(x.copy())):
+        np.testing.assert_array_equal(np.asarray(image_explainer.explain(given)), expected)
+
+
+@pytest.mark.parametrize(("parameters", "message"), [
+    ({"decision": "odds"}, "logit"),
+    ({"plausibility": "high"}, "typical"),
+    ({"start": "middle"}, "swap"),
+    ({"update": "sgd"}, "adam"),
+    ({"stop": "soon"}, "conditions"),
+    ({"detail": "all"}, "blend"),
+    ({"confidence": 1.0}, "strictly between"),
+    ({"distance_weight": -1.0}, "negative"),
+])
+def test_parameters_of_the_search(image_explainer, digits, parameters, message):
+    before = {name: getattr(image_explainer, name) for name in parameters}
+    try:
+        with pytest.raises(ValueError, match=message):
+            image_explainer.set_params(**parameters).explain(digits[2][:2], 3)
+    finally:
+        image_explainer.set_params(**before)
+
+
+@pytest.mark.parametrize(("parameters", "message"), [
+    ({"coordinates": "pca"}, "autoencoder"),
+    ({"data_range": (1.0, 0.0)}, "low < high"),
+    ({"training_budget": 0}, "positive"),
+    ({"max_steps": -1}, "negative"),
+    ({"immutable": [0]}, "images"),
+])
+def test_parameters_of_the_fit(images, parameters, message):
+    with pytest.raises(ValueError, match=message):
+        PLACEExplainer(**{"training_budget": 0.02, **parameters}).fit(*images)
+
+
+@pytest.mark.parametrize(("parameters", "message"), [
+    ({"immutable": ["age"]}, "age"),
+    ({"immutable": [99]}, "99"),
+    ({"bounds": {0: (2, 1)}}, "empty"),
+    ({"bounds": {0: 3}}, "pair"),
+    ({"detail": "blend"}, "table"),
+])
+def test_rules_for_columns(table, parameters, message):
+    X, y, X_test, _ = table
+    with pytest.raises(ValueError, match=message):
+        small(**parameters).fit(X, y).explain(X_test[:2])
+
+
+def test_unknown_preset():
+    with pytest.raises(ValueError, match="place-mnist"):
+        PLACEExplainer.preset("mnist")
+
+
+def test_a_preset_that_is_not_known():
+    with pytest.raises(ValueError, match="carla"):
+        REVISEExplainer.preset("carl")

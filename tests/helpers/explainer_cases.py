@@ -1,0 +1,15 @@
+"""The explainers that every invariant is tested with."""
+
+
+PLACE = ["image", "table"]
+OTHERS = ["flow_image", "flow_table", "vae_image", "gradient_table", "revise_image", "clarity_table", "leap_image",
+          "forest_table", "direction_table", "prototype_table"]
+
+
+def case_of(request):
+    """A fitted explainer, held-out rows, and a target for them."""
+    explainer = request.getfixturevalue(f"{request.param}_explainer")
+    kind = request.param.split("_")[-1]
+    X, y, X_test, y_test = request.getfixturevalue({"image": "digits", "table": "table"}[kind])
+    source, target = {"image": (4, 9), "table": ("malignant", "benign")}[kind]
+    return explainer, X_test[y_test == source][:20], target
