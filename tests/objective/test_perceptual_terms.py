@@ -95,7 +95,7 @@ def test_too_much_to_keep_is_computed_at_every_step(monkeypatch):
     term, x = PerceptualDistance(1.0, features_distance()), pictures(6, 3, 12)
     size = sum(values.numel() * values.element_size() for values in term.reference(x, 32).values())
     assert size == 6 * 4 * (6 * 10 * 10 + 9 * 4 * 4)
-    monkeypatch.setattr(terms, "REFERENCE_BYTES", size - 1)
+    monkeypatch.setattr("cfexplain.objective.terms.REFERENCE_BYTES", size - 1)
     assert not term.reference(x, 32) and term.reference(x[:5], 32)
 
 
