@@ -1,4 +1,4 @@
-"""One paper, one thin class."""
+"""Explainers: one paper, one thin class, and what all of them share."""
 
 from cfexplain.explainers.base import CounterfactualExplainer
 from cfexplain.explainers.clarity import CLARITYExplainer

@@ -130,7 +130,7 @@ class ExplainerParameters(ExplainerAttributes):
     _: KW_ONLY
     target: Any = None
     max_steps: int = 100
-    refine: int = 0
+    refine: int | None = 0
     immutable: list | None = None
     bounds: dict | None = None
     image_shape: tuple[int, ...] | None = None

@@ -184,7 +184,7 @@ def _packed(module: VectorFlowNet) -> PackedFlow | None:
 def _in_one_kernel(module: VectorFlowNet) -> TritonFlow:
     from cfexplain.ops.coupling_flow.triton import prepare  # imports Triton
 
-    return kept(module, "triton", lambda: prepare(_packed(module)))
+    return kept(module, "triton", lambda: prepare(pack_vector_flow(module)))
 
 
 def _inverse(flow: PackedFlow | TritonFlow) -> Callable[[Tensor], Tensor]:
@@ -226,4 +226,4 @@ def _frozen_decoder(coordinates: Any, precision: str, z: Tensor | None) -> Calla
     if wanted is None:
         return None
     net = _frozen(module, DecodeModule(module), wanted, z)
-    return net if net.report.traced else None
+    return net if net.report is not None and net.report.traced else None

@@ -34,7 +34,7 @@ from cfexplain.explainers.decoded_path import DecodedPath, decode_path
 from cfexplain.explainers.found import Found
 from cfexplain.explainers.resources import infer_device
 from cfexplain.explainers.run import Run
-from cfexplain.explainers.task import Goal, make_task
+from cfexplain.explainers.task import Classification, Goal, make_task
 from cfexplain.foundation.arrays import read_samples, restore_samples, to_numpy
 from cfexplain.foundation.exceptions import ClassifierOutputError
 from cfexplain.foundation.labels import label_indices
@@ -94,17 +94,18 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         self.device_ = infer_device(self.device, self.classifier)
         seed = draw_seed(self.random_state)
         self.column_rules_, self.region_ = self._read_column_rules(), self._read_region()
-        budget = {"training_budget": self.training_budget, "verbose": self.verbose, "device": str(self.device_)}
+        budget: dict[str, Any] = {
+            "training_budget": self.training_budget, "verbose": self.verbose, "device": str(self.device_)}
         task = make_task(self.task, self.classifier, y)
         self.classifier_ = task.adapt(
             self.classifier, X, y, layout=self.layout_, outputs=self.classifier_output, seed=seed,
             differentiable=self.differentiable, **budget)
         self.task_ = task(self.classifier_, y)
-        if self.is_regression:  # perhaps fitted before, on labels
-            for name in ("classes_", "class_counts_"):
-                vars(self).pop(name, None)
-        else:
+        if isinstance(self.task_, Classification):
             self.classes_, self.class_counts_ = self.task_.classes, self.task_.counts
+        else:  # perhaps fitted before, on labels
+            for name in ("classes_", "class_counts_"):
+                self.__dict__.pop(name, None)
         groups = self.task_.groups
 
         self.coordinates_, unfitted = make_coordinates(
@@ -161,10 +162,11 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
 
     def _fit_class_features(self, X: np.ndarray, groups: np.ndarray) -> ClassFeatures | None:
         """Where each class lies in the classifier's own features."""
+        classifier: Any = self.classifier_
         try:
-            with torch.no_grad(), self.classifier_.frozen():
+            with torch.no_grad(), classifier.frozen():
                 _, features = in_tiles(
-                    lambda x: tuple(out.cpu() for out in self.classifier_.logits_and_features(x.to(self.device_))),
+                    lambda x: tuple(out.cpu() for out in classifier.logits_and_features(x.to(self.device_))),
                     torch.from_numpy(X))
         except ClassifierOutputError:
             if self.feature_weight == "auto":  # a last layer that is not linear: there is nothing to compare
@@ -360,7 +362,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
     def search_options(self, record_path: bool = False, *, update: str | None = None,
                        refine: int | None = None) -> SearchOptions:
         """How the search steps and when it stops, from the parameters; `update` and `refine` in place of the explainer's."""
-        update = self.update if update is None else update
+        update, refine = self.update if update is None else update, self.refine if refine is None else refine
         for name, value, known in (("update", update, ("adam", "normalized")),
                                    ("stop", self.stop, ("conditions", "converged"))):
             if value not in known:
@@ -375,7 +377,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             tile = TILE if self.device_.type == "cpu" else 512
         return SearchOptions(
             update=update, step_size=float(step), stall=self.stall, max_steps=int(self.max_steps), stop=self.stop,
-            patience=int(self.patience), refine=int(self.refine if refine is None else refine), tile=int(tile),
+            patience=int(self.patience), refine=int(refine or 0), tile=int(tile),
             record_path=record_path)
 
     # --------------------------------------------------- scikit-learn's side
@@ -407,7 +409,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
     def predict_proba(self, X: Any) -> np.ndarray:
         """The explained classifier's probabilities, shape (n, K), columns as in ``classes_``."""
         check_is_fitted(self)
-        return self.classifier_.predict_proba(self.read_samples(X))
+        return self.task_.answers(self.classifier_, self.read_samples(X))[1]
 
     def score_samples(self, X: Any, y: Any = None) -> np.ndarray:
         """log p(z|y) of each row's code in nats, shape (n,); without `y`, log p(z) over all classes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -108,10 +109,12 @@ def decode_path(explainer: ExplainerParameters, cf: Counterfactuals, *, frames: 
     z = np.concatenate([path[chosen] for path, chosen in zip(cf.path, steps, strict=True)])
     points = _decoded(explainer, cf, z, np.repeat(np.arange(len(cf)), [len(chosen) for chosen in steps]))
     ends = np.cumsum([len(chosen) for chosen in steps])
-    return [DecodedPath(step=chosen, returned=int(np.flatnonzero(chosen == best)[0]),
-                        **{name: None if values is None else values[end - len(chosen) : end]
-                           for name, values in points.items()})
-            for chosen, best, end in zip(steps, returned, ends, strict=True)]
+    paths = []
+    for chosen, best, end in zip(steps, returned, ends, strict=True):
+        row: dict[str, Any] = {name: None if values is None else values[end - len(chosen) : end]
+                               for name, values in points.items()}
+        paths.append(DecodedPath(step=chosen, returned=int(np.flatnonzero(chosen == best)[0]), **row))
+    return paths
 
 
 def spread_points(n: int, returned: int, frames: int | None) -> np.ndarray:
@@ -125,7 +128,7 @@ def spread_points(n: int, returned: int, frames: int | None) -> np.ndarray:
 
 
 def _decoded(explainer: ExplainerParameters, cf: Counterfactuals, z: np.ndarray, rows: np.ndarray,
-             ) -> dict[str, np.ndarray | None]:
+             ) -> dict[str, Any]:
     """The fields of `DecodedPath`, of points `z` (m, d) of the rows `rows` (m,) of `cf`."""
     run, layout, device = Run(explainer), explainer.layout_, explainer.device_
     target = np.zeros(len(cf), dtype=int) if explainer.is_regression else label_indices(cf.target, explainer.classes_)
@@ -148,10 +151,11 @@ def _decoded(explainer: ExplainerParameters, cf: Counterfactuals, z: np.ndarray,
     finite &= np.isfinite(x.reshape(len(x), -1)).all(1)
     asked = np.where(finite.reshape(-1, *[1] * (x.ndim - 1)), x, original[rows])
     proba, value = np.full(len(z), np.nan), None
+    answers: Any = explainer.task_.answers(explainer.classifier_, asked)
     if explainer.is_regression:
-        value = explainer.classifier_.predict(asked).astype(float)
+        value = answers.astype(float)
     else:
-        proba = explainer.classifier_.predict_proba(asked)[np.arange(len(z)), target[rows]].astype(float)
+        proba = answers[1][np.arange(len(z)), target[rows]].astype(float)
     percentile = explainer.density_.percentile(log_density, target[rows])
     log_density = log_density.astype(float)
     for a in (x, proba, log_density, percentile, *(() if value is None else (value,))):

@@ -70,7 +70,7 @@ class Evaluator:
         if self.detail != "decoder":
             x = render(x, rows["x"], rows["reconstruction"], self.detail, tau=explainer.tau,
                        data_range=explainer.data_range if is_image else None)
-        if explainer.region is not None:
+        if explainer.region is not None and explainer.region_ is not None:
             x = torch.where(explainer.region_.to(x.device), x, rows["x"])
         return x if explainer.column_rules_ is None else explainer.column_rules_.apply(x, rows["x"])
 

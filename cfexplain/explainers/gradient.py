@@ -41,7 +41,7 @@ classifier_output, batch_size, training_budget, random_state, verbose, device
 
     generator: Any = field(default="identity", init=False)
     plausibility_weight: float | str = field(default=0.0, init=False)
-    typical_quantile: float | None = field(default=0.5, init=False)
+    typical_quantile: float = field(default=0.5, init=False)
     detail: str = field(default="decoder", init=False)
     tau: float = field(default=0.15, init=False)
 

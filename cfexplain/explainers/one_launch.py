@@ -14,7 +14,6 @@ from cfexplain.coordinates.base import DecodeModule
 from cfexplain.coordinates.detail import detail_mode
 from cfexplain.density import ConditionalFlow
 from cfexplain.explainers.attributes import ExplainerParameters
-from cfexplain.foundation.numbers import log_odds_of
 from cfexplain.foundation.weight_cache import kept
 from cfexplain.objective.point import Point
 from cfexplain.objective.terms import (
@@ -120,26 +119,27 @@ def pack_table(explainer: ExplainerParameters, example: Tensor) -> TableSearch:
     with torch.no_grad():
         code = ex.coordinates_.encode(example)
     decision = named.get("decision")
-    needed = {}
-    if decision is not None:
-        if type(decision[1]) is LogOddsHinge:
-            needed["needed"] = log_odds_of(decision[1].confidence)
-        elif type(decision[1]) is DecisionHinge:
-            needed["needed"] = decision[1].confidence
-    if opinion is not None:
-        needed["opinion_needed"] = opinion[1].needed
+    needed, hinge = {}, None if decision is None else decision[1]
+    if isinstance(hinge, LogOddsHinge):
+        needed["needed"] = hinge.needed
+    elif isinstance(hinge, DecisionHinge):
+        needed["needed"] = hinge.confidence
+    second = None if opinion is None else opinion[1]
+    if isinstance(second, SecondOpinion):
+        needed["opinion_needed"] = second.needed
+    distance = named["input"][1] if "input" in named else None
     limits = {} if rules is None else {
         "held": torch.from_numpy(rules.held), "low": torch.from_numpy(rules.low), "high": torch.from_numpy(rules.high)}
     return TableSearch(
         features=example.shape[1], dim=code.shape[1], classes=len(ex.classes_),
         classifier=_classifier(ex.classifier_, example), decoder=_decoder(ex.coordinates_, code),
         residual=detail_mode(ex.detail, ex.layout_.is_image, ex.coordinates_.exact) == "residual", **limits,
-        opinions=() if opinion is None else _members(ex.opinions_),
+        opinions=() if opinion is None or ex.opinions_ is None else _members(ex.opinions_),
         flow=None if density is None else _flow(ex.density_),
         decision="none" if decision is None else _DECISIONS[type(decision[1])],
         density="none" if density is None else {TypicalDensity: "typical", LogDensity: "likelihood"}[type(density[1])],
         distance="distance" in named, opinion=opinion is not None,
-        input_norm=named["input"][1].norm if "input" in named else 0,
+        input_norm=distance.norm if isinstance(distance, InputDistance) else 0,
         log_odds_slack=LOG_ODDS_SLACK, density_slack=LOG_DENSITY_SLACK, needs_valid=ex.needs_valid,
         weights={name: float(term.weight) for name, (_, term) in named.items()}, needed=needed,
         own_weights={name: f"weight:{k}" for name, (k, _) in named.items()})
@@ -188,7 +188,7 @@ def _read(module: nn.Module, function: nn.Module, example: Tensor, what: str) ->
             net = freeze_for_search(function, precision="float32", example=example)
         except TypeError as error:
             raise NotCovered(f"{what}, which cannot be copied") from error
-        if not net.report.traced or not isinstance(net.net.graph, fx.GraphModule):
+        if net.report is None or not net.report.traced or not isinstance(net.net.graph, fx.GraphModule):
             raise NotCovered(f"{what}, whose forward cannot be read")
         try:
             return read_network(net.net.graph, example)

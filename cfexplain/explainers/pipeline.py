@@ -19,6 +19,7 @@ from cfexplain.classifiers.pipeline_steps import dropped_columns, encoded_column
 from cfexplain.explainers.base import CounterfactualExplainer
 from cfexplain.explainers.pipeline_repair import Repair
 from cfexplain.explainers.place import PLACEExplainer
+from cfexplain.explainers.task import Classification
 from cfexplain.foundation.labels import label_indices
 from cfexplain.result import Counterfactuals
 from cfexplain.tables.mixed import MixedTable, read_frame
@@ -102,7 +103,7 @@ def explain_pipeline(
     >>> pipe.predict(after).tolist(), after["age"].dtype.name, after["job"].tolist()
     (['yes', 'yes'], 'int64', ['cook', 'clerk'])
     """
-    rules = {"immutable": immutable, "bounds": bounds, "monotone": monotone}
+    rules: dict[str, Any] = {"immutable": immutable, "bounds": bounds, "monotone": monotone}
     if isinstance(explainer, PipelineExplainer):
         check_is_fitted(explainer, "explainer_")
         if X_train is not None or y_train is not None or categorical is not None:
@@ -248,9 +249,11 @@ class PipelineExplainer(BaseEstimator):
         values = table.values(frame)
         codes, carried = table.codes(values), frame[table.carried].to_numpy(dtype=object)
         explainer = copy.copy(self.explainer_)
-        explainer.column_rules_ = MixedRules(table, *(
+        rules: Any = MixedRules(table, *(
             getattr(self, name) if given is _SAME else given
             for name, given in (("immutable", immutable), ("bounds", bounds), ("monotone", monotone))))
+        explainer.column_rules_ = rules
+        assert isinstance(explainer.task_, Classification)
         goal = explainer.task_.goal_from(*self._answers(frame, codes), explainer.target if target is None else target)
         found = explainer.search(codes, goal, record_path=record_path, n_jobs=n_jobs, backend=backend)
         repaired = Repair(explainer, self.model_, self.codes_, self.predicted_)(found, codes, goal, sparse)
@@ -270,7 +273,7 @@ class PipelineExplainer(BaseEstimator):
         predicted = label_indices(self.model_.predict_frame(frame), self.classes_)
         if hasattr(self.model_, "predict_proba"):
             return predicted, self.model_.predict_proba_frame(frame)
-        return predicted, self.explainer_.classifier_.predict_proba(codes)
+        return predicted, self.explainer_.task_.answers(self.explainer_.classifier_, codes)[1]
 
     # ------------------------------------------------------ scikit-learn's side
     def transform(self, X: Any) -> Any:

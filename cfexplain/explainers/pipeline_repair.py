@@ -59,7 +59,8 @@ class Repair:
 
     def __init__(self, explainer: ExplainerParameters, model: PipelineModel, real: np.ndarray, predicted: np.ndarray):
         self.run, self.explainer, self.model = Run(explainer), explainer, model
-        self.rules: MixedRules = explainer.column_rules_
+        rules: Any = explainer.column_rules_
+        self.rules: MixedRules = rules
         self.real, self.predicted = real, predicted
 
     def __call__(self, found: Found, X: np.ndarray, goal: Goal, sparse: bool) -> dict[str, int]:
@@ -82,7 +83,7 @@ class Repair:
     def _judge(self, x_cf: np.ndarray, prepared: dict[str, Any], rows: np.ndarray) -> _Judged:
         """What the search says of given x′ of those rows of `prepared`."""
         explainer, names = self.explainer, list(prepared)
-        x_cf = torch.from_numpy(np.ascontiguousarray(x_cf)).to(explainer.device_)
+        x = torch.from_numpy(np.ascontiguousarray(x_cf)).to(explainer.device_)
 
         def judged(x: torch.Tensor, *values: torch.Tensor) -> tuple[torch.Tensor, ...]:
             z = explainer.coordinates_.encode(x)
@@ -92,7 +93,7 @@ class Repair:
         index = torch.from_numpy(rows).to(explainer.device_)
         with torch.no_grad():
             z, log_density, valid, opinion, *met = (
-                part.cpu().numpy() for part in in_tiles(judged, x_cf, *(values[index] for values in prepared.values()),
+                part.cpu().numpy() for part in in_tiles(judged, x, *(values[index] for values in prepared.values()),
                                                      tile=_TOGETHER))
         return _Judged(z, log_density, valid, opinion,
                        np.array(met, dtype=bool).reshape(len(self.run.judge.conditions), len(rows)).T)

@@ -227,7 +227,8 @@ class PLACEExplainer(CounterfactualExplainer):
         if self.class_features_ is not None:
             terms.append(TypicalFeatures(FEATURE_WEIGHT if self.feature_weight == "auto" else float(self.feature_weight)))
         if self.ink_weight:
+            low, high = self.data_range
             if self.greyness_ is None:
                 raise ValueError("ink_weight= is for images, but the explainer was fitted on a table.")
-            terms.append(TypicalInk(self.ink_weight, tuple(self.data_range)))
+            terms.append(TypicalInk(self.ink_weight, (low, high)))
         return terms

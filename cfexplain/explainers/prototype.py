@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +21,7 @@ __all__ = ["PrototypeExplainer"]
 class PrototypeDistance(Term):
     """‖ENC(x′) − proto‖₂² to ``rows["prototype"]``, a code of the target class (eq. 8 there)."""
 
-    encode: Callable[[Tensor], Tensor] | None = None
+    encode: Any = None
     name = "prototype"
 
     def loss(self, point: Point) -> Tensor:
@@ -33,7 +32,7 @@ class PrototypeDistance(Term):
 class AutoencoderError(Term):
     """‖x′ − AE(x′)‖₂²: what an autoencoder of real images cannot draw (eq. 4 there)."""
 
-    reconstruct: Callable[[Tensor], Tensor] | None = None
+    reconstruct: Any = None
     name = "autoencoder"
 
     def loss(self, point: Point) -> Tensor:

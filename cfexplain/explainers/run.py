@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,10 +101,10 @@ class Run:
             rows["z0"] = judge.in_tiles("encode", lambda x: judge.partial("encode", encode, x, n), x)
             rows["reconstruction"] = judge.in_tiles("decode", lambda z: judge.partial("decode", decode, z, n), rows["z0"])
             quantile = 0.5 if explainer.typical_quantile is None else explainer.typical_quantile
-            limits = {"typical": explainer.density_.quantiles_by_index(quantile)}
+            limits: dict[str, Any] = {"typical": explainer.density_.quantiles_by_index(quantile)}
             if explainer.class_features_ is not None:
                 limits["feature_limit"] = explainer.class_features_.quantiles(explainer.feature_quantile)
-            if explainer.greyness_ is not None:
+            if explainer.greyness_ is not None and explainer.ink_quantile is not None:
                 limits["ink_limit"] = np.array([np.quantile(own, explainer.ink_quantile) for own in explainer.greyness_])
             rows |= {name: torch.as_tensor(limit).to(rows["z0"])[rows["target"]] for name, limit in limits.items()}
             rows |= self.objective.reference(x, self.options.tile)
@@ -111,7 +112,8 @@ class Run:
 
     def _start(self, rows: dict[str, Tensor]) -> Tensor:
         """z₀, or the row's base code under the other class, z = f⁻¹(f(z₀|y)|ỹ), or a share of the way there."""
-        share = {"latent": 0.0, "swap": 1.0}.get(self.explainer.start, self.explainer.start)
+        start = self.explainer.start
+        share = {"latent": 0.0, "swap": 1.0}[start] if isinstance(start, str) else start
         if share == 0:
             return rows["z0"]
         swapped = self.judge.in_tiles(

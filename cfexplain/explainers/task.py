@@ -34,19 +34,15 @@ class Goal:
         In the user's own words.
     before : ndarray
         Probabilities (n, K), or values (n,), of X.
-    unbounded : ndarray of bool, shape (n,), optional
-        Rows without an end to reach ("maximize", "minimize"): moving the right way is all that is asked. Default: none.
+    unbounded : ndarray of bool, shape (n,)
+        Rows without an end to reach ("maximize", "minimize"): moving the right way is all that is asked.
     """
 
     rows: dict[str, np.ndarray]
     already_valid: np.ndarray
     target: np.ndarray
     before: np.ndarray
-    unbounded: np.ndarray | None = None
-
-    def __post_init__(self) -> None:
-        if self.unbounded is None:
-            self.unbounded = np.zeros(len(self.already_valid), dtype=bool)
+    unbounded: np.ndarray
 
     def __getitem__(self, index: Any) -> Goal:
         return Goal({name: values[index] for name, values in self.rows.items()}, self.already_valid[index],
@@ -85,14 +81,15 @@ class Classification:
         ranked = np.array(proba, dtype=float)
         ranked[np.arange(len(ranked)), predicted] = np.inf  # where predict and predict_proba differ, predict counts
         wanted = resolve_target(target, self.classes, ranked)
-        return Goal({"source": predicted, "target": wanted}, predicted == wanted, self.classes[wanted], proba)
+        return Goal({"source": predicted, "target": wanted}, predicted == wanted, self.classes[wanted], proba,
+                    np.zeros(len(predicted), dtype=bool))
 
     def answers(self, model: Any, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What the explained model says of `X`: class indices (n,), and probabilities (n, K)."""
         proba = model.predict_proba(X)
         return proba.argmax(1), proba
 
-    def judge(self, answers: tuple[np.ndarray, np.ndarray], goal: Goal) -> dict[str, np.ndarray]:
+    def judge(self, answers: Any, goal: Goal) -> dict[str, np.ndarray]:
         """Fields of the result, from what the model says of the very array that is returned."""
         prediction, after = answers
         target, rows = goal.rows["target"], np.arange(len(after))
@@ -133,7 +130,7 @@ class Regression:
         """What the explained model says of `X`: values (n,)."""
         return model.predict(X)
 
-    def judge(self, answers: np.ndarray, goal: Goal) -> dict[str, np.ndarray]:
+    def judge(self, answers: Any, goal: Goal) -> dict[str, np.ndarray]:
         """Fields of the result, from what the model says of the very array that is returned."""
         low, high = goal.rows["low"], goal.rows["high"]
         valid = (answers >= low - self.slack) & (answers <= high + self.slack)
@@ -155,7 +152,8 @@ def make_task(task: str, model: Any, y: np.ndarray) -> type[Classification] | ty
     ValueError
         If `task` is not known.
     """
-    known = {"classification": Classification, "regression": Regression}
+    known: dict[str, type[Classification] | type[Regression]] = {
+        "classification": Classification, "regression": Regression}
     if task == "auto":
         return Regression if _is_regressor(model) or type_of_target(y).startswith("continuous") else Classification
     if task not in known:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,10 @@ from torch import Tensor
 from cfexplain.foundation.numbers import log_odds
 
 __all__ = ["Point", "ValuePoint"]
+
+
+def _not_given(*parts: Any) -> Tensor:
+    raise TypeError("This point was made without a part that a term asks for.")
 
 
 class Point:
@@ -33,10 +38,11 @@ class Point:
     """
 
     def __init__(self, z: Tensor, rows: Mapping[str, Tensor], x: Tensor, logits: Tensor, features: Tensor | None = None,
-                 log_density: Callable | None = None, opinions: Callable | None = None,
+                 log_density: Callable = _not_given, opinions: Callable | None = None,
                  class_features: Callable | None = None):
         self.z, self.rows, self.target, self.x, self.logits, self.features = z, rows, rows["target"], x, logits, features
-        self._log_density, self._opinions, self._class_features = log_density, opinions, class_features
+        self._log_density, self._opinions, self._class_features = (
+            log_density, opinions or _not_given, class_features or _not_given)
 
     @cached_property
     def log_odds(self) -> Tensor:

@@ -7,8 +7,9 @@ both: a hinge pulls towards its condition, and the condition says when to stop.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -145,10 +146,12 @@ class TargetValue(Term):
     scale: float = 1.0
     name = "value"
 
-    def loss(self, point: ValuePoint) -> Tensor:
+    def loss(self, point: Point) -> Tensor:
+        assert isinstance(point, ValuePoint)
         return point.gap / self.scale
 
-    def holds(self, point: ValuePoint) -> Tensor:
+    def holds(self, point: Point) -> Tensor:
+        assert isinstance(point, ValuePoint)
         return (point.value >= point.rows["low"]) & (point.value <= point.rows["high"])
 
 
@@ -169,7 +172,7 @@ class InputDistance(Term):
     norm: int = 1
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]
         return f"l{self.norm}_distance"
 
     def loss(self, point: Point) -> Tensor:
@@ -268,7 +271,7 @@ class PerceptualDistance(Term):
     (those of `cfexplain.perceptual` have them) sees x once a search, and not once a step: see :meth:`reference`.
     """
 
-    distance: Callable[[Tensor, Tensor], Tensor] | None = None
+    distance: Any = None
     name = "perceptual"
 
     def reference(self, x: Tensor, tile: int) -> dict[str, Tensor]:
@@ -317,7 +320,7 @@ class Objective:
 
     def evaluate(self, point: Point) -> Evaluation:
         # one weight for all rows, or one a row: ``rows["weight:k"]``, of shape (B,), for the k-th of `terms`
-        loss = sum(point.rows.get(f"weight:{k}", term.weight) * term.loss(point) for k, term in enumerate(self.terms))
+        loss: Any = sum(point.rows.get(f"weight:{k}", term.weight) * term.loss(point) for k, term in enumerate(self.terms))
         with torch.no_grad():
             done = point.valid.clone() if self.needs_valid else torch.ones_like(point.valid)
             for held in self.conditions(point).values():

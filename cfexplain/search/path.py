@@ -40,10 +40,9 @@ def search_path(
         between the last point that failed and the first that did not.
     """
     start, names = rows["z0"], list(rows)
-    n, like = len(start), {"dtype": start.dtype, "device": start.device}
+    n = len(start)
     best_z, best_rank = start.clone(), torch.full((n,), -1, device=start.device)
-    best_value = torch.full((n,), -torch.inf, **like)
-    low, high = torch.zeros(n, **like), torch.full((n,), torch.inf, **like)
+    best_value, low, high = (start.new_full((n,), value) for value in (-torch.inf, 0.0, torch.inf))
     count = torch.zeros(n, dtype=torch.long, device=start.device)
     seen: list[list[Tensor]] = [[] for _ in range(n)]
 
@@ -76,7 +75,7 @@ def search_path(
         for step in range(options.max_steps + 1):
             if not len(active):
                 break
-            fraction = torch.full((len(active),), furthest * step / max(options.max_steps, 1), **like)
+            fraction = start.new_full((len(active),), furthest * step / max(options.max_steps, 1))
             count[active] = step
             done = look(fraction, active)
             high[active[done]] = fraction[done]
