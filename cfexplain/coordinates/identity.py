@@ -9,11 +9,13 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from cfexplain.coordinates.base import Coordinates
+from cfexplain.coordinates.base import Coordinates, untrained_module
+from cfexplain.persistence import storable
 
 __all__ = ["Identity"]
 
 
+@storable(network="module_", build=untrained_module)
 class Identity(Coordinates):
     """z = x, flattened; exact.
 
@@ -37,6 +39,8 @@ class Identity(Coordinates):
     >>> bool((coordinates.inverse_transform(coordinates.transform(images)) == images).all())
     True
     """
+
+    module_: _Reshape
 
     exact = True
 
