@@ -54,10 +54,10 @@ def test_an_explainer_of_the_user_s_own_comes_back(iris, tmp_path):
     X, y = iris
     storable(Centred)
     explainer = Centred(coordinates=VAE(hidden=(8,), training_budget=0.01), **SMALL).fit(X, y)
-    explainer.stall = 3  # not a parameter, but an attribute of the class
+    explainer.needs_valid = False  # not a parameter, but an attribute of the class
     explainer.save(tmp_path / "explainer")
     for again in (cfexplain.load(tmp_path / "explainer"), Centred.load(tmp_path / "explainer")):
-        assert type(again) is Centred and again.stall == 3 and again.remarks_ == {"rows": 150}
+        assert type(again) is Centred and again.needs_valid is False and again.remarks_ == {"rows": 150}
         np.testing.assert_array_equal(again.centre_, explainer.centre_)
         np.testing.assert_array_equal(again.explain(X[:4], 1).x_cf, explainer.explain(X[:4], 1).x_cf)
     with pytest.raises(ValueError, match="holds a Centred, not a LeapExplainer"):

@@ -55,7 +55,7 @@ class Identity(Coordinates):
         self.module_ = self._make_module()
         return self
 
-    def _make_module(self) -> nn.Module:
+    def _make_module(self) -> _Reshape:
         return _Reshape(self.layout_.net_shape).eval()
 
 
