@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cfexplain.foundation.optional import optional_import
 from cfexplain.foundation.random import seeded_torch
+from cfexplain.persistence import stored_by_constructor
 
 __all__ = ["LPIPS", "FeatureDistance", "squeezenet_features"]
 
@@ -51,6 +52,7 @@ class _InFeatures(ABC):
         return self.distance(reference, self.features(y)).to(y.dtype)
 
 
+@stored_by_constructor
 class LPIPS(_InFeatures):
     """Learned perceptual image patch similarity (PLACE, eq. 5), by the package ``lpips``.
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from cfexplain.foundation.files import atomic_write, read_arrays, write_arrays
 from cfexplain.foundation.optional import optional_import
+from cfexplain.persistence import file_kind
 from cfexplain.plotting import notebook, words
 from cfexplain.tables.frames import category_places, changes_of, frames_of
 
@@ -29,6 +30,7 @@ _OPTIONAL = ("surrogate_valid", "second_opinion", "index", "carried")
 _NOT_ROWS = ("container", "conditions", "path", "metadata")
 
 
+@file_kind("counterfactuals")
 @dataclass(kw_only=True, eq=False, repr=False)
 class Counterfactuals:
     """Counterfactuals, row by row; array-like: ``len``, indexing, and ``np.asarray`` gives X′.

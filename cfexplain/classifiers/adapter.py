@@ -20,12 +20,14 @@ from cfexplain.classifiers.training import train_classifier
 from cfexplain.foundation.arrays import Layout
 from cfexplain.foundation.borrowed import frozen
 from cfexplain.foundation.exceptions import ClassifierOutputError, NotFittedError
+from cfexplain.persistence import stored_by_attributes
 
 __all__ = ["ClassifierAdapter", "adapt_classifier"]
 
 _OUTPUTS = ("auto", "logits", "probabilities")
 
 
+@stored_by_attributes()
 class ClassifierAdapter:
     """A classifier as the explainers see it; made by :func:`adapt_classifier`.
 
@@ -45,6 +47,12 @@ class ClassifierAdapter:
         The differentiable module: the user's, or the trained one.
     device : torch.device
     """
+
+    classes_: np.ndarray
+    device: torch.device
+    surrogate_fidelity_: float | None
+    _scores: ModuleScores
+    _black_box: BlackBox | None
 
     def __init__(
         self,
@@ -139,12 +147,15 @@ class ClassifierAdapter:
         return np.zeros((0, len(self.classes_)), dtype=X.dtype)
 
 
+@stored_by_attributes()
 class AskedAdapter(ClassifierAdapter):
     """A model that is only asked: nothing stands in for it, and nothing is differentiated.
 
     Its logits are the logarithms of its own probabilities, without a gradient.
     """
 
+    _scores: None  # type: ignore[assignment]
+    _black_box: BlackBox
     is_surrogate = False
     outputs_ = "probabilities"
     module = None

@@ -9,6 +9,8 @@ from sklearn.covariance import LedoitWolf
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from cfexplain.persistence import stored_by_parts
+
 __all__ = ["ClassFeatures", "PenultimateFeatures"]
 
 
@@ -34,6 +36,13 @@ class PenultimateFeatures(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
+def _fit_each_other(module: ClassFeatures) -> bool:
+    count, width = module.mean.shape
+    return (module.whiten.shape == (count, width, width) and module.offset.shape == (count, width)
+            and len(module.distances) == count and all(own.ndim == 1 and len(own) for own in module.distances))
+
+
+@stored_by_parts(_fit_each_other)
 class ClassFeatures(nn.Module):
     """Mahalanobis distance of features to each class of the training data.
 
@@ -64,6 +73,7 @@ class ClassFeatures(nn.Module):
     mean: Tensor
     whiten: Tensor
     offset: Tensor
+    distances: list[np.ndarray]
 
     def __init__(self, features: np.ndarray, y: np.ndarray, n_classes: int):
         super().__init__()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -9,10 +11,21 @@ from torch import Tensor, nn
 
 from cfexplain.foundation.random import seeded_torch
 from cfexplain.nets.training import Rows, train_network
+from cfexplain.persistence import stored_by_sizes
 
 __all__ = ["LatentEnsemble", "train_latent_ensemble"]
 
 
+def _sizes(ensemble: LatentEnsemble) -> dict[str, Any]:
+    return {"members": ensemble.members, "sizes": [*(w.shape[1] for w in ensemble.weights), ensemble.weights[-1].shape[2]]}
+
+
+def _of_sizes(members: int, sizes: tuple[int, ...]) -> LatentEnsemble:
+    first, *hidden, last = sizes
+    return LatentEnsemble(first, last, members, tuple(hidden))
+
+
+@stored_by_sizes(_sizes, _of_sizes)
 class LatentEnsemble(nn.Module):
     """`members` multilayer perceptrons side by side: z (B, d) -> logits (members, B, K).
 

@@ -16,6 +16,7 @@ from cfexplain.foundation.arrays import Layout
 from cfexplain.foundation.borrowed import frozen
 from cfexplain.foundation.exceptions import ClassifierOutputError
 from cfexplain.foundation.tiles import in_tiles
+from cfexplain.persistence import stored_by_attributes
 
 __all__ = ["ModuleScores", "check_device", "check_finite", "log_scores", "read_module", "tiled"]
 
@@ -24,6 +25,7 @@ _PROBE = 5  # rows of the first call; more than an image has channels, so that a
 _SAME_VALUES = ("View", "UnsafeView", "Reshape", "Squeeze", "Unsqueeze", "Select", "Slice", "Alias", "ToCopy", "Clone")
 
 
+@stored_by_attributes(check=lambda scores: scores.kind in ("logits", "probabilities"))
 @dataclass
 class ModuleScores:
     """A module, and how to feed it and read it.

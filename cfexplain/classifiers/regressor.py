@@ -15,13 +15,14 @@ from skorch import NeuralNet
 from torch import Tensor, nn
 
 from cfexplain.classifiers.outputs import ModuleScores, check_finite, read_module, tiled
-from cfexplain.classifiers.surrogate import BlackBox, rows_between
+from cfexplain.classifiers.surrogate import BlackBox, can_predict, rows_between
 from cfexplain.foundation.arrays import Layout
 from cfexplain.foundation.borrowed import frozen
 from cfexplain.foundation.exceptions import ClassifierOutputError, NotFittedError
 from cfexplain.foundation.random import seeded_torch
 from cfexplain.nets.classifiers import ClassifierNet
 from cfexplain.nets.training import Rows, train_network
+from cfexplain.persistence import stored_by_attributes, stored_by_sizes
 
 __all__ = ["RegressorAdapter", "adapt_regressor"]
 
@@ -29,6 +30,7 @@ _BETWEEN = 12_000  # rows made up around the data, labelled by the teacher
 _FAITHFUL = 0.8
 
 
+@stored_by_attributes()
 class RegressorAdapter:
     """A regressor as the explainers see it; made by :func:`adapt_regressor`. It never changes the user's model.
 
@@ -40,6 +42,11 @@ class RegressorAdapter:
         R² of the surrogate against the real model on held-out rows.
     module : nn.Module
     """
+
+    device: torch.device
+    surrogate_fidelity_: float | None
+    _scores: ModuleScores
+    _black_box: _BlackBoxRegressor | None
 
     def __init__(self, scores: ModuleScores, device: str | torch.device, black_box: _BlackBoxRegressor | None = None,
                  fidelity: float | None = None):
@@ -154,6 +161,7 @@ def _refuse_classifier(model: Any) -> None:
         raise TypeError(f"classifier={type(model).__name__} is a classifier; task='regression' expects a regressor.")
 
 
+@stored_by_attributes("estimator", "name", "sample_shape", check=can_predict)
 class _BlackBoxRegressor(BlackBox):
     """A fitted regressor, asked in the layout that it was trained on."""
 
@@ -171,6 +179,8 @@ class _BlackBoxRegressor(BlackBox):
         return values.reshape(-1)
 
 
+@stored_by_sizes(lambda scaled: {"net_shape": list(scaled.net.net_shape), "n_classes": scaled.net.body[-1].out_features},
+                 lambda **sizes: _Scaled(ClassifierNet(**sizes), 0.0, 1.0))
 class _Scaled(nn.Module):
     """A network of standardised values, in y's own units."""
 

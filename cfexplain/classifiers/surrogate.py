@@ -19,14 +19,24 @@ from cfexplain.foundation.arrays import Layout
 from cfexplain.foundation.exceptions import ClassifierOutputError, NotFittedError
 from cfexplain.foundation.optional import optional_import
 from cfexplain.nets.classifiers import ClassifierNet
+from cfexplain.persistence import stored_by_attributes
+from cfexplain.persistence.user_objects import without_frozen
 
-__all__ = ["BlackBox", "distil", "rows_between"]
+__all__ = ["BlackBox", "can_predict", "distil", "rows_between"]
 
 _BETWEEN = 12_000  # rows made up between and around the data, labelled by the teacher
 _HELD_OUT = 0.2
 _FAITHFUL = 0.9
 
 
+def can_predict(black_box: BlackBox) -> bool:
+    """Whether the estimator that was given beside a file can be asked; taken out of ``FrozenEstimator``."""
+    black_box.estimator = without_frozen(black_box.estimator)
+    return callable(getattr(black_box.estimator, "predict", None))
+
+
+@stored_by_attributes(
+    check=lambda box: can_predict(box) and box.asks in ("predict_proba", "decision_function", "predict"))
 class BlackBox:
     """A fitted estimator with ``predict``, asked in the layout that it was trained on.
 
@@ -40,6 +50,13 @@ class BlackBox:
     classes_ : ndarray of shape (K,)
     asks : {"predict_proba", "decision_function", "predict"}
     """
+
+    estimator: Any
+    name: str
+    sample_shape: tuple[int, ...]
+    classes_: np.ndarray
+    asks: str
+    factor: float
 
     def __init__(self, estimator: Any, X: np.ndarray, y: np.ndarray, classes: np.ndarray, layout: Layout):
         self.estimator, self.name = estimator, type(estimator).__name__

@@ -8,13 +8,15 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from cfexplain.coordinates.base import TrainedCoordinates
+from cfexplain.coordinates.base import TrainedCoordinates, untrained_module
 from cfexplain.nets.autoencoders import AutoencoderNet
 from cfexplain.nets.training import Rows
+from cfexplain.persistence import storable
 
 __all__ = ["Autoencoder"]
 
 
+@storable(network="module_", build=untrained_module)
 class Autoencoder(TrainedCoordinates):
     """Latents of a deterministic autoencoder (PLACE, section 3), scaled to mean 0 and standard deviation 1.
 

@@ -18,8 +18,10 @@ from cfexplain.foundation.tiles import in_tiles
 from cfexplain.nets.autoencoders import AutoencoderNet
 from cfexplain.nets.flow_nets import standard_normal
 from cfexplain.nets.training import Rows, train_network
+from cfexplain.persistence import MayBeAbsent
+from cfexplain.persistence.networks import State, check_repeats, on_meta
 
-__all__ = ["Coordinates", "DecodeModule", "TrainedCoordinates"]
+__all__ = ["Coordinates", "DecodeModule", "TrainedCoordinates", "untrained_module"]
 
 
 class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -43,6 +45,13 @@ class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     dtype_ : numpy dtype
         float32 or float64, as X had at `fit`.
     """
+
+    layout_: Layout
+    dtype_: np.dtype
+    n_features_in_: int
+    feature_names_in_: MayBeAbsent[np.ndarray]
+    latent_dim_: int
+    module_: Any  # a subclass says more: an nn.Module
 
     exact = False
     # False where a code is found by a search of its own (GAN inversion)
@@ -135,9 +144,17 @@ class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return tags
 
 
+def untrained_module(coordinates: Any, state: State) -> nn.Module:
+    """The networks that a file holds the weights of, before they have them."""
+    check_repeats(coordinates, state, layers="hidden" if hasattr(coordinates, "hidden") else None)
+    return on_meta(coordinates._make_module)
+
+
 class TrainedCoordinates(Coordinates):
     """Coordinates that are an `AutoencoderNet` trained on X: what `VAE` and `Autoencoder` share."""
 
+    module_: AutoencoderNet
+    history_: list[dict[str, Any]]
     _variational: bool
     # gradient updates at training_budget=1
     _updates = {"image": 900, "table": 1000}

@@ -9,17 +9,21 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
+from torch import Tensor, nn
 from torch.backends import mkldnn
 
-from cfexplain.coordinates.base import Coordinates
+from cfexplain.coordinates.base import Coordinates, untrained_module
 from cfexplain.foundation.arrays import read_samples, restore_samples
 from cfexplain.foundation.random import draw_seed, seeded_torch
 from cfexplain.nets.flow_nets import FlowNet, ImageFlowNet, VectorFlowNet
 from cfexplain.nets.image_flows import levels_that_divide
 from cfexplain.nets.training import Rows, train_network
+from cfexplain.persistence import storable
+from cfexplain.persistence.networks import State, check_repeats, check_size, dense_size
 
 __all__ = ["SIZES", "Flow"]
+
+_SPARE = 200_000_000  # numbers that a file may make for columns that a table's flow then leaves out
 
 # "paper" is what the authors' code runs: Glow 4 levels of 32 additive steps, RealNVP residual blocks of 64 channels
 SIZES: dict[tuple[str, str], dict[str, Any]] = {
@@ -34,6 +38,29 @@ SIZES: dict[tuple[str, str], dict[str, Any]] = {
 }
 
 
+def _untrained_flow(flow: Flow, state: State) -> nn.Module:
+    """The network that a file holds the weights of. A table's is made after a look at which of its columns vary."""
+    check_repeats(flow, state, counts=("levels", "steps", "blocks"), layers="hidden")
+    if flow.layout_.is_image:
+        return untrained_module(flow, state)
+    varying = torch.as_tensor(state["varying"]).cpu()
+    columns, count = flow.layout_.net_shape[0], int(varying.sum())
+    hidden = [int(width) for width in np.atleast_1d((1,) if flow.hidden is None else flow.hidden)]
+    steps = 1 if flow.steps is None else int(flow.steps)
+    widths = [count // 2, *hidden, count // 2] if count > 1 else []  # a single number has nothing to depend on
+    check_size(columns + dense_size(widths, steps), state)
+    if columns * hidden[0] * steps > _SPARE and count < columns:
+        raise ValueError(f"a flow of {columns:,} columns, of which {count:,} vary")
+    with seeded_torch(0):
+        module = flow._make_module()
+        if not varying.all():
+            module.varying.copy_(varying)
+            module._make_flow()
+    return module
+
+
+# a file must not choose by `checkpoint` where a later fit writes
+@storable(network="module_", build=_untrained_flow, left_out=["checkpoint"])
 class Flow(Coordinates):
     """z = f(x) in the base space of a normalizing flow; x = f⁻¹(z) exactly, and log p(x) in closed form (eq. 6).
 
@@ -108,6 +135,9 @@ class Flow(Coordinates):
     >>> flow.score_samples(X).shape
     (150,)
     """
+
+    module_: FlowNet
+    history_: list[dict[str, Any]]
 
     exact = True
 

@@ -14,13 +14,14 @@ from skorch import NeuralNet
 from skorch.callbacks import PassthroughScoring
 from torch import Tensor, nn
 
-from cfexplain.coordinates.base import Coordinates
+from cfexplain.coordinates.base import Coordinates, untrained_module
 from cfexplain.coordinates.generator import inversion_errors
 from cfexplain.coordinates.inversion import Inversion, Inverter
 from cfexplain.foundation.random import draw_seed, seeded_torch
 from cfexplain.nets.gan import Discriminator, GANNet, refresh_statistics
 from cfexplain.nets.training import Rows, train_network
 from cfexplain.nets.training_callbacks import Bar
+from cfexplain.persistence import storable
 
 __all__ = ["GAN"]
 
@@ -28,6 +29,7 @@ __all__ = ["GAN"]
 CRITIC_LR = 3.0
 
 
+@storable(network="module_", build=untrained_module)
 class GAN(Coordinates):
     """Latents z ~ N(0, I) of a dcGAN: sharp images, but no encoder of its own.
 
@@ -83,6 +85,11 @@ class GAN(Coordinates):
     >>> gan.sample(3, random_state=0).shape, gan.transform(images[:3]).shape
     ((3, 8, 8), (3, 8))
     """
+
+    module_: Inverter
+    seed_: int
+    history_: list[dict[str, Any]]
+    inversion_error_: np.ndarray
 
     _updates = 2500
 

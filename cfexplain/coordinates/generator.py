@@ -20,6 +20,7 @@ from cfexplain.coordinates.inversion import Inversion, Inverter
 from cfexplain.coordinates.pretrained import _as_module, _moved, _read_latents, _read_sample
 from cfexplain.foundation.borrowed import frozen
 from cfexplain.foundation.random import draw_seed, seeded_torch
+from cfexplain.persistence import storable, stored_by_parts
 
 __all__ = ["GeneratorCoordinates"]
 
@@ -27,6 +28,7 @@ LOOKED_AT = 256  # rows of X whose inversion error `fit` measures
 _LATENT_NAMES = ("z_dim", "latent_dim", "latent_size", "nz")
 
 
+@storable
 class GeneratorCoordinates(Coordinates):
     """The latents of a generator G that is already trained (GAN, StyleGAN, any decoder), which is used as it is.
 
@@ -94,6 +96,10 @@ class GeneratorCoordinates(Coordinates):
     >>> coordinates.encoder_kind_, coordinates.transform(X).shape, bool(coordinates.inversion_error_.max() < 0.01)
     ('inversion', (20, 2), True)
     """
+
+    module_: Inverter
+    encoder_kind_: str
+    inversion_error_: np.ndarray
 
     def __init__(
         self,
@@ -243,6 +249,11 @@ def _spread(X: np.ndarray) -> np.ndarray:
 class _Lent(nn.Module):
     """A network of the user's, borrowed for each call; x = loc + gain · its images."""
 
+    network: nn.Module
+    shape: tuple[int, ...]
+    loc: float
+    gain: float
+
     def __init__(self, network: nn.Module, shape: tuple[int, ...], loc: float, gain: float):
         super().__init__()
         self.network, self.shape, self.loc, self.gain = network, shape, loc, gain
@@ -254,6 +265,7 @@ class _Lent(nn.Module):
             yield self.network
 
 
+@stored_by_parts(lambda part: min(part.shape) > 0)
 class _Decoder(_Lent):
     def forward(self, z: Tensor) -> Tensor:
         with self.lent() as G:
@@ -261,6 +273,7 @@ class _Decoder(_Lent):
         return out if (self.loc, self.gain) == (0.0, 1.0) else self.loc + self.gain * out
 
 
+@stored_by_parts(lambda part: min(part.shape) > 0)
 class _Encoder(_Lent):
     def forward(self, x: Tensor) -> Tensor:
         with self.lent() as encoder:
@@ -270,3 +283,8 @@ class _Encoder(_Lent):
                 f"The encoder returned latents of shape {tuple(latents.shape)} for {len(x)} rows; the generator takes "
                 f"(B, {', '.join(map(str, self.shape))}). They must hold as many numbers a row.")
         return latents.flatten(1)
+
+
+# of the user's networks; that of a `GAN` is built from its parameters and is not stored like this
+stored_by_parts(lambda part: part.latent_dim == math.prod(part.generator.shape),
+                types={"generator": _Decoder, "encoder": _Encoder | None})(Inverter)

@@ -9,11 +9,13 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from cfexplain.coordinates.base import Coordinates
+from cfexplain.coordinates.base import Coordinates, untrained_module
+from cfexplain.persistence import storable
 
 __all__ = ["Identity"]
 
 
+@storable(network="module_", build=untrained_module)
 class Identity(Coordinates):
     """z = x, flattened; exact.
 
@@ -38,6 +40,8 @@ class Identity(Coordinates):
     True
     """
 
+    module_: _Reshape
+
     exact = True
 
     def __init__(self, *, image_shape: tuple[int, ...] | None = None, data_range: tuple[float, float] = (0.0, 1.0)):
@@ -51,7 +55,7 @@ class Identity(Coordinates):
         self.module_ = self._make_module()
         return self
 
-    def _make_module(self) -> nn.Module:
+    def _make_module(self) -> _Reshape:
         return _Reshape(self.layout_.net_shape).eval()
 
 

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from cfexplain.foundation.borrowed import frozen
 from cfexplain.foundation.tiles import TILE, in_tiles
 from cfexplain.ops.search_step.reference import adam
+from cfexplain.persistence import stored_by_constructor
 
 __all__ = ["Inversion", "Inverter", "invert"]
 
 
+@stored_by_constructor
 @dataclass(frozen=True)
 class Inversion:
     """How to invert a generator G.
@@ -213,6 +215,11 @@ class Inverter(nn.Module):
         See `invert`.
     """
 
+    generator: nn.Module
+    encoder: nn.Module | None
+    latent_dim: int
+    options: Inversion | None
+    seed: int
     scale: Tensor
 
     def __init__(self, generator: nn.Module, encoder: nn.Module | None, latent_dim: int, options: Inversion | None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -17,10 +18,12 @@ from torch import Tensor, nn
 from cfexplain.coordinates.base import Coordinates
 from cfexplain.foundation.borrowed import frozen
 from cfexplain.nets.autoencoders import unit_scale
+from cfexplain.persistence import storable, stored_by_parts
 
 __all__ = ["PretrainedCoordinates"]
 
 
+@storable
 class PretrainedCoordinates(Coordinates):
     """The latents of an encoder and a decoder that are already trained.
 
@@ -69,6 +72,9 @@ class PretrainedCoordinates(Coordinates):
     >>> Z.shape, Z.std(0).round(4).tolist()
     ((50, 2), [1.0, 1.0])
     """
+
+    module_: _Borrowed
+    latent_shape_: tuple[int, ...]
 
     def __init__(
         self,
@@ -142,9 +148,17 @@ def _as_module(network: Any, role: str) -> nn.Module:
     raise TypeError(f"{role} must be an nn.Module or a fitted skorch net, got {type(network).__name__}.")
 
 
+def _fit_each_other(module: _Borrowed) -> bool:
+    return module.loc.shape == module.scale.shape == module.inverse.shape == (math.prod(module.latent_shape),)
+
+
+@stored_by_parts(_fit_each_other)
 class _Borrowed(nn.Module):
     """The user's networks behind ``posterior`` · ``encode`` · ``decode``."""
 
+    encoder: nn.Module
+    decoder: nn.Module | None
+    latent_shape: tuple[int, ...]
     loc: Tensor
     scale: Tensor
     inverse: Tensor

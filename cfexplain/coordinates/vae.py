@@ -9,13 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cfexplain.coordinates.base import TrainedCoordinates
+from cfexplain.coordinates.base import TrainedCoordinates, untrained_module
 from cfexplain.nets.autoencoders import AutoencoderNet
 from cfexplain.nets.training import Rows
+from cfexplain.persistence import storable
 
 __all__ = ["VAE"]
 
 
+@storable(network="module_", build=untrained_module)
 class VAE(TrainedCoordinates):
     """Latents of a variational autoencoder; a row's code is its posterior mean.
 

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from cfexplain.foundation.exceptions import TargetError
+from cfexplain.persistence import MayBeAbsent
 
 __all__ = ["ClassDensity", "or_impossible"]
 
@@ -25,6 +26,11 @@ class ClassDensity(BaseEstimator, ABC):
     log_densities_ : list of K ndarrays
         log p(z | k) of the training codes of class k, sorted; densities that are not finite are -inf.
     """
+
+    n_features_in_: MayBeAbsent[int]
+    feature_names_in_: MayBeAbsent[np.ndarray]
+    classes_: np.ndarray
+    log_densities_: list[np.ndarray]
 
     @abstractmethod
     def log_prob(self, z: Tensor, c: Tensor) -> Tensor:

@@ -24,6 +24,8 @@ from cfexplain.density.frozen import FrozenDensity, freeze
 from cfexplain.foundation.random import draw_seed, seeded_torch
 from cfexplain.foundation.tiles import in_tiles
 from cfexplain.nets.training import Rows, train_network
+from cfexplain.persistence import storable
+from cfexplain.persistence.networks import State, check_repeats, check_size, dense_size
 
 __all__ = ["ConditionalFlow"]
 
@@ -32,6 +34,21 @@ _UPDATES = 1200  # ten epochs of MNIST's 60,000 codes in batches of 512
 _TILE = 256  # rows evaluated at once, always: the bits of a row then do not depend on how many others came with it
 
 
+def _untrained_flow(density: ConditionalFlow, state: State) -> nn.Module:
+    """The flow that a file holds the weights of, of a density that has its parameters and sizes."""
+    features, count = int(density.n_features_in_), len(density.classes_)
+    if isinstance(density.flow, str):
+        check_repeats(density, state, counts=("transforms",), layers="hidden_features")
+        context = count if density.base == "gaussian" and count > 1 else 0
+        hidden = [int(width) for width in density.hidden_features]
+        hidden = [min(width, 64) for width in hidden] if features <= 4 else hidden
+        widths = [features // 2 + context, *hidden, features // 2] if features > 1 or context else []
+        check_size(features + dense_size(widths, int(density.transforms))
+                   + (features * count if density.base == "attributes" else 0), state)
+    return density._build_flow(features, count)
+
+
+@storable(network="flow_", build=_untrained_flow)
 class ConditionalFlow(DensityMixin, ClassDensity):
     """Class-conditional density log p(z | y) by a normalising flow, as a scikit-learn density estimator.
 
@@ -105,6 +122,13 @@ class ConditionalFlow(DensityMixin, ClassDensity):
     >>> bool(own > other), density.swap(Z[:1], "left", "right").shape
     (True, (1, 2))
     """
+
+    class_prior_: np.ndarray
+    loc_: np.ndarray
+    scale_: np.ndarray
+    flow_name_: str
+    flow_: ClassFlow
+    history_: list[dict[str, Any]]
 
     def __init__(
         self,

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from cfexplain.coordinates import Coordinates
 from cfexplain.density.base import ClassDensity, or_impossible
+from cfexplain.persistence import storable
 
 __all__ = ["Prior"]
 
 
+@storable
 class Prior(ClassDensity):
     """The base density of a flow, or the prior of a VAE or GAN, N(0, I): one density for all classes.
 

@@ -21,6 +21,7 @@ from cfexplain.foundation.arrays import to_numpy
 from cfexplain.foundation.files import atomic_write
 from cfexplain.foundation.optional import optional_import
 from cfexplain.foundation.random import draw_seed
+from cfexplain.persistence import file_kind
 from cfexplain.result import STATUSES, Counterfactuals
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ def evaluate(explainers: Any, X: Any, target: Any = None, y: Any = None, *, metr
                       random_state=random_state)
 
 
+@file_kind("evaluation")
 class Evaluation:
     """Results of several methods on the same rows, measured and compared; made by `evaluate`, or from results at hand.
 

@@ -18,6 +18,7 @@ from cfexplain.density import ClassDensity
 from cfexplain.explainers.task import Classification, Regression
 from cfexplain.foundation.arrays import Layout
 from cfexplain.objective import Term
+from cfexplain.persistence import MayBeAbsent
 from cfexplain.search import SearchOptions, SearchResult
 from cfexplain.tables.rules import ColumnRules
 
@@ -60,13 +61,13 @@ class ExplainerAttributes:
     # What `fit` sets.
     layout_: Layout
     n_features_in_: int
-    feature_names_in_: np.ndarray
+    feature_names_in_: MayBeAbsent[np.ndarray]
     dtype_: np.dtype
     device_: torch.device
     classifier_: ClassifierAdapter | RegressorAdapter
     task_: Classification | Regression
-    classes_: np.ndarray
-    class_counts_: np.ndarray
+    classes_: MayBeAbsent[np.ndarray]  # of a classification, as is the next
+    class_counts_: MayBeAbsent[np.ndarray]
     coordinates_: Coordinates
     density_: ClassDensity
     opinions_: LatentEnsemble | None

@@ -11,6 +11,7 @@ from torch import Tensor
 from cfexplain.explainers.base import CounterfactualExplainer
 from cfexplain.foundation.numbers import check_confidence, log_odds, log_odds_of
 from cfexplain.objective import LatentDistance, Point, Term
+from cfexplain.persistence import storable
 
 __all__ = ["CLARITYExplainer"]
 
@@ -34,6 +35,7 @@ class EnsembleCrossEntropy(Term):
         return self._log_odds(point) >= log_odds_of(self.confidence)
 
 
+@storable
 @dataclass(kw_only=True, eq=False, repr=False)
 class CLARITYExplainer(CounterfactualExplainer):
     """Counterfactuals by descent of the cross-entropy of an ensemble of classifiers that read the latent of a VAE.

@@ -11,11 +11,14 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
+from cfexplain.explainers.attributes import fitted
 from cfexplain.explainers.path import PathExplainer
+from cfexplain.persistence import storable
 
 __all__ = ["ClassDirectionExplainer"]
 
 
+@storable(made_from={"coordinates_": "generator"})
 @dataclass(kw_only=True, eq=False, repr=False)
 class ClassDirectionExplainer(PathExplainer):
     """z(a) = z₀ + a Δ, with one Δ for each pair of classes, up to the first a at which the classifier says the target.
@@ -60,6 +63,8 @@ device
     >>> explainer.explain(X[:3], target=1).valid.tolist()
     [True, True, True]
     """
+
+    directions_: np.ndarray = fitted()
 
     density = "prior"
 

@@ -18,12 +18,14 @@ from cfexplain.explainers.base import CounterfactualExplainer
 from cfexplain.explainers.task import Goal, Regression
 from cfexplain.foundation.numbers import check_confidence, log_odds_of
 from cfexplain.objective import TargetLogProbability, TargetProbability, TargetValue, Term, TypicalDensity
+from cfexplain.persistence import storable
 from cfexplain.result import Counterfactuals
 from cfexplain.search import SearchOptions
 
 __all__ = ["DiffeomorphicExplainer"]
 
 
+@storable(made_from={"coordinates_": "generator"})
 @dataclass(kw_only=True, eq=False, repr=False)
 class DiffeomorphicExplainer(CounterfactualExplainer):
     """Counterfactuals by gradient ascent on f∘g in the base space of a generator g, until confidence Λ (algorithm 1).

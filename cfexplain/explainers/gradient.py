@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cfexplain.explainers.diffeomorphic import DiffeomorphicExplainer
+from cfexplain.persistence import storable
 
 __all__ = ["GradientExplainer"]
 
 
+@storable
 @dataclass(kw_only=True, eq=False, repr=False)
 class GradientExplainer(DiffeomorphicExplainer):
     """The same ascent as `DiffeomorphicExplainer`, in pixels or columns themselves: adversarial examples.

@@ -9,10 +9,12 @@ from typing import Any
 from torch import Tensor
 
 from cfexplain.explainers.path import PathExplainer
+from cfexplain.persistence import storable
 
 __all__ = ["LeapExplainer"]
 
 
+@storable
 @dataclass(kw_only=True, eq=False, repr=False)
 class LeapExplainer(PathExplainer):
     """Counterfactuals by a leap: the class that a conditional flow is told moves from y to ỹ, by a fraction a,

@@ -22,6 +22,7 @@ from cfexplain.objective import (
     TypicalInk,
 )
 from cfexplain.perceptual import LPIPS
+from cfexplain.persistence import storable
 
 __all__ = ["PLACEExplainer"]
 
@@ -45,6 +46,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+@storable
 @dataclass(kw_only=True, eq=False, repr=False)
 class PLACEExplainer(CounterfactualExplainer):
     """Plausible counterfactuals by a search in latent space, under a flow's density of the target class.

@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from cfexplain.coordinates import Coordinates
 from cfexplain.coordinates.named import make_coordinates
+from cfexplain.explainers.attributes import fitted
 from cfexplain.explainers.base import CounterfactualExplainer
 from cfexplain.explainers.task import Goal
 from cfexplain.foundation.numbers import check_confidence
 from cfexplain.objective import InputDistance, LogOddsHinge, Point, Term
+from cfexplain.persistence import storable
 
 __all__ = ["PrototypeExplainer"]
 
@@ -39,6 +42,7 @@ class AutoencoderError(Term):
         return (point.x - self.reconstruct(point.x)).flatten(1).square().sum(1)
 
 
+@storable
 @dataclass(kw_only=True, eq=False, repr=False)
 class PrototypeExplainer(CounterfactualExplainer):
     """Counterfactuals in X itself, drawn towards a prototype of the target class in the latent space of an autoencoder.
@@ -97,6 +101,9 @@ device
     >>> explainer.explain(X[:3], target=1).valid.tolist()
     [True, True, True]
     """
+
+    autoencoder_: Coordinates = fitted()
+    prototype_codes_: list[np.ndarray] = fitted()
 
     coordinates = "identity"
     density = "prior"

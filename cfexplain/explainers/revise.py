@@ -7,6 +7,7 @@ from typing import Any
 
 from cfexplain.explainers.base import CounterfactualExplainer
 from cfexplain.objective import CrossEntropy, InputDistance, Term
+from cfexplain.persistence import storable
 
 __all__ = ["REVISEExplainer"]
 
@@ -16,6 +17,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+@storable
 @dataclass(kw_only=True, eq=False, repr=False)
 class REVISEExplainer(CounterfactualExplainer):
     """Counterfactuals by gradient descent in the latent space of a VAE, near in X.

@@ -16,6 +16,7 @@ from cfexplain.foundation.arrays import to_numpy
 from cfexplain.foundation.exceptions import TargetError
 from cfexplain.foundation.labels import label_indices, resolve_target
 from cfexplain.objective.point import Point, ValuePoint
+from cfexplain.persistence import stored_by_attributes
 
 __all__ = ["Classification", "Goal", "Regression", "make_task"]
 
@@ -53,8 +54,13 @@ class Goal:
         return self[np.tile(np.arange(len(self.already_valid)), k)]
 
 
+@stored_by_attributes(check=lambda task: task.classes.shape == task.counts.shape and task.classes.ndim == 1)
 class Classification:
     """y are labels; a target is a label."""
+
+    classes: np.ndarray
+    groups: np.ndarray
+    counts: np.ndarray
 
     name = "classification"
     point = Point
@@ -101,8 +107,14 @@ class Classification:
         return {"task": self.name, "classes": self.classes.tolist(), "class_counts": self.counts.tolist()}
 
 
+@stored_by_attributes()
 class Regression:
     """y are numbers; a target is a value, an interval, "maximize" or "minimize"."""
+
+    groups: np.ndarray
+    counts: np.ndarray
+    spread: float
+    slack: float
 
     name = "regression"
     point = ValuePoint

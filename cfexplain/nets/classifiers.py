@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cfexplain.persistence import stored_by_sizes
+
 __all__ = ["ClassifierNet", "cnn", "mlp"]
 
 _WIDTHS = (32, 64, 64, 128, 128)
@@ -69,6 +71,7 @@ def mlp(n_features: int, n_classes: int, width: int = 128, depth: int = 2) -> nn
     return nn.Sequential(*layers, nn.Linear(n_features, n_classes))
 
 
+@stored_by_sizes(lambda net: {"net_shape": list(net.net_shape), "n_classes": net.body[-1].out_features})
 class ClassifierNet(nn.Module):
     """Standardised columns (tables) or channels (images), then :func:`mlp` or :func:`cnn`; returns logits.
 
@@ -93,6 +96,7 @@ class ClassifierNet(nn.Module):
 
     def __init__(self, net_shape: tuple[int, ...], n_classes: int):
         super().__init__()
+        self.net_shape = tuple(net_shape)
         image = len(net_shape) == 3
         shape = (net_shape[0], 1, 1) if image else tuple(net_shape)
         self.register_buffer("mean", torch.zeros(shape, dtype=torch.float64))

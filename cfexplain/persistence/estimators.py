@@ -2,49 +2,103 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
-from cfexplain.classifiers.adapter import ClassifierAdapter
-from cfexplain.classifiers.features import ClassFeatures
-from cfexplain.classifiers.latent import LatentEnsemble
-from cfexplain.classifiers.regressor import RegressorAdapter
-from cfexplain.coordinates import GAN, VAE, Autoencoder, Coordinates, Flow, Identity
-from cfexplain.density import ClassDensity, ConditionalFlow
-from cfexplain.explainers.task import Classification, Regression
-from cfexplain.foundation.arrays import Layout
-from cfexplain.persistence.hints import check_parameters, fits, parameter_names
-from cfexplain.persistence.networks import take_network, untrained, weigh
+from cfexplain.persistence.hints import attribute_types, check_parameters, fits, parameter_names
+from cfexplain.persistence.networks import State, make_network, take_network
+from cfexplain.persistence.table import Kind, kind_of, register
 from cfexplain.persistence.tree import Reader, Writer
-from cfexplain.tables.rules import ColumnRules
 
-__all__ = ["make_estimator", "plain", "take_estimator"]
+__all__ = ["plain", "storable"]
 
-# Attributes that are networks, which their estimator builds from its own parameters
-_BUILT = {VAE: "module_", Autoencoder: "module_", Flow: "module_", GAN: "module_", Identity: "module_",
-          ConditionalFlow: "flow_"}
-# Which parameter a fitted part was made from
-_MADE_FROM = {"coordinates_": ("coordinates", "generator"), "autoencoder_": ("autoencoder",), "density_": ("density",)}
-# Not kept: a file could choose by it where a later fit writes
-_LEFT_OUT = {(Flow, "checkpoint")}
+Class = TypeVar("Class", bound=type)
 _OF_SCIKIT_LEARN = ("_sklearn_output_config", "_metadata_request")
-# What some attributes must be, whichever class has them; all others are plain data
-_TYPES: dict[str, Any] = {
-    "layout_": Layout, "dtype_": np.dtype, "device_": torch.device, "n_features_in_": int, "latent_dim_": int, "seed_": int,
-    "feature_names_in_": np.ndarray, "column_rules_": ColumnRules | None, "region_": Tensor | None,
-    "classifier_": ClassifierAdapter | RegressorAdapter, "task_": Classification | Regression, "classes_": np.ndarray,
-    "class_counts_": np.ndarray, "class_prior_": np.ndarray, "coordinates_": Coordinates, "autoencoder_": Coordinates,
-    "density_": ClassDensity, "opinions_": LatentEnsemble | None, "class_features_": ClassFeatures | None,
-    "greyness_": list[np.ndarray] | None, "scale_": np.ndarray, "loc_": np.ndarray, "directions_": np.ndarray,
-    "prototype_codes_": list[np.ndarray], "log_densities_": list[np.ndarray], "module_": nn.Module,
-    "inversion_error_": np.ndarray, "encoder_kind_": str, "flow_name_": str, "latent_shape_": tuple[int, ...],
-    "history_": list, "_sklearn_output_config": dict}
-_NEEDED = ("layout_", "dtype_", "device_", "classifier_", "task_", "coordinates_", "density_", "opinions_",
-           "class_features_", "greyness_", "scale_", "column_rules_", "region_", "n_features_in_")
+_METHODS = ("fit", "partial_fit", "predict", "predict_proba", "score", "transform", "inverse_transform")
 _PLAIN = (bool, int, float, str, type(None), np.ndarray, np.generic, np.dtype, torch.device, Tensor)
+
+
+def _no_network(estimator: Any, state: State) -> nn.Module:
+    raise ValueError(f"a {type(estimator).__name__} with a network of its own")
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What an estimator's class says of itself; see `storable`."""
+
+    network: str = ""
+    build: Callable[[Any, State], nn.Module] = _no_network
+    made_from: Mapping[str, str] = field(default_factory=dict)
+    left_out: Sequence[str] = ()
+
+
+@overload
+def storable(cls: Class) -> Class: ...
+
+
+@overload
+def storable(*, network: str | None = ..., build: Callable[[Any, State], nn.Module] | None = ...,
+             made_from: Mapping[str, str] | None = ..., left_out: Sequence[str] | None = ...
+             ) -> Callable[[Class], Class]: ...
+
+
+def storable(cls: Any = None, *, network: str | None = None, build: Callable[[Any, State], nn.Module] | None = None,
+             made_from: Mapping[str, str] | None = None, left_out: Sequence[str] | None = None) -> Any:
+    """Class decorator: objects of this class, an explainer, coordinates or a density, can be in a file.
+
+    Stored are the parameters of the constructor, and the fitted attributes, whose names end in an underscore. From a file,
+    parameters must be of the types that the constructor declares, and fitted attributes of the types in the class's
+    annotations (``directions_: np.ndarray``, its own or inherited); one without an annotation must be plain data: numbers,
+    text, arrays, and lists, tuples and dicts of them. A file of an explainer must hold every annotated attribute that is not
+    `MayBeAbsent`. Names that the annotations use must exist when the module runs, not only under ``TYPE_CHECKING``.
+
+    Files name a class by its name alone, and only classes that this process has defined: define yours before you load.
+    A subclass is stored only if it has the decorator, too; what it does not say is as its base says.
+
+    Parameters
+    ----------
+    network : str, optional
+        The fitted attribute that is a network, which parameters and sizes describe: only its weights are stored.
+    build : callable ``(estimator, state) -> nn.Module``
+        That network, untrained, of an estimator that has all but it; `state` holds the weights of the file by name.
+    made_from : mapping of str to str, optional
+        The parameter that a fitted attribute was made from, where it is not called the same without the underscore: a
+        network of the user's in it is given to ``load`` under this name.
+    left_out : sequence of str, optional
+        Parameters that are not kept, because a file must not choose them.
+
+    Raises
+    ------
+    TypeError
+        The class is no estimator, or another class has its name.
+
+    Examples
+    --------
+    >>> from cfexplain import PLACEExplainer
+    >>> from cfexplain.persistence import storable
+    >>> @storable
+    ... class PatientPLACE(PLACEExplainer):
+    ...     stall = None
+    """
+    declared: dict[str, Any] = {"network": network, "build": build, "made_from": made_from, "left_out": left_out}
+    if cls is None:
+        return functools.partial(storable, **declared)
+    if not (isinstance(cls, type) and issubclass(cls, BaseEstimator)):
+        raise TypeError(f"storable is for classes of estimators (scikit-learn's BaseEstimator), not for {cls!r}.")
+    bases = (kind_of(base) for base in cls.__mro__[1:])
+    inherited = next((kind.declared for kind in bases if kind is not None and isinstance(kind.declared, Declaration)),
+                     Declaration())
+    how = replace(inherited, **{name: value for name, value in declared.items() if value is not None})
+    register(Kind(cls, functools.partial(_take, how), functools.partial(_make, cls, how), how))
+    return cls
 
 
 def plain(value: Any) -> bool:
@@ -56,7 +110,7 @@ def plain(value: Any) -> bool:
     return isinstance(value, _PLAIN) and not isinstance(value, nn.Module)
 
 
-def take_estimator(estimator: Any, out: Writer, where: str, slot: str) -> dict[str, Any]:
+def _take(how: Declaration, estimator: Any, out: Writer, where: str, slot: str) -> dict[str, Any]:
     """Parameters, what else the constructor set, what `fit` set, and the weights of the network.
 
     Raises
@@ -64,27 +118,28 @@ def take_estimator(estimator: Any, out: Writer, where: str, slot: str) -> dict[s
     TypeError
         Naming the first attribute that a file cannot hold.
     """
-    cls, own = type(estimator), dict(vars(estimator))
+    cls, own, types = type(estimator), dict(vars(estimator)), attribute_types(type(estimator))
     parameters = {name: own.pop(name) for name in parameter_names(cls)}
     check_parameters(cls, parameters)
     untouched = vars(cls(**parameters))
-    kept = {name: value for name, value in parameters.items() if (cls, name) not in _LEFT_OUT}
+    kept = {name: value for name, value in parameters.items() if name not in how.left_out}
     dotted = f"{where}." if where else ""
     fields: dict[str, Any] = {
         "parameters": {name: out.value(value, f"{dotted}{name}", f"{slot}__{name}" if slot else name, strict=False)
                        for name, value in kept.items()}, "set": {}, "fitted": {}}
     for name, value in own.items():
-        if name in untouched:
-            if value is not untouched[name] and not np.array_equal(value, untouched[name]):
+        if name in untouched or _is_setting(cls, name):
+            before = untouched[name] if name in untouched else getattr(cls, name)
+            if value is not before and not np.array_equal(value, before):
                 fields["set"][name] = out.value(value, f"{dotted}{name}")
         elif name == "_metadata_request":
             fields["requests"] = {method: dict(wanted) for method, wanted in value._serialize().items()}
-        elif name == _BUILT.get(cls):
-            fields["network"] = take_network(value, untrained(estimator), out, f"{dotted}{name}")
+        elif name == how.network:
+            fields["network"] = take_network(value, functools.partial(how.build, estimator), out, f"{dotted}{name}")
         elif name in _OF_SCIKIT_LEARN or (name.endswith("_") and not name.startswith("_")):
-            source = next((name for name in _MADE_FROM.get(name, ()) if name in parameters), "")
-            fields["fitted"][name] = out.value(value, f"{dotted}{name}", source)
-            if name not in _TYPES and not plain(value):
+            source = how.made_from.get(name, name.removesuffix("_"))
+            fields["fitted"][name] = out.value(value, f"{dotted}{name}", source if source in parameters else "")
+            if name not in types and name not in _OF_SCIKIT_LEARN and not plain(value):
                 raise TypeError(f"{dotted}{name} is a {type(value).__qualname__}, which save() does not expect there; "
                                 "nothing was written.")
         else:
@@ -93,8 +148,8 @@ def take_estimator(estimator: Any, out: Writer, where: str, slot: str) -> dict[s
     return fields
 
 
-def make_estimator(cls: type, fields: dict[str, Any], read: Reader) -> Any:
-    """The estimator that `take_estimator` took apart; whatever the file says, nothing but data is set.
+def _make(cls: type, how: Declaration, fields: dict[str, Any], read: Reader) -> Any:
+    """The estimator that `_take` took apart; whatever the file says, nothing but data is set.
 
     Raises
     ------
@@ -103,7 +158,7 @@ def make_estimator(cls: type, fields: dict[str, Any], read: Reader) -> Any:
     """
     known = parameter_names(cls)
     parameters = {name: read.value(node) for name, node in fields["parameters"].items()}
-    strange = (set(parameters) - set(known)) | {name for owner, name in _LEFT_OUT if owner is cls and name in parameters}
+    strange = (set(parameters) - set(known)) | (set(parameters) & set(how.left_out))
     if strange:
         raise ValueError(f"{cls.__name__} with the parameter {min(strange)!r}")
     if read.moved and parameters.get("device") is not None:
@@ -112,16 +167,15 @@ def make_estimator(cls: type, fields: dict[str, Any], read: Reader) -> Any:
     made = cls(**parameters)
     for name, node in fields["set"].items():
         value = read.value(node)
-        if name not in vars(made) or name in known or not plain(value):
+        if not (name in vars(made) or _is_setting(cls, name)) or name in known or not plain(value):
             raise ValueError(f"{cls.__name__}.{name} as {type(value).__name__}")
         setattr(made, name, value)
     for name, node in fields["fitted"].items():
         value = read.value(node)
-        _check_attribute(cls, name, value)
+        _check_attribute(cls, how, name, value)
         vars(made)[name] = value
-    built = _BUILT.get(cls)
     if "network" in fields:
-        vars(made)[built] = weigh(fields["network"], untrained(made), read)
+        vars(made)[how.network] = make_network(fields["network"], functools.partial(how.build, made), read)
     if "requests" in fields:
         requests = made._get_metadata_request()
         for method, wanted in fields["requests"].items():
@@ -133,38 +187,16 @@ def make_estimator(cls: type, fields: dict[str, Any], read: Reader) -> Any:
     return made
 
 
-_METHODS = ("fit", "partial_fit", "predict", "predict_proba", "score", "transform", "inverse_transform")
+def _is_setting(cls: type, name: str) -> bool:
+    """Whether the class itself has a public attribute of plain data under this name, which objects may have otherwise."""
+    return not name.startswith("_") and plain(inspect.getattr_static(cls, name, cls))
 
 
-def _check_attribute(cls: type, name: str, value: Any) -> None:
+def _check_attribute(cls: type, how: Declaration, name: str, value: Any) -> None:
     """A file sets what `fit` sets: no method, no property, no parameter, and each of the type that it has."""
+    types = {**attribute_types(cls), "_sklearn_output_config": dict}
     allowed = name == "_sklearn_output_config" or (name.endswith("_") and not name.startswith("_") and name.isidentifier())
-    if not allowed or hasattr(cls, name) or name == _BUILT.get(cls):
+    if not allowed or hasattr(cls, name) or name == how.network:
         raise ValueError(f"{cls.__name__} with an attribute {name!r}")
-    if not (fits(value, _TYPES[name]) if name in _TYPES else plain(value)):
+    if not (fits(value, types[name]) if name in types else plain(value)):
         raise ValueError(f"{cls.__name__}.{name} as {type(value).__name__}")
-
-
-def check_whole(explainer: Any) -> None:
-    """Raise ValueError if parts of an explainer are missing, or do not belong together."""
-    missing = [name for name in _NEEDED if name not in vars(explainer)]
-    if missing:
-        raise ValueError(f"no {missing[0]}")
-    layout, dtype = explainer.layout_, explainer.dtype_
-    if dtype not in (np.float32, np.float64) or explainer.n_features_in_ != int(np.prod(layout.net_shape)):
-        raise ValueError(f"samples of {explainer.n_features_in_} numbers of {dtype} in the shape {layout.net_shape}")
-    for part in (explainer.coordinates_, getattr(explainer, "autoencoder_", explainer.coordinates_)):
-        if part.layout_.net_shape != layout.net_shape or not isinstance(getattr(part, "module_", None), nn.Module):
-            raise ValueError(f"{type(part).__name__} of samples of another shape")
-    count = len(explainer.task_.counts)
-    densities = explainer.density_.log_densities_
-    if len(densities) != count or any(own.ndim != 1 or not len(own) for own in densities):
-        raise ValueError(f"densities of {len(densities)} classes for {count}")
-    labels = hasattr(explainer, "classes_")
-    if labels != isinstance(explainer.task_, Classification) or labels and len(explainer.classes_) != count:
-        raise ValueError("classes that do not fit the task")
-    if explainer.column_rules_ is not None and explainer.column_rules_.held.size != explainer.n_features_in_:
-        raise ValueError("rules of other columns")
-    if explainer.scale_.shape != layout.net_shape:
-        raise ValueError(f"scales of shape {explainer.scale_.shape}")
-    explainer.check_parameters()

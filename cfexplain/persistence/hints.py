@@ -1,20 +1,25 @@
-"""Whether the parameters of a constructor are of the types that it declares."""
+"""The types that a class declares, for its attributes and for its constructor, and whether values are of them."""
 
 from __future__ import annotations
 
 import collections.abc
-import dataclasses
 import inspect
 import numbers
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 
-__all__ = ["check_parameters", "fits", "parameter_names"]
+__all__ = ["MayBeAbsent", "attribute_types", "check_parameters", "constructor_types", "fits", "needed_attributes",
+           "parameter_names"]
+
+T = TypeVar("T")
+_ABSENT = "may be absent"
+MayBeAbsent = Annotated[T, _ABSENT]
+"""In the annotation of a fitted attribute: `fit` sets it in some cases only (``classes_: MayBeAbsent[np.ndarray]``)."""
 
 
 def parameter_names(cls: type) -> list[str]:
@@ -22,18 +27,48 @@ def parameter_names(cls: type) -> list[str]:
     return list(inspect.signature(cls).parameters)
 
 
+def attribute_types(cls: type, above: type = object) -> dict[str, Any]:
+    """The annotations of `cls` and of its bases, but for those of `above` and its bases; a subclass's own come first.
+
+    >>> class Fitted:
+    ...     scale_: np.ndarray
+    ...     classes_: MayBeAbsent[np.ndarray]
+    >>> list(attribute_types(Fitted)), needed_attributes(Fitted)
+    (['scale_', 'classes_'], ['scale_'])
+    """
+    names = [name for base in reversed(cls.__mro__) if base not in above.__mro__
+             for name in base.__dict__.get("__annotations__", ())]
+    hints = _resolved(cls)
+    return {name: hints[name] for name in names if typing.get_origin(hints[name]) is not ClassVar}
+
+
+def needed_attributes(cls: type) -> list[str]:
+    """Fitted attributes that `cls` or a base annotates, without those that `fit` does not always set."""
+    hints = _resolved(cls, include_extras=True)
+    return [name for name, hint in hints.items() if name.endswith("_") and not name.startswith("_")
+            and _ABSENT not in getattr(hint, "__metadata__", ())]
+
+
+def constructor_types(cls: type) -> dict[str, Any]:
+    """What the constructor's parameters must be; Any where it does not say."""
+    names, declared = parameter_names(cls), _resolved(cls)
+    if not set(names) <= set(declared):  # not made of annotations by a dataclass
+        declared = typing.get_type_hints(cls.__init__)  # type: ignore[misc]
+    return {name: declared.get(name, Any) for name in names}
+
+
 def check_parameters(cls: type, parameters: Mapping[str, Any]) -> None:
     """Raise TypeError for the first of `parameters` that is not of the type that the constructor of `cls` declares.
 
-    >>> from cfexplain import PLACEExplainer
-    >>> check_parameters(PLACEExplainer, {"max_steps": 10, "confidence": 0.9})
-    >>> check_parameters(PLACEExplainer, {"max_steps": "many"})
+    >>> class Estimator:
+    ...     def __init__(self, max_steps: int = 10, confidence: float = 0.9): ...
+    >>> check_parameters(Estimator, {"max_steps": 10, "confidence": 0.9})
+    >>> check_parameters(Estimator, {"max_steps": "many"})
     Traceback (most recent call last):
     ...
-    TypeError: PLACEExplainer's max_steps='many' is no int
+    TypeError: Estimator's max_steps='many' is no int
     """
-    # a dataclass declares its parameters as fields, each in the module of its own class
-    hints = typing.get_type_hints(cls if dataclasses.is_dataclass(cls) else cls.__init__)
+    hints = constructor_types(cls)
     for name, value in parameters.items():
         if not fits(value, hints[name]):
             declared = getattr(hints[name], "__name__", None) or str(hints[name])
@@ -53,7 +88,8 @@ def fits(value: Any, hint: Any) -> bool:
     if hint is bool:
         return isinstance(value, (bool, np.bool_))
     if hint is int:
-        return isinstance(value, (numbers.Integral, np.bool_)) or (isinstance(value, numbers.Real) and value == int(value))
+        whole = isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral) and float(value).is_integer()
+        return whole or isinstance(value, (numbers.Integral, np.bool_))
     if hint is float:
         return isinstance(value, (numbers.Real, np.bool_))
     if hint is str:  # a device is one, too
@@ -68,3 +104,11 @@ def fits(value: Any, hint: Any) -> bool:
         each = [parts[0]] * len(value) if (origin or hint) is list or parts[-1] is Ellipsis else list(parts)
         return len(each) == len(value) and all(fits(v, part) for v, part in zip(value, each, strict=True))
     return isinstance(value, origin or hint)
+
+
+def _resolved(cls: type, include_extras: bool = False) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(cls, include_extras=include_extras)
+    except NameError as error:
+        raise TypeError(f"An annotation of {cls.__name__} or of a base of it cannot be read: {error}. A storable class is "
+                        "annotated with names that its module has when it runs (not under TYPE_CHECKING).") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -11,16 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from cfexplain.coordinates import Coordinates, Flow
-from cfexplain.density import ConditionalFlow
 from cfexplain.foundation.random import seeded_torch
 from cfexplain.persistence.tree import Reader, Writer
 
-__all__ = ["blank", "take_network", "untrained", "untrained_density", "untrained_network", "weigh"]
+__all__ = ["State", "check_repeats", "check_size", "dense_size", "make_network", "on_meta", "take_network"]
 
-# How often a network of the package repeats a part, which is as many tensors or more in its state
-_COUNTS = ("levels", "steps", "blocks", "transforms")
-_SPARE = 200_000_000  # numbers that may be made for columns that a table's flow then leaves out
 # Weights by name, as tensors or as arrays
 State = Mapping[str, Any]
 
@@ -46,7 +41,7 @@ def take_network(module: nn.Module, build: Callable[[State], nn.Module], out: Wr
         "channels_last": [name for name, tensor in state.items() if _is_channels_last(tensor)]}
 
 
-def weigh(node: dict[str, Any], build: Callable[[State], nn.Module], read: Reader) -> nn.Module:
+def make_network(node: dict[str, Any], build: Callable[[State], nn.Module], read: Reader) -> nn.Module:
     """The network that ``build(state)`` makes, with the weights of `node`.
 
     Raises
@@ -58,10 +53,10 @@ def weigh(node: dict[str, Any], build: Callable[[State], nn.Module], read: Reade
     module = build({key: read.arrays[name] for key, name in names.items()})
     wanted = module.state_dict()
     if set(wanted) != set(names):
-        raise ValueError(f"weights {_some(set(wanted) ^ set(names))} that the network or the file does not have")
-    asked, held = sum(t.numel() for t in wanted.values()), sum(read.arrays[name].size for name in names.values())
-    if asked > held:
-        raise ValueError(f"a network of {asked:,} numbers, of which the file holds {held:,}")
+        raise ValueError(f"weights {_first_three(set(wanted) ^ set(names))} that the network or the file does not have")
+    size, held = sum(t.numel() for t in wanted.values()), sum(read.arrays[name].size for name in names.values())
+    if size > held:
+        raise ValueError(f"a network of {size:,} numbers, of which the file holds {held:,}")
     tensors, device = {}, read.place(node["device"])
     for key, name in names.items():
         tensor, like = read.tensor(name, device), wanted[key]
@@ -83,74 +78,46 @@ def weigh(node: dict[str, Any], build: Callable[[State], nn.Module], read: Reade
     return module.eval()
 
 
-def blank(make: Callable[[], nn.Module]) -> nn.Module:
+def on_meta(make: Callable[[], nn.Module]) -> nn.Module:
     """``make()`` with shapes only: nothing is allocated, and no random number is drawn."""
     with seeded_torch(0), torch.device("meta"):
         return make()
 
 
-def untrained(estimator: Coordinates | ConditionalFlow) -> Callable[[State], nn.Module]:
-    """How to build the network of coordinates or of a density that has its parameters and sizes already."""
-    return lambda state: (untrained_density if isinstance(estimator, ConditionalFlow) else untrained_network)(
-        estimator, state)
+def check_repeats(estimator: Any, state: State, counts: Sequence[str] = (), layers: str | None = None) -> None:
+    """Raise ValueError if the file does not hold a tensor for each time that a part of a network is repeated.
 
-
-def untrained_network(coordinates: Coordinates, state: State) -> nn.Module:
-    """``module_`` of coordinates that have their parameters, ``layout_`` and ``latent_dim_``."""
-    _check_counts(coordinates, state)
-    if not isinstance(coordinates, Flow) or coordinates.layout_.is_image:
-        return blank(coordinates._make_module)
-    varying = torch.as_tensor(state["varying"]).cpu()
-    columns, count = coordinates.layout_.net_shape[0], int(varying.sum())
-    hidden = [int(width) for width in np.atleast_1d((1,) if coordinates.hidden is None else coordinates.hidden)]
-    steps = 1 if coordinates.steps is None else int(coordinates.steps)
-    layers = [count // 2, *hidden, count // 2] if count > 1 else []  # a single number has nothing to depend on
-    _check_size(columns + _of_layers(layers, steps), state)
-    if columns * hidden[0] * steps > _SPARE and count < columns:
-        raise ValueError(f"a flow of {columns:,} columns, of which {count:,} vary")
-    with seeded_torch(0):
-        module = coordinates._make_module()
-        if not varying.all():
-            module.varying.copy_(varying)
-            module._make_flow()
-    return module
-
-
-def untrained_density(density: ConditionalFlow, state: State) -> nn.Module:
-    """``flow_`` of a density that has its parameters, ``n_features_in_`` and ``classes_``."""
-    features, count = int(density.n_features_in_), len(density.classes_)
-    if isinstance(density.flow, str):
-        _check_counts(density, state)
-        context = count if density.base == "gaussian" and count > 1 else 0
-        hidden = [int(width) for width in density.hidden_features]
-        hidden = [min(width, 64) for width in hidden] if features <= 4 else hidden
-        layers = [features // 2 + context, *hidden, features // 2] if features > 1 or context else []
-        _check_size(features + _of_layers(layers, int(density.transforms))
-                    + (features * count if density.base == "attributes" else 0), state)
-    return density._build_flow(features, count)
-
-
-def _check_counts(estimator: Any, state: State) -> None:
-    """A part that is repeated has tensors for each time."""
-    for name in _COUNTS:
-        value = getattr(estimator, name, None)
-        if value is not None and int(value) > max(len(state), 1):
+    Parameters
+    ----------
+    counts : sequence of str
+        Parameters of `estimator` that say how often.
+    layers : str, optional
+        The parameter that holds one width a layer.
+    """
+    held = max(len(state), 1)
+    for name in counts:
+        value = getattr(estimator, name)
+        if value is not None and int(value) > held:
             raise ValueError(f"{type(estimator).__name__} of {name}={value!r} in {len(state)} tensors")
-    for name in ("hidden", "hidden_features"):
-        if np.size(getattr(estimator, name, ())) > max(len(state), 1):
-            raise ValueError(f"{type(estimator).__name__} of {np.size(getattr(estimator, name))} layers in {len(state)} "
-                             "tensors")
+    depth = 0 if layers is None else np.size(getattr(estimator, layers))
+    if depth > held:
+        raise ValueError(f"{type(estimator).__name__} of {depth} layers in {len(state)} tensors")
 
 
-def _check_size(least: int, state: State) -> None:
+def check_size(least: int, state: State) -> None:
+    """Raise ValueError if a network has at least so many numbers, and the file holds fewer."""
     held = sum(math.prod(tensor.shape) for tensor in state.values())
     if least > held:
         raise ValueError(f"a network of at least {least:,} numbers, of which the file holds {held:,}")
 
 
-def _of_layers(sizes: list[int], times: int) -> int:
-    """Numbers in `times` stacks of dense layers, without their biases."""
-    return times * sum(a * b for a, b in pairwise(sizes))
+def dense_size(widths: Sequence[int], times: int) -> int:
+    """Numbers in `times` stacks of dense layers, without their biases.
+
+    >>> dense_size([2, 8, 1], times=3)
+    72
+    """
+    return times * sum(a * b for a, b in pairwise(widths))
 
 
 def _is_channels_last(tensor: torch.Tensor) -> bool:
@@ -169,5 +136,5 @@ def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
 
-def _some(names: set[str]) -> str:
+def _first_three(names: set[str]) -> str:
     return ", ".join(sorted(names)[:3]) + (", …" if len(names) > 3 else "")

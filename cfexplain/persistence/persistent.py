@@ -1,22 +1,33 @@
-"""Explainers in files: safetensors and JSON, written whole or not at all, and read without running anything they say."""
+"""`save` and `load` of explainers, and `load` of whatever the package has saved."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from cfexplain.foundation.files import read_arrays, read_kind, write_arrays
+from cfexplain.persistence.file import read, write
 
-if TYPE_CHECKING:
-    from cfexplain.evaluation.evaluation import Evaluation
-    from cfexplain.explainers import CounterfactualExplainer
-    from cfexplain.result import Counterfactuals
+__all__ = ["Persistent", "file_kind", "load"]
 
-__all__ = ["Persistent", "load"]
-
+Class = TypeVar("Class", bound=type)
 Explainer = TypeVar("Explainer")
 
+_CLASSES: dict[str, Any] = {}
 
+
+def file_kind(kind: str) -> Callable[[Class], Class]:
+    """Class decorator: files of this kind are written by the class's ``save``, and `load` gives them to its ``load``."""
+
+    def decorate(cls: Class) -> Class:
+        _CLASSES[kind] = cls
+        return cls
+
+    return decorate
+
+
+@file_kind("explainer")
 class Persistent:
     """``save`` and ``load`` of an explainer."""
 
@@ -53,8 +64,6 @@ class Persistent:
         >>> (again.explain(X[:3], target=1).x_cf == explainer.explain(X[:3], target=1).x_cf).all()
         np.True_
         """
-        from cfexplain.persistence.write_file import write
-
         write_arrays(path, *write(self))
 
     @classmethod
@@ -62,7 +71,7 @@ class Persistent:
              verify: bool = True, **given: Any) -> Explainer:
         """The explainer that `save` wrote, of this class or a subclass of it; on the base, of any class.
 
-        Reading runs no code from the file: it can only name classes of a fixed list, and sizes that it holds the numbers
+        Reading runs no code from the file: it can only name classes that are storable, and sizes that it holds the numbers
         for. Explains with the same bits as before, on the same machine and versions.
 
         Parameters
@@ -106,13 +115,11 @@ class Persistent:
         ...
         ValueError: ...classifier= answers otherwise on 16 of 16 rows...
         """
-        from cfexplain.persistence.file import read
-
         arrays, meta = read_arrays(path)
         return read(path, arrays, meta, cls, {"classifier": classifier, **given}, device, verify)
 
 
-def load(path: str | os.PathLike, **given: Any) -> CounterfactualExplainer | Counterfactuals | Evaluation:
+def load(path: str | os.PathLike, **given: Any) -> Any:
     """What any ``save`` of the package wrote: an explainer, a result, or an evaluation.
 
     Parameters
@@ -138,15 +145,9 @@ def load(path: str | os.PathLike, **given: Any) -> CounterfactualExplainer | Cou
     >>> cfexplain.load(path).target.tolist()
     [1, 1, 1]
     """
-    from cfexplain.evaluation.evaluation import Evaluation
-    from cfexplain.explainers import CounterfactualExplainer
-    from cfexplain.result import Counterfactuals
-
     kind = read_kind(path)
-    if kind == "explainer":
-        return CounterfactualExplainer.load(path, **given)
-    if kind not in ("counterfactuals", "evaluation"):
-        raise ValueError(f"{os.fspath(path)} holds {kind!r}; expected an explainer, counterfactuals or an evaluation.")
-    if given:
+    if kind not in _CLASSES:
+        raise ValueError(f"{os.fspath(path)} holds {kind!r}; expected one of {', '.join(map(repr, sorted(_CLASSES)))}.")
+    if given and kind != "explainer":
         raise TypeError(f"load() got {', '.join(sorted(given))}=, but the file holds {kind}, which needs nothing beside it.")
-    return (Counterfactuals if kind == "counterfactuals" else Evaluation).load(path)
+    return _CLASSES[kind].load(path, **given)

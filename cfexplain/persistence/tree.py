@@ -8,42 +8,20 @@ name. An object that is met twice is stored once, and is one object again after 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from cfexplain.foundation.arrays import Layout
-    from cfexplain.persistence.given import Brought, Given
+from cfexplain.persistence.table import kind_named, kind_of
+from cfexplain.persistence.user_objects import LoadedObjects, RefusedError, SavedObjects
 
-__all__ = ["Kind", "Reader", "RefusedError", "Writer"]
+__all__ = ["Reader", "Writer"]
 
 _SCALARS = ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8",
             "bool", "str")
 _DEVICES = ("cpu", "cuda", "mps", "xpu")
-
-
-class RefusedError(ValueError):
-    """Says already what is wrong with the file, or with what was given beside it."""
-
-
-class Kind:
-    """How objects of one class are taken apart, and made again.
-
-    Parameters
-    ----------
-    cls : type
-        Of exactly this class, not of a subclass.
-    take : callable ``(object, writer, where, slot) -> dict of str to node``
-    make : callable ``(fields, reader) -> object``
-        Must check what it reads: the fields come from a file that anybody may have written.
-    """
-
-    def __init__(self, cls: type, take: Callable[..., dict[str, Any]], make: Callable[..., Any]):
-        self.cls, self.name, self.take, self.make = cls, cls.__name__.lstrip("_"), take, make
 
 
 class Writer:
@@ -51,19 +29,16 @@ class Writer:
 
     Parameters
     ----------
-    kinds : dict of type to Kind
-    brought : Brought
+    users : SavedObjects
         Where objects go that only the user can make.
-    layout : Layout
-        Of the samples of the explainer that is saved.
 
     Attributes
     ----------
     arrays : dict of str to ndarray
     """
 
-    def __init__(self, kinds: dict[type, Kind], brought: Brought, layout: Layout):
-        self.kinds, self.brought, self.layout = kinds, brought, layout
+    def __init__(self, users: SavedObjects):
+        self.users = users
         self.arrays: dict[str, np.ndarray] = {}
         self._ids: dict[int, int] = {}
         self._names: dict[int, str] = {}
@@ -145,10 +120,10 @@ class Writer:
         known = self._ids.get(id(value))
         if known is not None:
             return {"same": known}
-        place = self.brought.place_of(value)
+        place = self.users.place_of(value)
         if place is not None:
             return {"given": place}
-        kind = self.kinds.get(type(value))
+        kind = kind_of(type(value))
         if kind is None:
             if strict or not slot:
                 raise TypeError(
@@ -156,7 +131,7 @@ class Writer:
                     "save() does not know, so that nothing was written. It holds numbers, strings, arrays and the package's "
                     "own parts; networks and estimators of your own belong in a parameter (fitted ones inside "
                     "FrozenEstimator), and are given again to load(). pickle holds everything.")
-            return {"given": self.brought.add(slot, value, where)}
+            return {"given": self.users.add(slot, value, where)}
         fields = kind.take(value, self, where, slot)
         self._alive.append(value)
         self._ids[id(value)] = len(self._ids)
@@ -164,14 +139,12 @@ class Writer:
 
 
 class Reader:
-    """Makes values again, of the kinds that the registry knows.
+    """Makes values again, of the classes that have registered.
 
     Parameters
     ----------
     arrays : dict of str to ndarray
-    kinds : dict of str to Kind
-        By name.
-    given : Given
+    users : LoadedObjects
         What the user gave.
     saved : str
         Device of the explainer that was saved.
@@ -184,8 +157,8 @@ class Reader:
         Arrays that were asked for.
     """
 
-    def __init__(self, arrays: dict[str, np.ndarray], kinds: dict[str, Kind], given: Given, saved: str, device: Any = None):
-        self.arrays, self.kinds, self.given, self.moved = arrays, kinds, given, device is not None
+    def __init__(self, arrays: dict[str, np.ndarray], users: LoadedObjects, saved: str, device: Any = None):
+        self.arrays, self.users, self.moved = arrays, users, device is not None
         self.saved = _device(saved)
         self.device = torch.device(device) if self.moved else self.saved
         if self.device.type == "cuda" and not torch.cuda.is_available():
@@ -276,15 +249,16 @@ class Reader:
         return self._made[body]
 
     def _given(self, body: Any) -> Any:
-        return self.given.get(*body)
+        return self.users.get(*body)
 
     def _object(self, body: Any) -> Any:
         name, number, fields = body
-        if name not in self.kinds:
+        kind = kind_named(name)
+        if kind is None:
             raise ValueError(f"an object of the unknown class {name!r}")
         if not isinstance(number, int) or number in self._made or not isinstance(fields, dict):
             raise ValueError(f"a damaged {name}")
-        made = self.kinds[name].make(fields, self)
+        made = kind.make(fields, self)
         self._made[number] = made
         return made
 

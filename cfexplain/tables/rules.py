@@ -10,11 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cfexplain.persistence import stored_by_attributes
 from cfexplain.tables.mixed import MixedTable
 
 __all__ = ["ColumnRules", "MixedRules"]
 
 
+def _fit_each_other(rules: ColumnRules) -> bool:
+    return rules.held.dtype == bool and rules.held.ndim == 1 and rules.held.shape == rules.low.shape == rules.high.shape
+
+
+@stored_by_attributes(check=_fit_each_other)
 class ColumnRules:
     """Holds columns of x′ at x, exactly, or inside an interval.
 
@@ -34,6 +40,10 @@ class ColumnRules:
     >>> rules.apply(torch.tensor([[9.0, 9.0, 9.0]]), torch.tensor([[1.0, 1.0, 1.0]]))
     tensor([[1., 2., 9.]])
     """
+
+    held: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
 
     def __init__(self, immutable: Iterable | None, bounds: Mapping | None, n_features: int, names: Any):
         self.held = np.zeros(n_features, dtype=bool)

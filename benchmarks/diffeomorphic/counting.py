@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cfexplain.foundation.arrays import to_numpy
 from cfexplain.foundation.random import draw_seed
 from cfexplain.nets.training import Rows, train_network
+from cfexplain.persistence import stored_by_sizes
 
 __all__ = ["CountingUNet", "counting_loss", "head_locations", "head_map", "train_counter"]
 
@@ -22,6 +23,7 @@ _FLOOR = 0.1  # pixels below this share of the highest probability are backgroun
 _POINTS = 400  # points drawn per head that is looked for
 
 
+@stored_by_sizes(lambda net: {"width": net.width, "in_channels": net.in_channels})
 class CountingUNet(nn.Module):
     """Images to the number of heads in them, through a map of the probability that a pixel shows a head.
 

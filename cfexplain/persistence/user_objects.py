@@ -7,16 +7,15 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from sklearn.frozen import FrozenEstimator
 from torch import Tensor, nn
 
-from cfexplain.persistence.tree import RefusedError
+__all__ = ["LoadedObjects", "NotGiven", "RefusedError", "SavedObjects", "digest", "is_skorch", "without_frozen"]
 
-__all__ = ["Brought", "Given", "NotGiven", "ask", "bare", "check_answers", "digest", "is_skorch", "made_up_rows"]
 
-_ROWS, _VALUES = 16, 1_000_000  # rows on which the user's model is compared, and the numbers in them, at most
+class RefusedError(ValueError):
+    """Says already what is wrong with the file, or with what was given beside it."""
 
 
 class NotGiven:
@@ -33,13 +32,13 @@ class NotGiven:
         return f"<{self.was}, not given>"
 
 
-class Brought:
-    """The user's own objects in the parameters of an explainer that is saved, by the names of the parameters."""
+class SavedObjects:
+    """The user's own objects that are met while an explainer is saved, by the names of the parameters that hold them."""
 
     def __init__(self) -> None:
         self.objects: dict[str, Any] = {}
         self._places: dict[int, list[str]] = {}
-        self._alive: list[Any] = []
+        self._alive: list[Any] = []  # what an id stands for must not go away, or the id would be given to another
 
     def place_of(self, value: Any) -> list[str] | None:
         """``[name]`` or ``[name, part]`` of an object that was met before."""
@@ -61,14 +60,14 @@ class Brought:
         return {name: describe(name, value) for name, value in self.objects.items()}
 
 
-class Given:
+class LoadedObjects:
     """The user's own objects that came with ``load``, checked against what the file says of them.
 
     Parameters
     ----------
     objects : dict of str to object
     described : dict
-        As :meth:`Brought.described` wrote it.
+        As :meth:`SavedObjects.described` wrote it.
     verify : bool
         Whether other weights are refused.
 
@@ -81,7 +80,7 @@ class Given:
     """
 
     def __init__(self, objects: dict[str, Any], described: dict[str, Any], verify: bool):
-        objects = {name: bare(value) for name, value in objects.items() if value is not None}
+        objects = {name: without_frozen(value) for name, value in objects.items() if value is not None}
         for name in [name for name, value in objects.items() if isinstance(value, (tuple, list)) and len(value) == 2]:
             if {f"{name}__encoder", f"{name}__decoder"} <= set(described):  # as the constructor takes them
                 objects[f"{name}__encoder"], objects[f"{name}__decoder"] = objects.pop(name)
@@ -91,9 +90,9 @@ class Given:
             raise TypeError(f"load() got {', '.join(strange)}, which the file does not ask for: {holds}.")
         missing = {name: about for name, about in described.items() if name not in objects and not _only_training(name)}
         if missing:
-            them = ", ".join(f"{name}=... (a {about['type']})" for name, about in missing.items())
+            listed = ", ".join(f"{name}=... (a {about['type']})" for name, about in missing.items())
             raise RefusedError(f"The explainer was made with objects of your own, which a file cannot hold without running "
-                               f"code. Give them again: load(path, {them}).")
+                               f"code. Give them again: load(path, {listed}).")
         if verify:
             for name, value in objects.items():
                 _check_weights(name, value, described[name])
@@ -114,7 +113,7 @@ class Given:
 
 def describe(name: str, value: Any) -> dict[str, Any]:
     modules = _modules(value)
-    about = {"type": type(value).__qualname__}
+    about: dict[str, Any] = {"type": type(value).__qualname__}
     # the flow of a density is only a plan: its weights were trained in a copy, and are in the file
     if modules and name.rpartition("__")[2] != "flow":
         about |= {"digest": digest(modules), "numbers": sum(t.numel() for m in modules for t in _state(m).values())}
@@ -137,55 +136,6 @@ def digest(modules: list[nn.Module]) -> str:
             found.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             found.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
-
-
-def made_up_rows(explainer: Any) -> np.ndarray:
-    """Some rows like those of training, of which none is one: on them a model of the user's is known again.
-
-    Decoded from codes of the density, or of the prior; in X itself around the surrogate's centre.
-    """
-    coordinates, layout = explainer.coordinates_, explainer.layout_
-    count = max(2, min(_ROWS, _VALUES // max(1, int(np.prod(layout.net_shape)))))
-    z = np.random.RandomState(0).standard_normal((count, coordinates.latent_dim_))
-    if hasattr(explainer.density_, "loc_"):
-        z = explainer.density_.loc_ + explainer.density_.scale_ * z
-    elif type(coordinates).__name__ == "Identity":
-        low, high = explainer.data_range
-        z = low + (high - low) * (z / 6 + 0.5).clip(0, 1) if layout.is_image else z * _standard(explainer)[1]
-        z = z if layout.is_image else z + _standard(explainer)[0]
-    rows = coordinates._tiled(coordinates.decode, z.astype(explainer.dtype_))
-    return rows.clip(*explainer.data_range).astype(explainer.dtype_) if layout.is_image else rows
-
-
-def check_answers(explainer: Any, rows: np.ndarray, answers: np.ndarray) -> None:
-    """Raise `RefusedError` where the given model does not say of `rows` what it said when the explainer was saved."""
-    shape = explainer.layout_.net_shape
-    if rows.shape[1:] != shape or rows.dtype != explainer.dtype_ or len(rows) != len(answers):
-        raise RefusedError(f"The file's rows of shape {rows.shape[1:]} do not fit the explainer's {shape}.")
-    now = ask(explainer, rows)
-    # other kernels and versions round otherwise; another model does more than that
-    slack = 1e-3 if now.ndim == 2 else 1e-3 * (np.std(answers) + np.abs(answers).mean())
-    if now.shape != answers.shape or not np.allclose(now, answers, rtol=0, atol=slack):
-        wrong = len(now) if now.shape != answers.shape else int(
-            (np.abs(now - answers) > slack).reshape(len(now), -1).any(1).sum())
-        raise RefusedError(f"classifier= answers otherwise on {wrong} of {len(now)} rows than when this explainer was "
-                           "saved: it is another model, or changed since. Give the one that was explained; or, if you mean "
-                           "it, load(..., verify=False).")
-
-
-def ask(explainer: Any, rows: np.ndarray) -> np.ndarray:
-    """Probabilities (n, K), or values (n,), of the explained model."""
-    model = explainer.classifier_
-    return model.predict_proba(rows) if hasattr(model, "predict_proba") else model.predict(rows)
-
-
-def _standard(explainer: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of a table's columns, as far as the explainer knows them."""
-    net = getattr(explainer.classifier_, "module", None)
-    net = getattr(net, "net", net)
-    if isinstance(getattr(net, "mean", None), Tensor) and net.mean.numel() == explainer.scale_.size:
-        return net.mean.cpu().numpy(), explainer.scale_
-    return np.zeros_like(explainer.scale_), explainer.scale_
 
 
 def _check_weights(name: str, value: Any, about: dict[str, Any]) -> None:
@@ -215,7 +165,7 @@ def _only_training(name: str) -> bool:
     return name.endswith("__perceptual")
 
 
-def bare(value: Any) -> Any:
+def without_frozen(value: Any) -> Any:
     """What is inside ``FrozenEstimator``."""
     while isinstance(value, FrozenEstimator):
         value = value.estimator

@@ -8,8 +8,10 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
+import cfexplain
+from benchmarks.diffeomorphic.counting import CountingUNet, counting_loss, head_locations, head_map, train_counter
+from cfexplain import GradientExplainer
 from cfexplain.foundation.random import seeded_torch
-from cfexplain.nets.counting import CountingUNet, counting_loss, head_locations, head_map, train_counter
 
 SIZE = (32, 32)
 
@@ -156,3 +158,18 @@ def test_locations_leave_the_global_generator_alone():
     before = np.random.get_state()[1].copy()
     head_locations(head_map([np.array([[5.0, 5.0]])], None, SIZE)[0], 1.0)
     np.testing.assert_array_equal(np.random.get_state()[1], before)
+
+
+# ---------------------------------------------------------------- explained
+
+
+@pytest.mark.usefixtures("quietly")
+def test_an_explainer_of_a_counter_is_stored_with_it(tmp_path):
+    images, _, counts, _ = blobs(16)
+    explainer = GradientExplainer(unet(width=2), task="regression", random_state=0, max_steps=2).fit(images, counts)
+    explainer.save(tmp_path / "explainer")
+    again = cfexplain.load(tmp_path / "explainer")
+    assert type(again.classifier_.module) is CountingUNet
+    found, expected = (own.explain(images[:2], target="maximize").x_cf for own in (again, explainer))
+    np.testing.assert_array_equal(found, expected)
+    assert (found != images[:2]).any()
