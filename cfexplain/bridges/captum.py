@@ -149,7 +149,7 @@ class CounterfactualPathGradients(GradientAttribution):
     NotFittedError
         It is not fitted.
     ValueError
-        `path` or `output` is not known, or the model is only asked and has no gradient.
+        `path` or `output` is not known, or the model has no gradient.
 
     Notes
     -----

@@ -181,7 +181,7 @@ def measure(metric: Metric, cf: Counterfactuals, explainer: Any) -> np.ndarray |
     Raises
     ------
     ValueError
-        The metric returns another shape, or one value where valid rows have to be told apart.
+        The metric returns another shape, or one value although only valid rows shall count.
     """
     out = metric.function(cf, explainer)
     if out is None:

@@ -1,4 +1,4 @@
-"""What several displays draw with: the figure and its grid of places, titles, and what is said of a row."""
+"""What several displays draw with: the figure and its grid of places, titles, and the facts of a row."""
 
 from __future__ import annotations
 
