@@ -169,7 +169,7 @@ def _rows_for(explainer: CounterfactualExplainer, path: Path, resize: bool) -> F
     """Rows in the layout that the explainer was fitted on."""
     net, user = explainer.layout_.net_shape, explainer.layout_.user_shape
     image = explainer.layout_.is_image
-    rows = read_rows(path, size=net[1:] if image else None, channels=net[0] if image else None,
+    rows = read_rows(path, size=(net[1], net[2]) if image else None, channels=net[0] if image else None,
                      data_range=explainer.data_range, resize=resize)
     if image and path.is_dir():
         rows.X = rows.X.reshape(len(rows.X), *user)

@@ -60,7 +60,7 @@ def test_curves_hold_every_point(digit_paths):
 
 @pytest.mark.parametrize("most", [2, 3, 4, 8])
 def test_every_point_has_its_own_place_and_a_frame_stands_above_it(most):
-    from cfexplain.plotting.path import shown_frames, point_places
+    from cfexplain.plotting.path import point_places, shown_frames
 
     for n in (1, 2, 3, 5, 15, 100):
         for returned in range(n):
