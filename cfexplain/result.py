@@ -1,4 +1,4 @@
-"""`Counterfactuals`: what was found, row by row, with what a person needs to trust it or not."""
+"""`Counterfactuals`: the counterfactual of each row, with what a person needs to judge whether to trust it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 
 from cfexplain.foundation.files import atomic_write, read_arrays, write_arrays
 from cfexplain.foundation.optional import optional_import
+from cfexplain.foundation.protocols import FittedExplainer
 from cfexplain.persistence import file_kind
-from cfexplain.plotting import notebook, words
+from cfexplain.plotting import CounterfactualDisplay, notebook, words
+from cfexplain.plotting.pictures import layout_of
+from cfexplain.report import render_report
 from cfexplain.tables.frames import category_places, changes_of, frames_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
     from pandas import DataFrame
-
-    from cfexplain.explainers import CounterfactualExplainer
-    from cfexplain.plotting import CounterfactualDisplay
 
 __all__ = ["STATUSES", "Counterfactuals"]
 
@@ -41,7 +41,7 @@ class Counterfactuals:
     ----------
     x, x_cf, reconstruction : ndarray of shape (n, …), in the user's layout
         Original x, counterfactual x′, and decode(z₀): what the coordinates keep of x. The explanation is the step from
-        x to x′; what the coordinates lost is x against the reconstruction, and is no explanation.
+        x to x′. The difference between x and the reconstruction is lost by the coordinates and explains nothing.
     source, target, prediction : ndarray of shape (n,)
         The classifier's label of x, the wanted label, and the classifier's label of x′.
     proba_before, proba_after : ndarray of shape (n,), in [0, 1]
@@ -49,8 +49,8 @@ class Counterfactuals:
     valid : ndarray of bool, shape (n,)
         The explained classifier gives x′ its target.
     status : ndarray of str, shape (n,)
-        ``converged`` · ``step_budget`` (valid, but steps ran out before all conditions held) · ``already_target`` (x
-        had it already) · ``not_found`` (not valid; the row is the best effort).
+        ``converged`` · ``step_budget`` (valid, but steps ran out before all conditions were met) · ``already_target`` (the
+        prediction of x is the target) · ``not_found`` (not valid; the row is the best effort).
     n_steps : ndarray of int, shape (n,)
     z, z_cf : ndarray of shape (n, d)
         Codes z₀ and z′.
@@ -59,19 +59,19 @@ class Counterfactuals:
     log_density : ndarray of shape (n,)
         log p(z′|target), in nats.
     density_percentile : ndarray of shape (n,), 0–100
-        Its place among the training rows of the target class: 50 is as typical as their median.
+        Its rank among the training rows of the target class: 50 is as typical as their median.
     reconstruction_error : ndarray of shape (n,)
         ‖x − decode(z₀)‖₂.
     conditions : dict of str to ndarray of bool, shape (n,)
         Which conditions of the search each row meets.
     surrogate_valid : ndarray of bool, optional
-        What the surrogate said of x′, where one stood in for the classifier during the search.
+        The surrogate gives x′ its target. Only if a surrogate replaced the classifier during the search.
     second_opinion : ndarray of bool, optional
-        Small classifiers of the latent agree.
+        Small classifiers of the codes predict the target, too.
     index : ndarray of shape (n,), optional
-        Names of the rows, where they came in a DataFrame.
+        Names of the rows, if X was a DataFrame.
     carried : ndarray of shape (n, c), optional
-        Columns that took no part (`PipelineExplainer`) and come back in `to_frames`.
+        Columns that the search leaves out (`PipelineExplainer`); `to_frames` returns them.
     path : list of ndarray of shape (steps + 1, d), optional
         Each row's points of the search.
     container : {"numpy", "torch"}
@@ -122,11 +122,11 @@ class Counterfactuals:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in self._row_names():
+        for name in self.row_fields:
             setattr(self, name, np.asarray(getattr(self, name)))
-        self.conditions = {name: np.asarray(held) for name, held in self.conditions.items()}
-        columns = {name: getattr(self, name) for name in self._row_names()}
-        columns.update({f"conditions[{name!r}]": held for name, held in self.conditions.items()})
+        self.conditions = {name: np.asarray(met) for name, met in self.conditions.items()}
+        columns = {name: getattr(self, name) for name in self.row_fields}
+        columns.update({f"conditions[{name!r}]": met for name, met in self.conditions.items()})
         if self.path is not None:
             columns["path"] = self.path
         n = len(self.x)
@@ -144,11 +144,22 @@ class Counterfactuals:
 
     @property
     def backend(self) -> str | None:
-        """How the search computed, and in brackets what was left as it is: see ``explain(backend=)``."""
+        """How the search computed, with the parts that were not replaced in brackets: see ``explain(backend=)``."""
         return self.metadata.get("backend")
 
-    def _row_names(self) -> list[str]:
-        """Names of the arrays with one entry a row; optional ones only where they are there."""
+    @property
+    def is_image(self) -> bool:
+        """Whether samples are images, not rows of a table."""
+        return layout_of(self).is_image
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether a regressor was explained: source, target and prediction are values, not labels."""
+        return self.metadata.get("task") == "regression"
+
+    @property
+    def row_fields(self) -> list[str]:
+        """Names of the arrays that have one entry for each row; optional ones only if they are not None."""
         return [f.name for f in fields(self) if f.name not in _NOT_ROWS
                 and not (f.name in _OPTIONAL and getattr(self, f.name) is None)]
 
@@ -164,9 +175,9 @@ class Counterfactuals:
         rows = rows[None] if np.ndim(rows) == 0 else rows
         if rows.ndim != 1:
             raise IndexError("Only rows can be indexed: pass an int, a slice, or one dimension of bools or ints.")
-        parts: dict[str, Any] = {name: getattr(self, name)[rows] for name in self._row_names()}
+        parts: dict[str, Any] = {name: getattr(self, name)[rows] for name in self.row_fields}
         return Counterfactuals(
-            **parts, conditions={name: held[rows] for name, held in self.conditions.items()},
+            **parts, conditions={name: met[rows] for name, met in self.conditions.items()},
             path=None if self.path is None else [self.path[i] for i in rows],
             container=self.container, metadata=dict(self.metadata))
 
@@ -191,7 +202,7 @@ class Counterfactuals:
 
     @property
     def array(self) -> Any:
-        """X′ in the kind of array that was explained: a tensor where a tensor came in."""
+        """X′ in the kind of array that X was: a tensor if X was a tensor."""
         if self.container == "numpy":
             return self.x_cf
         import torch
@@ -210,7 +221,7 @@ class Counterfactuals:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Counterfactuals]) -> Counterfactuals:
-        """All rows of `parts`, in order. Metadata in which they differ are left out; seconds are added up.
+        """All rows of `parts`, in order. Metadata in which they differ are left out; seconds are summed.
 
         Raises
         ------
@@ -224,7 +235,7 @@ class Counterfactuals:
 
         def signature(part: Counterfactuals) -> tuple:
             return (part.shape[1:], part.source.dtype.kind, part.target.dtype.kind, part.container, part.path is None,
-                    tuple(part._row_names()), frozenset(part.conditions))
+                    tuple(part.row_fields), frozenset(part.conditions))
 
         for part in parts[1:]:
             if signature(part) != signature(first):
@@ -236,7 +247,7 @@ class Counterfactuals:
         if all("seconds" in part.metadata for part in parts):
             metadata["seconds"] = sum(part.metadata["seconds"] for part in parts)
         return cls(
-            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in first._row_names()},
+            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in first.row_fields},
             conditions={name: np.concatenate([part.conditions[name] for part in parts]) for name in first.conditions},
             path=None if first.path is None else [path for part in parts for path in part.path or ()],
             container=first.container, metadata=metadata)
@@ -258,11 +269,11 @@ class Counterfactuals:
             `features` for images.
         """
         pandas = optional_import("pandas", "to_frame()")
-        columns = {name: getattr(self, name) for name in self._row_names()
+        columns = {name: getattr(self, name) for name in self.row_fields
                    if getattr(self, name).ndim == 1 and name != "index"}
-        columns.update({f"condition_{name}": held for name, held in self.conditions.items()})
+        columns.update({f"condition_{name}": met for name, met in self.conditions.items()})
         if features:
-            if self._is_image():
+            if self.is_image:
                 raise ValueError("features=True lists the columns of a table, but these rows are images.")
             before, after = self.to_frames()
             for kind, frame in (("original", before), ("counterfactual", after)):
@@ -272,7 +283,7 @@ class Counterfactuals:
         return pandas.DataFrame(columns, index=self.index)
 
     def to_frames(self) -> tuple[DataFrame, DataFrame]:
-        """Tables before and after: x and x_cf as DataFrames, in the units, dtypes and categories that came in.
+        """Tables before and after: x and x_cf as DataFrames, in the units, dtypes and categories of X.
 
         Raises
         ------
@@ -284,53 +295,46 @@ class Counterfactuals:
         return frames_of(self)
 
     def changes(self) -> DataFrame:
-        """What changed in tables: a DataFrame of ``row``, ``column``, ``before``, ``after``, one line a changed cell."""
+        """The changed cells of a table as a DataFrame of ``row``, ``column``, ``before`` and ``after``."""
         return changes_of(self)
 
     # ---------------------------------------------------------------- words
     def summary(self) -> str:
-        """What was found and what was not, in words; what to do about rows that failed."""
+        """The result in sentences: what was found, what was not, and what to do about rows that failed."""
         return words.summary(self)
 
     def __repr__(self) -> str:
         return (f"<Counterfactuals: {words.count_rows(len(self))} of shape {self.shape[1:]}, "
                 f"{int(self.valid.sum())} valid, {int(self.complete.sum())} meet every condition>")
 
-    def _is_image(self) -> bool:
-        from cfexplain.plotting.counterfactual import layout_of
-
-        return layout_of(self).is_image
-
     # ------------------------------------------------------------- pictures
     def plot(self, n: int = 8, *, ax: Axes | None = None, figure: Figure | SubFigure | None = None,
              ) -> CounterfactualDisplay:
         """Draw the first `n` rows; see `CounterfactualDisplay`."""
-        from cfexplain.plotting import CounterfactualDisplay
-
         return CounterfactualDisplay.from_explanation(self, n, ax=ax, figure=figure)
 
     def _repr_html_(self) -> str:
         return notebook.fragment(self, most=10)
 
-    def to_html(self, path: str | os.PathLike, *, explainer: CounterfactualExplainer | None = None,
+    def to_html(self, path: str | os.PathLike, *, explainer: FittedExplainer | None = None,
                 title: str = "Counterfactuals", max_rows: int = 1000, max_frames: int = 12, max_megabytes: float = 50.0,
                 ) -> None:
-        """Write a report: one HTML file that holds all it shows, to be sorted, filtered and printed; atomically.
+        """Write a report atomically: one self-contained HTML file whose rows can be sorted, filtered and printed.
 
-        Each row has its pictures, or its changed columns, its status in words, probabilities, plausibility and numbers.
+        Each row has its pictures or changed columns, its status in words, probabilities, plausibility and numbers.
 
         Parameters
         ----------
         path : str or path
         explainer : CounterfactualExplainer, optional
-            The fitted one that made this result with ``explain(X, record_path=True)``. It decodes the points of the search,
-            which the report shows under a slider.
+            The one that made this result with ``explain(X, record_path=True)``. It decodes the points of the search, which
+            the report shows under a slider.
         title : str
         max_rows : int, default=1000
         max_frames : int, default=12
-            Points of a search path that are shown beside the original.
+            At most so many points of a search path are shown beside the original.
         max_megabytes : float, default=50
-            Of the file: rows, and then paths, are left out where they do not fit, and the report says which.
+            Size of the file: rows, and then paths, that do not fit are left out, and the report says which.
 
         Raises
         ------
@@ -339,8 +343,6 @@ class Counterfactuals:
         OSError
             The file cannot be written; what was there before stays.
         """
-        from cfexplain.report import render_report
-
         text = render_report(self, explainer=explainer, title=title, max_rows=max_rows, max_frames=max_frames,
                              max_megabytes=max_megabytes)
         atomic_write(path, text.encode("utf-8", "xmlcharrefreplace"))
@@ -356,9 +358,9 @@ class Counterfactuals:
         OSError
             The file cannot be written; what was there before stays.
         """
-        arrays = {name: getattr(self, name) for name in self._row_names()}
-        arrays.update({f"conditions/{name}": held for name, held in self.conditions.items()})
-        if self.path is not None:  # ragged: all points in a row, and where each path ends
+        arrays = {name: getattr(self, name) for name in self.row_fields}
+        arrays.update({f"conditions/{name}": met for name, met in self.conditions.items()})
+        if self.path is not None:  # of unequal length: all points one after another, and the end of each path
             arrays["path/points"] = np.concatenate([np.zeros((0, *self.z.shape[1:]), self.z.dtype), *self.path])
             arrays["path/ends"] = np.cumsum([len(path) for path in self.path], dtype=np.int64)
         meta = {"kind": "counterfactuals", "container": self.container, "conditions": list(self.conditions),

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from benchmarks._common import HERE
 from benchmarks.report import load
-from cfexplain.plotting.counterfactual import BLUE, GREY, VERMILLION
+from cfexplain.plotting.pictures import BLUE, GREY, VERMILLION
 
 MEASURED = {"color": BLUE, "marker": "o", "markersize": 4, "linewidth": 1.4}
 MEMORY = {"color": VERMILLION, "marker": "s", "markersize": 4, "linestyle": (0, (4, 1.5)), "linewidth": 1.2}

@@ -1,4 +1,4 @@
-"""Captum: counterfactuals as attributions and as perturbations, and gradients integrated on the way to them.
+"""Captum: counterfactuals as attributions and as perturbations, and gradients integrated along their paths.
 
 Whatever takes a `captum.attr.Attribution` or a `captum.robust.Perturbation` takes these: metrics, `NoiseTunnel`,
 `AttackComparator`, and the pictures of ``captum.attr.visualization``.
@@ -17,9 +17,9 @@ from captum.log import log_usage
 from captum.robust import Perturbation
 from torch import Tensor
 
-from cfexplain.bridges.captum_rows import Forward, Rows
+from cfexplain.bridges.captum_rows import Forward, TensorExplainer
 from cfexplain.bridges.saliency import SaliencyComparison, compare_saliency
-from cfexplain.explainers import CounterfactualExplainer, decode_path
+from cfexplain.explainers import CounterfactualExplainer
 from cfexplain.foundation.labels import label_indices
 from cfexplain.foundation.tiles import in_tiles
 from cfexplain.result import Counterfactuals
@@ -28,7 +28,7 @@ __all__ = ["CounterfactualAttribution", "CounterfactualPathGradients", "Counterf
            "compare_saliency"]
 
 PATHS = ("search", "latent", "straight")
-# Rows whose paths are decoded together, and the share of f(x′) − f(x) by which a sum may miss it without a word
+# Rows whose paths are decoded together; the relative error of a sum above which there is a warning
 BLOCK, INCOMPLETE = 32, 0.05
 
 
@@ -48,8 +48,8 @@ class CounterfactualAttribution(Attribution):
     Attributes
     ----------
     forward_func : callable ``x -> (n, K)``
-        Log-odds of each class by the explained classifier, or a regressor's value (n, 1), differentiable: what Captum's
-        metrics take as `forward_func`.
+        Differentiable log-odds of each class by the explained classifier, or a regressor's value (n, 1): the
+        `forward_func` of Captum's metrics.
 
     Raises
     ------
@@ -60,7 +60,7 @@ class CounterfactualAttribution(Attribution):
 
     Notes
     -----
-    It has no convergence delta: x′ − x sums to nothing that the model says. `CounterfactualPathGradients` does.
+    It has no convergence delta: the sum of x′ − x is no output of the model. `CounterfactualPathGradients` has one.
 
     Examples
     --------
@@ -75,7 +75,7 @@ class CounterfactualAttribution(Attribution):
     """
 
     def __init__(self, explainer: CounterfactualExplainer, *, clip: bool = False, **explain_options: Any):
-        self._rows = Rows(explainer, clip, explain_options)
+        self._explainer = TensorExplainer(explainer, clip, explain_options)
         super().__init__(Forward(explainer))
 
     # the outermost wrapper is Captum's own: NoiseTunnel looks through it, at __wrapped__
@@ -89,10 +89,10 @@ class CounterfactualAttribution(Attribution):
         inputs : Tensor of shape (n, …), or a tuple of one
             In the layout of ``fit``, or (n, C, H, W) as the network sees it; on any device, of any float dtype.
         target : int, list of int or Tensor, optional
-            The class that is wanted, as everywhere in Captum: an index into ``explainer.classes_``, or one a row. None: what
-            ``explain`` takes None for, the explainer's own target or else each row's runner-up.
-        label : label, array-like of shape (n,), or what a regressor is asked for, optional
-            The same in the user's own words, as `target` of ``explain``.
+            The target class, as everywhere in Captum: an index into ``explainer.classes_``, or one for each row. None: as in
+            ``explain``, the explainer's own target or else each row's runner-up.
+        label : label, array-like of shape (n,), or target of a regressor, optional
+            In place of `target`: a target as ``explain`` takes it.
         absolute : bool, default=False
             \\|x′ − x\\|.
         return_counterfactuals : bool, default=False
@@ -112,7 +112,7 @@ class CounterfactualAttribution(Attribution):
         DataRangeError
             Images outside ``data_range``, unless they are to be clipped.
         """
-        found = self._rows.explain(inputs, target, label)
+        found = self._explainer.explain(inputs, target, label)
         change = found.cf.x_cf - found.cf.x
         out = found.restored(np.abs(change) if absolute else change)
         return (out, found.cf) if return_counterfactuals else out
@@ -128,12 +128,12 @@ class CounterfactualPathGradients(GradientAttribution):
     Parameters
     ----------
     explainer : CounterfactualExplainer
-        Fitted. Of a model that torch cannot differentiate f is its surrogate.
+        Fitted. If torch cannot differentiate the model, f is its surrogate.
     path : {"search", "latent", "straight"}, default="search"
         "search": through every decoded point of the search up to the one that was returned. "latent": the straight line
         from z to z′, decoded. "straight": the straight line from x to x′.
     output : {"log_odds", "logit", "probability"}, default="log_odds"
-        f, of the target class. A regressor's f is its value.
+        f, of the target class. For a regressor f is its value.
     clip, **explain_options
         See `CounterfactualAttribution`.
 
@@ -149,13 +149,13 @@ class CounterfactualPathGradients(GradientAttribution):
     NotFittedError
         It is not fitted.
     ValueError
-        `path` or `output` is not known, or the model is only asked and has no gradient.
+        `path` or `output` is not known, or the model has no gradient.
 
     Notes
     -----
-    The path always begins at x itself. Where the first decoded point is another picture, since the coordinates lost some of
-    x (``detail="decoder"``) or the search starts elsewhere (``start="swap"``), a straight piece leads there, and its share
-    is part of the sum. Between decoded points the path is straight, too. Points that are not finite are left out.
+    The path always begins at x itself. If the first decoded point is not x, because the coordinates lost a part of x
+    (``detail="decoder"``) or the search starts elsewhere (``start="swap"``), a straight piece leads there, and its share is
+    part of the sum. Between decoded points the path is straight, too. Points that are not finite are left out.
 
     Examples
     --------
@@ -172,7 +172,7 @@ class CounterfactualPathGradients(GradientAttribution):
 
     def __init__(self, explainer: CounterfactualExplainer, *, path: str = "search", output: str = "log_odds",
                  clip: bool = False, **explain_options: Any):
-        self._rows = Rows(explainer, clip, explain_options)
+        self._explainer = TensorExplainer(explainer, clip, explain_options)
         if path not in PATHS:
             raise ValueError(f"path={path!r} is not known; choose one of {PATHS}.")
         if explainer.classifier_.module is None:
@@ -200,8 +200,8 @@ class CounterfactualPathGradients(GradientAttribution):
         inputs, target, label
             See `CounterfactualAttribution.attribute`.
         n_steps : int, default=64
-            Gradients a row, at the least, spread by length; each piece between two points of the path gets one or more
-            (midpoint rule).
+            At least so many gradients for each row (midpoint rule), spread over the pieces between points of the path by
+            their lengths, at least one for each piece.
         return_convergence_delta : bool, default=False
             Also return, for each row, the sum of its attributions minus f(x′) − f(x), shape (n,).
         return_counterfactuals : bool, default=False
@@ -209,7 +209,7 @@ class CounterfactualPathGradients(GradientAttribution):
 
         Returns
         -------
-        Tensor like `inputs`, followed by what else was asked for
+        Tensor like `inputs`, followed by the delta and the `Counterfactuals` if requested
 
         Raises
         ------
@@ -221,7 +221,7 @@ class CounterfactualPathGradients(GradientAttribution):
         UserWarning
             In some row the sum misses f(x′) − f(x) by more than 5 % of it: use more steps.
         """
-        found = self._rows.explain(inputs, target, label, record_path=self.path == "search")
+        found = self._explainer.explain(inputs, target, label, record_path=self.path == "search")
         shares, delta = self._checked(found.cf, n_steps)
         out = [found.restored(shares)]
         if return_convergence_delta:
@@ -259,12 +259,11 @@ class CounterfactualPathGradients(GradientAttribution):
     def _checked(self, cf: Counterfactuals, n_steps: int) -> tuple[np.ndarray, np.ndarray]:
         if n_steps < 1:
             raise ValueError(f"n_steps={n_steps!r} must be at least 1.")
-        explainer = self._rows.explainer
+        explainer = self._explainer.explainer
         if cf.shape[1:] != explainer.layout_.user_shape:
             raise ValueError(f"cf has samples of shape {cf.shape[1:]}, but the explainer was fitted on samples of shape "
                              f"{explainer.layout_.user_shape}. Pass the explainer that made cf.")
-        labels = hasattr(explainer, "classes_")
-        index = label_indices(cf.target, explainer.classes_) if labels else np.zeros(len(cf), int)
+        index = np.zeros(len(cf), int) if explainer.is_regression else label_indices(cf.target, explainer.classes_)
         parts = [self._integrated(cf[i: i + BLOCK], index[i: i + BLOCK], n_steps) for i in range(0, len(cf), BLOCK)]
         shares = np.concatenate([np.zeros_like(cf.x[:0], dtype=float), *parts])
         whole = self._values(cf.x_cf, index) - self._values(cf.x, index)
@@ -280,10 +279,10 @@ class CounterfactualPathGradients(GradientAttribution):
         if self.path == "straight":
             return [np.stack([x, x_cf]) for x, x_cf in zip(cf.x, cf.x_cf, strict=True)]
         if self.path == "latent":
-            way = np.linspace(0, 1, 33, dtype=cf.z.dtype)[:, None]
-            cf = replace(cf, path=[z + way * (z_cf - z) for z, z_cf in zip(cf.z, cf.z_cf, strict=True)])
+            shares = np.linspace(0, 1, 33, dtype=cf.z.dtype)[:, None]
+            cf = replace(cf, path=[z + shares * (z_cf - z) for z, z_cf in zip(cf.z, cf.z_cf, strict=True)])
         corners = []
-        for x, x_cf, decoded in zip(cf.x, cf.x_cf, decode_path(self._rows.explainer, cf), strict=True):
+        for x, x_cf, decoded in zip(cf.x, cf.x_cf, self._explainer.explainer.decode_path(cf), strict=True):
             points = np.concatenate([x[None], decoded.x[: decoded.returned], x_cf[None]])
             corners.append(points[np.isfinite(points.reshape(len(points), -1)).all(1)])
         return corners
@@ -291,7 +290,7 @@ class CounterfactualPathGradients(GradientAttribution):
     def _integrated(self, cf: Counterfactuals, index: np.ndarray, n_steps: int) -> np.ndarray:
         """∫ ∂f/∂xᵢ dxᵢ of each row, in float64, in the layout of x."""
         middles, moves, rows = [], [], []
-        for row, points in enumerate(self._corners(cf)):
+        for i, points in enumerate(self._corners(cf)):
             pieces = np.diff(points.astype(float), axis=0)
             length = np.linalg.norm(pieces.reshape(len(pieces), -1), axis=1)
             pieces, points, length = pieces[length > 0], points[:-1][length > 0], length[length > 0]
@@ -300,7 +299,7 @@ class CounterfactualPathGradients(GradientAttribution):
             within = np.concatenate([(np.arange(k) + 0.5) / k for k in counts]) if len(counts) else np.zeros(0)
             moves.append(pieces[piece] / counts[piece].reshape(-1, *[1] * (pieces.ndim - 1)))
             middles.append(points[piece] + within.reshape(-1, *[1] * (pieces.ndim - 1)) * pieces[piece])
-            rows.append(np.full(len(piece), row))
+            rows.append(np.full(len(piece), i))
         row, shares = np.concatenate(rows), np.zeros(cf.x.shape)
         if len(row):
             slopes = self._slopes(np.concatenate(middles), index[row])
@@ -322,16 +321,17 @@ class CounterfactualPathGradients(GradientAttribution):
             return in_tiles(lambda x, k: self._picked(x, k).cpu(), *self._tensors(points, index)).double().numpy()
 
     def _tensors(self, points: np.ndarray, index: np.ndarray) -> tuple[Tensor, Tensor]:
-        explainer = self._rows.explainer
-        return tuple(torch.from_numpy(np.ascontiguousarray(a)).to(explainer.device_) for a in (
+        explainer = self._explainer.explainer
+        x, k = (torch.from_numpy(np.ascontiguousarray(a)).to(explainer.device_) for a in (
             points.astype(explainer.dtype_, copy=False), index))
+        return x, k
 
     def _picked(self, x: Tensor, index: Tensor) -> Tensor:
         return self.forward_func(x).gather(1, index[:, None])[:, 0]
 
 
 class CounterfactualPerturbation(Perturbation):
-    """Counterfactuals as a perturbation of ``captum.robust``: the same picture of another class, not noise.
+    """Counterfactuals as a perturbation of ``captum.robust``: a plausible change to another class instead of noise.
 
     Parameters
     ----------
@@ -360,23 +360,23 @@ class CounterfactualPerturbation(Perturbation):
     >>> comparator = AttackComparator(lambda x: torch.tensor(explainer.predict_proba(x)),
     ...                               lambda out: (out.argmax(1) == 1).float().mean())
     >>> comparator.add_attack(attack, "counterfactual", attack_kwargs={"target": 1})
-    >>> said = comparator.evaluate(x)
-    >>> said["Original"], said["counterfactual"]
+    >>> found = comparator.evaluate(x)
+    >>> found["Original"], found["counterfactual"]
     (tensor(0.), {'mean': tensor(1.)})
     """
 
     def __init__(self, explainer: CounterfactualExplainer, *, clip: bool = False, **explain_options: Any):
         super().__init__()
-        self._rows = Rows(explainer, clip, explain_options)
+        self._explainer = TensorExplainer(explainer, clip, explain_options)
 
     @log_usage()
     def perturb(self, inputs: Tensor | tuple[Tensor, ...], target: Any = None, *, label: Any = None,
                 return_counterfactuals: bool = False) -> Any:
         """x′ of each row, in the shape, dtype and on the device of `inputs`.
 
-        The target is the class that is wanted, like that of ``FGSM.perturb(..., targeted=True)``; parameters and errors are
+        `target` is the class to reach, like that of ``FGSM.perturb(..., targeted=True)``; parameters and errors are
         those of `CounterfactualAttribution.attribute`. A row that fails is its best effort.
         """
-        found = self._rows.explain(inputs, target, label)
+        found = self._explainer.explain(inputs, target, label)
         out = found.restored(found.cf.x_cf)
         return (out, found.cf) if return_counterfactuals else out

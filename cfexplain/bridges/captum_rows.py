@@ -14,14 +14,14 @@ from cfexplain.explainers import CounterfactualExplainer
 from cfexplain.foundation.exceptions import DataRangeError, TargetError
 from cfexplain.result import Counterfactuals
 
-__all__ = ["OUTPUTS", "Explained", "Forward", "Rows"]
+__all__ = ["OUTPUTS", "Explained", "Forward", "TensorExplainer"]
 
 OUTPUTS = ("log_odds", "logit", "probability")
 
 
 @dataclass
 class Explained:
-    """What one call found: the result, and the way back to tensors like the inputs."""
+    """The result of one call, and how to convert it to tensors like the inputs."""
 
     cf: Counterfactuals
     inputs: Tensor
@@ -35,8 +35,8 @@ class Explained:
 
 
 @dataclass
-class Rows:
-    """A fitted explainer as Captum meets it.
+class TensorExplainer:
+    """A fitted explainer that takes and returns tensors and class indices, as Captum does.
 
     Parameters
     ----------
@@ -81,16 +81,16 @@ class Rows:
         if not isinstance(inputs, Tensor):
             raise TypeError(f"Captum works on torch tensors, got a {type(inputs).__name__}; pass "
                             "torch.as_tensor(inputs), or call explainer.explain(inputs) itself.")
-        asked, layout = self._asked(target, label), self.explainer.layout_
+        wanted, layout = self._target(target, label), self.explainer.layout_
         check_shape(inputs, layout)
         x = inputs.detach().cpu()
-        if x.is_floating_point():  # half precision is not searched in; what is found is returned in it
+        if x.is_floating_point():  # the search runs in the explainer's dtype; the result gets that of the inputs
             x = x.to(torch.from_numpy(np.empty(0, self.explainer.dtype_)).dtype)
             if self.clip and layout.is_image:
                 x = x.clamp(*self.explainer.data_range)
-        with torch.enable_grad():  # Captum's metrics ask under no_grad
+        with torch.enable_grad():  # Captum's metrics call this under no_grad
             try:
-                cf = self.explainer.explain(x.reshape(len(x), *layout.user_shape), asked, **self.options, **more)
+                cf = self.explainer.explain(x.reshape(len(x), *layout.user_shape), wanted, **self.options, **more)
             except DataRangeError as error:
                 if x.is_floating_point() and not self.clip:
                     raise DataRangeError(f"{error} If it is Captum's noise that left the range, pass clip=True where the "
@@ -98,16 +98,16 @@ class Rows:
                 raise
         return Explained(cf, inputs, is_tuple)
 
-    def _asked(self, target: Any, label: Any) -> Any:
-        """What ``explain(target=)`` is asked for: labels for Captum's class indices."""
+    def _target(self, target: Any, label: Any) -> Any:
+        """The target for ``explain``: labels for Captum's class indices."""
         if target is None:
             return label
         if label is not None:
             raise TargetError(f"Pass target={target!r}, a class index, or label={label!r}, a class; not both.")
-        classes = getattr(self.explainer, "classes_", None)
-        if classes is None:
+        if self.explainer.is_regression:
             raise TargetError("The explainer explains a regressor, which has no class indices. Pass what is wanted as "
                               "label=: a value, one a row, an interval (low, high), 'maximize' or 'minimize'.")
+        classes = self.explainer.classes_
         try:
             index = target.detach().cpu().numpy() if isinstance(target, Tensor) else np.asarray(target)
         except ValueError as error:
@@ -123,10 +123,10 @@ class Rows:
 
 
 class Forward:
-    """What the explained model says, as a function that Captum can differentiate and pick a column of.
+    """The outputs of the explained model as a function that Captum can differentiate and pick a column of.
 
     ``forward(x)`` has the shape (n, K): log-odds, logits or probabilities of each class, for `x` in the layout of ``fit`` or
-    of the network. Of a regressor it is the value, (n, 1). Where a surrogate was distilled it is the surrogate's answer.
+    of the network. For a regressor it is the value, (n, 1). If the explainer has a surrogate, it is the surrogate's output.
     """
 
     def __init__(self, explainer: CounterfactualExplainer, output: str = "log_odds"):
@@ -141,7 +141,7 @@ class Forward:
         rows = x.reshape(len(x), *explainer.layout_.net_shape).to(explainer.device_, like.dtype)
         with explainer.classifier_.frozen():
             scores = explainer.classifier_.logits(rows)
-        if hasattr(explainer, "classes_"):
+        if not explainer.is_regression:
             scores = scores.softmax(1) if self.output == "probability" else (
                 log_odds_table(scores) if self.output == "log_odds" else scores)
         return scores.to(x.device, x.dtype if x.is_floating_point() else scores.dtype)
@@ -154,7 +154,7 @@ def log_odds_table(logits: Tensor) -> Tensor:
     (tensor([[-2.,  2.]]), tensor(89.3069))
     """
     top = torch.zeros_like(logits, dtype=torch.bool).scatter(1, logits.argmax(1, keepdim=True), True)
-    # only the first can be so near 1 that 1 − p has no digits left: its rest is summed without it
+    # only the largest p can be so near 1 that 1 − p loses its digits: there 1 − p is the sum of the others
     p = torch.where(top, 0, logits.softmax(1))
     rest = torch.where(top, logits.masked_fill(top, -torch.inf).logsumexp(1, keepdim=True),
                        logits.logsumexp(1, keepdim=True) + torch.log1p(-p))

@@ -1,4 +1,4 @@
-"""Do saliency maps point at what would change the decision? Captum's maps beside counterfactuals, measured row by row."""
+"""Whether saliency maps point at what would change the decision: Captum's maps against counterfactuals, row by row."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ from cfexplain.explainers.resources import infer_device
 from cfexplain.foundation.labels import label_indices
 from cfexplain.foundation.optional import optional_import
 from cfexplain.foundation.random import draw_seed
-from cfexplain.plotting.counterfactual import layout_of
+from cfexplain.plotting.pictures import layout_of
+from cfexplain.plotting.saliency import SaliencyDisplay
 from cfexplain.result import Counterfactuals
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-    from cfexplain.plotting.saliency import SaliencyDisplay
 
 __all__ = ["SaliencyComparison", "compare_saliency"]
 
@@ -39,29 +38,28 @@ def compare_saliency(cf: Counterfactuals, methods: Any = METHODS, explainer: Any
                      options: Mapping[str, Mapping[str, Any]] | None = None, baseline: Any = None, background: Any = None,
                      n_random: int = 10, batch_size: int = 32, random_state: Any = 0, n_bootstrap: int = 1000,
                      confidence_level: float = 0.95) -> SaliencyComparison:
-    """Where the counterfactuals change, and where saliency maps of the same classifier point.
+    """Compare what the counterfactuals change with what saliency maps of the same classifier mark.
 
     For each row and method, with |x′ − x| and |map| summed over channels:
 
     - ``spearman``: rank correlation of the two over pixels, or columns of a table, −1 to 1.
     - ``overlap@s``: share of the map's strongest pixels that are among the most changed ones, 0 to 1; both are the top share
-      s of all, at least one. By chance it is s.
+      s of all pixels, at least one. A random map has s.
     - ``pointing``: 1 if the map's strongest pixel is among the most changed tenth, else 0 (Zhang et al., *Top-down Neural
       Attention by Excitation Backprop*, 2018).
     - ``flip@s``: 1 if x with the map's top share s replaced by the pixels of x′ gets the target from the classifier.
 
-    Two controls take the same test: ``counterfactual``, whose map is |x′ − x| itself, and ``random``, an order of pixels
-    drawn anew `n_random` times, of which the mean is kept.
+    Two controls are measured alike: ``counterfactual``, whose map is |x′ − x| itself, and ``random``, the mean over
+    `n_random` random orders of pixels.
 
     Parameters
     ----------
     cf : Counterfactuals
         Of a classifier. Only rows that reached their target, and did not have it before, are compared.
     methods : sequence of str, or dict of str to str, array or callable
-        Classes of ``captum.attr`` that explain inputs; attributions at hand, an array of the shape of ``cf.x``; or your own
-        ``(score, x, plus, minus) -> attributions like x``,
-        where ``score(x, plus, minus)``, an ``nn.Module``, is the explained number: the logit of each row's class `plus`
-        minus that of `minus`; a negative index stands for none.
+        Classes of ``captum.attr`` that explain inputs; attributions, an array of the shape of ``cf.x``; or a function
+        ``(score, x, plus, minus) -> attributions like x``, where ``score(x, plus, minus)``, an ``nn.Module``, is the
+        explained number: the logit of each row's class `plus` minus that of `minus`; a negative index stands for no class.
     explainer : CounterfactualExplainer, optional
         The one that made `cf`: its classifier is the one that the maps explain.
     classifier : nn.Module, skorch net or fitted estimator, optional
@@ -69,8 +67,8 @@ def compare_saliency(cf: Counterfactuals, methods: Any = METHODS, explainer: Any
     classifier_output : {"auto", "logits", "probabilities"}, default="auto"
         What a `classifier` that is a module returns.
     explains : {"contrast", "source", "target"}, default="contrast"
-        The number that the maps explain: the target's logit minus the one of the class before, which is the question that a
-        counterfactual answers; or the logit of the class before, as maps are mostly drawn; or the target's.
+        The number that the maps explain: the target's logit minus that of the class before, which is the question that a
+        counterfactual answers; the logit of the class before, as most maps do; or the target's logit.
     shares : sequence of float in (0, 1], default=(0.05, 0.1, 0.2)
     options : dict of method to dict, optional
         Further arguments of a method's ``attribute``.
@@ -88,7 +86,7 @@ def compare_saliency(cf: Counterfactuals, methods: Any = METHODS, explainer: Any
     Returns
     -------
     SaliencyComparison
-        With what each method that failed had to say in ``failures``.
+        Methods that failed have their error message in ``failures``.
 
     Raises
     ------
@@ -96,8 +94,8 @@ def compare_saliency(cf: Counterfactuals, methods: Any = METHODS, explainer: Any
         No row to compare, a regression, a method or a parameter that is not known, attributions of another shape, or
         neither or both of `explainer` and `classifier`.
     TypeError
-        The network cannot be copied: Captum works on a copy, with in-place activations made ordinary, which changes no
-        number; layers that only move numbers get LRP's epsilon rule there.
+        The network cannot be copied. Captum works on a copy whose in-place activations are replaced by ordinary ones, which
+        changes no number; layers that only reshape get LRP's epsilon rule.
 
     Warns
     -----
@@ -146,21 +144,21 @@ def compare_saliency(cf: Counterfactuals, methods: Any = METHODS, explainer: Any
             if isinstance(given, np.ndarray)}
     score, gaps, failures = score_of(adapter), {}, {}
     for label, method in named.items():
-        if label in maps:
+        if isinstance(method, np.ndarray):
             continue
         try:
             maps[label], gaps[label] = draw_maps(
                 score, method, *tensors[:3], baseline=tensors[3], background=tensors[4],
                 options=(options or {}).get(label, {}), batch_size=batch_size, seed=seed)
-        except Exception as error:  # Captum refuses some networks, each method in its own words
+        except Exception as error:  # Captum refuses some networks, with errors of many types
             failures[label] = f"{type(error).__name__}: {str(error).strip() or 'without a message'}"
             warnings.warn(f"{label} failed and is left out ({failures[label]}).", RuntimeWarning, stacklevel=2)
-            score = score_of(adapter)  # hooks of a method that broke off may still hang on the copy
+            score = score_of(adapter)  # a method that failed may leave its hooks on the copy
     maps = {label: maps[label] for label in named if label in maps}
     change = np.abs(x_cf.astype(float) - x)
     change = change.sum(1) if layout.is_image else change
     judge = Judge(adapter, x, x_cf, target, change, shares, seed)
-    values = {"counterfactual": judge.flips(change), **{label: judge.all(one) for label, one in maps.items()},
+    values = {"counterfactual": judge.flips(change), **{label: judge.all(drawn) for label, drawn in maps.items()},
               "random": judge.random(n_random)}
     values["counterfactual"] |= {name: np.ones(len(used)) for name in values["random"] if name.startswith("overlap")}
     return SaliencyComparison(
@@ -185,9 +183,9 @@ class SaliencyComparison:
     table : dict of method to dict of metric to Statistic
         Means with their bootstrap intervals; ``missing`` counts rows whose map is constant and has no rank correlation.
     failures : dict of method to str
-        What a method that failed had to say.
+        Error messages of methods that failed.
     gaps : dict of method to float
-        Median share of the explained number by which a method that promises it misses it in its sum; NaN for others.
+        For methods whose attributions should sum to the explained number: the median relative error of the sum; else NaN.
     used : ndarray of int
         Positions of the compared rows in the result that was given.
     left_out : dict of str to int
@@ -195,7 +193,7 @@ class SaliencyComparison:
     shares : tuple of float
     explains : str
     surrogate : bool
-        The maps are of a surrogate: the explained model has no gradient. Flips are judged by the model itself.
+        The maps explain a surrogate, since the model has no gradient. Flips are judged by the model itself.
     n_random : int
     """
 
@@ -225,7 +223,7 @@ class SaliencyComparison:
         return list(self.values["random"])
 
     def __len__(self) -> int:
-        """How many rows were compared."""
+        """Number of rows that were compared."""
         return len(self.cf)
 
     def __repr__(self) -> str:
@@ -258,7 +256,7 @@ class SaliencyComparison:
                 for name, difference, interval in zip(names, differences, intervals, strict=True)]
 
     def to_frame(self, *, rows: bool = False) -> DataFrame:
-        """One row a method, columns (metric, statistic); or, with ``rows=True``, one line a method and row.
+        """One row for each method, columns (metric, statistic); with ``rows=True``, one line for each method and row.
 
         Raises
         ------
@@ -274,7 +272,7 @@ class SaliencyComparison:
                                            for method, entries in self.table.items()}, orient="index")
 
     def to_markdown(self) -> str:
-        """A line a method, a column a metric: mean [interval]; what failed or is missing, below."""
+        """One line for each method, one column for each metric: mean [interval]; failures below."""
         return saliency_words.markdown(self)
 
     def summary(self) -> str:
@@ -283,8 +281,6 @@ class SaliencyComparison:
 
     def plot(self, kind: str = "maps", n: int = 6, *, figure: Any = None) -> SaliencyDisplay:
         """Draw maps of the first `n` rows, or with ``kind="flips"`` how many decisions flip; see `SaliencyDisplay`."""
-        from cfexplain.plotting.saliency import SaliencyDisplay
-
         return SaliencyDisplay.from_comparison(self, kind, n, figure=figure)
 
 
@@ -297,7 +293,7 @@ def _read_shares(shares: Sequence[float]) -> tuple[float, ...]:
 
 def _adapter(cf: Counterfactuals, explainer: Any, classifier: Any, output: str) -> Any:
     """The classifier that the maps explain."""
-    if cf.metadata.get("task") == "regression":
+    if cf.is_regression:
         raise ValueError("These are counterfactuals of a regressor: there is no decision to flip. Compare by hand, with "
                          "CounterfactualPathGradients.")
     if (explainer is None) == (classifier is None):
@@ -323,7 +319,7 @@ def _adapter(cf: Counterfactuals, explainer: Any, classifier: Any, output: str) 
 
 def _ground(x: np.ndarray, shape: tuple[int, ...], baseline: Any, background: Any, low: float | None
             ) -> tuple[np.ndarray, np.ndarray]:
-    """The baseline (1, …) and the background (m, …), as networks want them."""
+    """The baseline (1, …) and the background (m, …), in the layout of networks."""
     if background is None:
         background = x[np.unique(np.linspace(0, len(x) - 1, min(len(x), _BACKGROUND_ROWS)).astype(int))]
     background = np.asarray(background, dtype=x.dtype)

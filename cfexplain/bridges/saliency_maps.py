@@ -1,4 +1,4 @@
-"""What Captum's methods say matters, row by row: built-in names with sensible arguments, on a copy of the user's network."""
+"""Maps by Captum's methods, each with fitting default arguments, on a copy of the user's network."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ EXPLAINS = ("contrast", "source", "target")
 _BASELINE = ("IntegratedGradients", "DeepLift", "Occlusion", "FeatureAblation", "ShapleyValueSampling", "ShapleyValues",
              "KernelShap", "Lime")
 _BACKGROUND = ("GradientShap", "DeepLiftShap")
-# Rows in one pass of the network, and GradientShap's samples a row: Captum's 5 leave more noise than map
-_AT_ONCE, _SAMPLES = 256, 50
-# They keep one input a module, and are wrong for a module that is used twice
-_ONCE = ("LRP", "DeepLift", "DeepLiftShap")
-# Layers that only move numbers: LRP's epsilon rule passes relevance through them as it is
+# Rows in one pass of the network; GradientShap's samples for each row, since Captum's default of 5 is too noisy
+_AT_ONE_INPUT, _SAMPLES = 256, 50
+# These methods keep one input for each module, so they are wrong for a module that is used twice
+_ONE_INPUT = ("LRP", "DeepLift", "DeepLiftShap")
+# Layers that only reshape: LRP's epsilon rule passes relevance through them unchanged
 _SHAPES = (nn.Flatten, nn.Unflatten, nn.Identity)
 
 
@@ -53,7 +53,7 @@ class Score(nn.Module):
 
 
 def score_of(adapter: Any) -> Score:
-    """Of a copy of the adapter's network: Captum hangs hooks on modules, and some of its methods change their weights."""
+    """The score of a copy of the adapter's network: Captum adds hooks to modules, and some methods change their weights."""
     if adapter.module is None:
         return Score(adapter.logits, None)
     try:
@@ -63,7 +63,7 @@ def score_of(adapter: Any) -> Score:
                         "Captum would change the original while it works.") from error
     for part in net.modules():
         part.training = False
-        if getattr(part, "inplace", False) is True:  # the same numbers, and Captum's hooks need the ones before
+        if getattr(part, "inplace", False) is True:  # Captum's hooks need the inputs, which in-place layers overwrite
             part.inplace = False
     for parameter in net.parameters():
         parameter.requires_grad_(False)
@@ -117,7 +117,7 @@ def _explains_inputs(attr: Any, name: str) -> bool:
 
 def draw_maps(score: Score, method: str | Callable, x: Tensor, plus: Tensor, minus: Tensor, *, baseline: Tensor,
               background: Tensor, options: Mapping[str, Any], batch_size: int, seed: int) -> tuple[np.ndarray, float]:
-    """|attribution| summed over channels, (n, H, W) or (n, d), and by how much of the score the sums miss it.
+    """|attribution| summed over channels, (n, H, W) or (n, d), and the relative error of the attributions' sums.
 
     Parameters
     ----------
@@ -132,45 +132,49 @@ def draw_maps(score: Score, method: str | Callable, x: Tensor, plus: Tensor, min
     -------
     maps : ndarray
     gap : float
-        Median share of f(x) − f(baseline) by which a row's sum misses it, by Captum's own count; NaN for a method that
-        promises no sum.
+        Median over rows of |sum − expected sum| / |expected sum|, by Captum's convergence delta; NaN for a method whose
+        attributions need not sum to anything.
 
     Raises
     ------
     Exception
-        Whatever Captum raises, and TypeError or ValueError for what it would get wrong without a word.
+        Whatever Captum raises, and TypeError or ValueError where its numbers would silently be wrong.
     """
     if isinstance(method, str):
         _check_network(score, method, x[:1], plus[:1], minus[:1])
-    maps, gaps = [], []
+    maps: list[Tensor] = []
+    gaps: list[float] = []
     with _seeded(seed), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*hooks.*|.*did not already require gradients.*", module="captum")
         if method in _BACKGROUND:  # every sample of every row at once, in Captum
-            batch_size = max(1, min(batch_size, _AT_ONCE // int(options.get("n_samples", _SAMPLES))))
-        for some in torch.arange(len(x)).split(batch_size):
-            rows, one, other = x[some].clone(), plus[some], minus[some]
+            batch_size = max(1, min(batch_size, _AT_ONE_INPUT // int(options.get("n_samples", _SAMPLES))))
+        for batch in torch.arange(len(x)).split(batch_size):
+            rows, up, down = x[batch].clone(), plus[batch], minus[batch]
+            gap: Tensor | None = None
             if not isinstance(method, str):
-                out, gap = method(score, rows, one, other), None
-            elif method == "LRP" and bool((other >= 0).any()):
-                # relevance is propagated from one score; the contrast is a difference of two
-                none = torch.full_like(other, -1)
-                up, down = (_captum(score, method, rows, k, none, baseline, background, options) for k in (one, other))
-                out = up[0] - down[0]
-                gap = (up[1] - down[1]).abs() / score(rows, one, other).detach().abs()
+                out = method(score, rows, up, down)
+            elif method == "LRP" and bool((down >= 0).any()):
+                # LRP propagates the relevance of one logit; the contrast is a difference of two
+                none = torch.full_like(down, -1)
+                (out, gap), (subtracted, its_gap) = (
+                    _captum(score, method, rows, k, none, baseline, background, options) for k in (up, down))
+                out = out - subtracted
+                if gap is not None and its_gap is not None:
+                    gap = (gap - its_gap).abs() / score(rows, up, down).detach().abs()
             else:
-                out, gap = _captum(score, method, rows, one, other, baseline, background, options)
+                out, gap = _captum(score, method, rows, up, down, baseline, background, options)
                 if gap is not None:
-                    gap = gap.abs() / _expected(score, method, rows, one, other, baseline, background).abs()
+                    gap = gap.abs() / _expected(score, method, rows, up, down, baseline, background).abs()
             if not isinstance(out, Tensor) or out.shape != rows.shape:
                 what = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
                 raise ValueError(f"returned {what}, expected a tensor of shape {tuple(rows.shape)}")
             maps.append(out.detach().abs().cpu())
             gaps += [] if gap is None else gap.detach().cpu().tolist()
-    out = torch.cat(maps).double().numpy()
-    if not np.isfinite(out).all():
-        bad = int((~np.isfinite(out.reshape(len(out), -1))).any(1).sum())
-        raise ValueError(f"NaN or infinite attributions in {bad} of {len(out)} rows")
-    return (out.sum(1) if out.ndim == 4 else out), float(np.median(gaps)) if gaps else np.nan
+    sizes = torch.cat(maps).double().numpy()
+    if not np.isfinite(sizes).all():
+        bad = int((~np.isfinite(sizes.reshape(len(sizes), -1))).any(1).sum())
+        raise ValueError(f"NaN or infinite attributions in {bad} of {len(sizes)} rows")
+    return (sizes.sum(1) if sizes.ndim == 4 else sizes), float(np.median(gaps)) if gaps else np.nan
 
 
 def given_maps(label: str, given: np.ndarray, cf: Counterfactuals, used: np.ndarray, layout: Layout) -> np.ndarray:
@@ -191,7 +195,7 @@ def given_maps(label: str, given: np.ndarray, cf: Counterfactuals, used: np.ndar
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Captum draws from torch's global generator, and GradientShap from NumPy's: both are given back as they were."""
+    """Seed torch's and NumPy's global generators, from which Captum draws, and restore their states afterwards."""
     state = np.random.get_state()
     try:
         np.random.seed(seed)
@@ -219,7 +223,7 @@ def _captum(score: Score, method: str, x: Tensor, plus: Tensor, minus: Tensor, b
     if method == "GradientShap":
         arguments["n_samples"] = _SAMPLES
     if method == "IntegratedGradients":
-        arguments["internal_batch_size"] = max(_AT_ONCE, len(x))
+        arguments["internal_batch_size"] = max(_AT_ONE_INPUT, len(x))
     if method == "Occlusion":
         arguments |= window(tuple(x.shape[1:]))
     if made.has_convergence_delta():
@@ -227,7 +231,7 @@ def _captum(score: Score, method: str, x: Tensor, plus: Tensor, minus: Tensor, b
     out = made.attribute(x, **{**arguments, **options})
     if not isinstance(out, tuple):
         return out, None
-    gap = out[1]  # GradientShap: one for each of its samples
+    gap = out[1]  # GradientShap has one for each of its samples
     return out[0], gap if len(gap) == len(x) else gap.reshape(len(x), -1).mean(1)
 
 
@@ -245,26 +249,26 @@ def window(shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
 
 def _expected(score: Score, method: str, x: Tensor, plus: Tensor, minus: Tensor, baseline: Tensor,
               background: Tensor) -> Tensor:
-    """What the attributions of a row should sum to."""
+    """The number that the attributions of each row should sum to."""
     with torch.no_grad():
-        there = score(x, plus, minus)
+        explained = score(x, plus, minus)
         if method == "LRP":
-            return there
+            return explained
         if method in _BASELINE:
-            return there - score(baseline.expand_as(x), plus, minus)
+            return explained - score(baseline.expand_as(x), plus, minus)
         means = [score(background, k.expand(len(background)), o.expand(len(background))).mean() for k, o in zip(
             plus, minus, strict=True)]
-        return there - torch.stack(means)
+        return explained - torch.stack(means)
 
 
 def _check_network(score: Score, method: str, x: Tensor, plus: Tensor, minus: Tensor) -> None:
-    """Refuse what Captum would fail at obscurely, or get wrong."""
+    """Refuse networks for which Captum fails with an unclear error or returns wrong numbers."""
     attr = optional_import("captum.attr", "compare_saliency()")
     if score.net is None:
         if issubclass(getattr(attr, method), attr.GradientAttribution):
             raise TypeError("the model has no gradient: it is only asked")
         return
-    if method not in _ONCE:
+    if method not in _ONE_INPUT:
         return
     calls: dict[nn.Module, int] = {}
     leaves = {part: name for name, part in score.net.named_modules() if not list(part.children())}

@@ -9,11 +9,11 @@ from scipy.stats import rankdata
 
 __all__ = ["Judge", "rank_correlation"]
 
-POINTING = 0.1  # share of the pixels that a map's strongest one is looked for in
+POINTING = 0.1  # "pointing": the map's strongest pixel is among this share of the most changed ones
 
 
 class Judge:
-    """The measures of one order of pixels, row by row."""
+    """Measures saliency maps against the change |x′ − x| and against the classifier, row by row."""
 
     def __init__(self, adapter: Any, x: np.ndarray, x_cf: np.ndarray, target: np.ndarray, change: np.ndarray,
                  shares: tuple[float, ...], seed: int):
@@ -34,7 +34,7 @@ class Judge:
         return {name: np.mean([values[name] for values in drawn], axis=0) for name in drawn[0]}
 
     def _top(self, maps: np.ndarray, share: float) -> np.ndarray:
-        """Mask of each row's strongest share, at least one, bool; equal ones are chosen by lot."""
+        """Mask of each row's strongest share of pixels, at least one; ties are broken at random."""
         flat = maps.reshape(len(maps), -1)
         order = np.lexsort((self.rng.random(flat.shape), -flat), axis=1)
         mask = np.zeros(flat.shape, bool)
@@ -47,7 +47,7 @@ class Judge:
         return (mask & top).sum(1) / mask.sum(1)
 
     def _flipped(self, mask: np.ndarray) -> np.ndarray:
-        """Whether the target is what the classifier says of x with the marked pixels of x′, as 0 or 1."""
+        """1 where the classifier gives x with the marked pixels of x′ its target, else 0."""
         mixed = np.where(mask[:, None] if self.x.ndim == 4 else mask, self.x_cf, self.x)
         return (self.adapter.predict_proba(mixed).argmax(1) == self.target).astype(float)
 
@@ -59,6 +59,6 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     array([ 1., nan])
     """
     ranks = [rankdata(values.reshape(len(values), -1), axis=1) for values in (a, b)]
-    one, other = (r - r.mean(1, keepdims=True) for r in ranks)
-    scale = np.sqrt((one**2).sum(1) * (other**2).sum(1))
-    return np.divide((one * other).sum(1), scale, out=np.full(len(a), np.nan), where=scale > 0)
+    first, second = (r - r.mean(1, keepdims=True) for r in ranks)
+    scale = np.sqrt((first**2).sum(1) * (second**2).sum(1))
+    return np.divide((first * second).sum(1), scale, out=np.full(len(a), np.nan), where=scale > 0)

@@ -13,13 +13,14 @@ from skorch import NeuralNet, NeuralNetClassifier
 from torch import Tensor, nn
 
 from cfexplain.classifiers.features import PenultimateFeatures
-from cfexplain.classifiers.labels import check_count, class_indices, reconcile, show
+from cfexplain.classifiers.labels import check_count, reconcile, show
 from cfexplain.classifiers.outputs import ModuleScores, check_finite, read_module, tiled
 from cfexplain.classifiers.surrogate import BlackBox, distil
 from cfexplain.classifiers.training import train_classifier
 from cfexplain.foundation.arrays import Layout
 from cfexplain.foundation.borrowed import frozen
 from cfexplain.foundation.exceptions import ClassifierOutputError, NotFittedError
+from cfexplain.foundation.labels import class_indices
 from cfexplain.persistence import stored_by_attributes
 
 __all__ = ["ClassifierAdapter", "adapt_classifier"]

@@ -7,27 +7,15 @@ from typing import Any
 import numpy as np
 
 from cfexplain.foundation.exceptions import ClassifierOutputError
+from cfexplain.foundation.labels import class_indices
 
-__all__ = ["check_count", "class_indices", "reconcile", "show"]
+__all__ = ["check_count", "reconcile", "show"]
 
 
 def show(labels: Any, most: int = 12) -> str:
     """Labels for a message: the first dozen."""
     labels = np.asarray(labels).tolist()
     return "[" + ", ".join(map(repr, labels[:most])) + (f", ... {len(labels)} in all]" if len(labels) > most else "]")
-
-
-def class_indices(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """The index in `classes` of each label; -1 where there is none.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> class_indices(np.array(["b", "a", "x"]), np.array(["a", "b"])).tolist()
-    [1, 0, -1]
-    """
-    place = {label: index for index, label in enumerate(np.asarray(classes).tolist())}
-    return np.array([place.get(label, -1) for label in np.asarray(labels).tolist()], dtype=np.int64)
 
 
 def reconcile(known: np.ndarray, given: np.ndarray, *, encoded: bool = False) -> np.ndarray:

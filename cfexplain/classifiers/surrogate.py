@@ -12,11 +12,12 @@ from scipy.special import log_softmax, softmax
 from sklearn.base import is_regressor
 from sklearn.utils.validation import check_is_fitted
 
-from cfexplain.classifiers.labels import check_count, class_indices, reconcile, show
+from cfexplain.classifiers.labels import check_count, reconcile, show
 from cfexplain.classifiers.outputs import check_finite, tiled
 from cfexplain.classifiers.training import train_classifier
 from cfexplain.foundation.arrays import Layout
 from cfexplain.foundation.exceptions import ClassifierOutputError, NotFittedError
+from cfexplain.foundation.labels import class_indices
 from cfexplain.foundation.optional import optional_import
 from cfexplain.nets.classifiers import ClassifierNet
 from cfexplain.persistence import stored_by_attributes

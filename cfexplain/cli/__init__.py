@@ -1,6 +1,6 @@
 """The ``cfexplain`` command: the public API from a terminal."""
 
-from cfexplain.cli.demo import run_demo
+from cfexplain.cli.commands import run_demo
 from cfexplain.cli.main import main
 
 __all__ = ["main", "run_demo"]

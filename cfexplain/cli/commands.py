@@ -1,31 +1,65 @@
-"""What the commands do, each in terms of the public API."""
+"""The commands, written with the public API."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.model_selection import train_test_split
 
 from cfexplain.cli.config import make_explainer, read_config
-from cfexplain.cli.csv_files import write_results, write_table
 from cfexplain.cli.models import load_classifier
-from cfexplain.cli.rows import Rows, read_rows
+from cfexplain.cli.rows import FileRows, read_rows, write_results, write_table
+from cfexplain.datasets import load_digits_images
 from cfexplain.evaluation.evaluation import evaluate
-from cfexplain.explainers import CounterfactualExplainer
+from cfexplain.explainers import CounterfactualExplainer, PLACEExplainer
 from cfexplain.foundation.files import atomic_write
 from cfexplain.persistence.persistent import load
-from cfexplain.plotting.counterfactual import as_pictures
-from cfexplain.report.images import png
+from cfexplain.plotting.pictures import as_pictures, png
 from cfexplain.result import Counterfactuals
 from cfexplain.scale import load_results
 
-__all__ = ["run_evaluate", "run_explain", "run_fit", "run_report"]
+__all__ = ["run_demo", "run_evaluate", "run_explain", "run_fit", "run_report"]
 
 _STORE = "rows"
+
+
+def run_demo(out: Path, seed: int = 0, quiet: bool = False) -> int:
+    """Explain held-out digits and write ``counterfactuals.png`` and ``counterfactuals.csv`` into `out`."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"cfexplain demo: cannot write into {out}: {error}. Choose another folder with --out.", file=sys.stderr)
+        return 1
+    started = time.perf_counter()
+    X, y = load_digits_images()
+    X, X_test, y, y_test = train_test_split(X, y, test_size=0.25, stratify=y, random_state=seed)
+    print(f"Training on {len(X)} images of handwritten digits, 8x8 pixels (classifier, latent space, density) ...")
+    explainer = PLACEExplainer(random_state=seed, verbose=0 if quiet else 1).fit(X, y)
+    accuracy = float((explainer.predict(X_test) == y_test).mean())
+    print(f"The classifier is right on {accuracy:.1%} of {len(X_test)} images that it never saw.")
+
+    pairs = [(4, 9), (0, 6), (3, 8), (7, 9), (1, 4), (5, 6)]
+    rows = np.concatenate([np.flatnonzero((y_test == a) & (explainer.predict(X_test) == a))[:20] for a, _ in pairs])
+    target = np.array([dict(pairs)[label] for label in y_test[rows]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the summary reports the same
+        cf = explainer.explain(X_test[rows], target=target)
+    print(f"\nWhat would have to change for it to see another digit? ({len(pairs)} questions, {len(rows)} images)\n")
+    print(cf.summary())
+
+    first = np.concatenate([np.flatnonzero((cf.source == a) & (cf.target == b))[:2] for a, b in pairs])
+    picture, table = out / "counterfactuals.png", out / "counterfactuals.csv"
+    cf[first].plot(n=len(first)).figure_.savefig(picture, dpi=120)
+    write_results(table, cf, row=rows)
+    print(f"\nPicture: {picture}\nTable:   {table}\n({time.perf_counter() - started:.0f} seconds)")
+    return 0
 
 
 def run_fit(options: argparse.Namespace) -> int:
@@ -46,8 +80,8 @@ def run_fit(options: argparse.Namespace) -> int:
                          "or label = \"column\" of a .csv.")
     explainer.fit(rows.X, rows.y)
     explainer.save(options.out)
-    said = f", classes {', '.join(map(str, explainer.classes_))}" if hasattr(explainer, "classes_") else ""
-    print(f"{type(explainer).__name__} learned from {len(rows.names)} rows{said}.\nSaved: {options.out}")
+    classes = "" if explainer.is_regression else f", classes {', '.join(map(str, explainer.classes_))}"
+    print(f"{type(explainer).__name__} learned from {len(rows.names)} rows{classes}.\nSaved: {options.out}")
     if classifier is not None:
         print("The classifier is yours and is not in that file: pass it again with --classifier.")
     return 0
@@ -60,7 +94,7 @@ def run_explain(options: argparse.Namespace) -> int:
     target = _read_target(explainer, options.target)
     options.out.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the summary says the same in words
+        warnings.simplefilter("ignore")  # the summary reports the same
         store = explainer.explain_to(options.out / _STORE, rows.X, target, block_size=options.block_size,
                                      record_path=options.path, n_jobs=options.jobs, progress=not options.quiet)
     cf = replace(store.concatenate(), index=np.array(rows.names))  # the report calls rows by their files' names
@@ -131,36 +165,36 @@ def _load_explainer(path: Path, options: argparse.Namespace) -> CounterfactualEx
     return explainer
 
 
-def _rows_for(explainer: CounterfactualExplainer, path: Path, resize: bool) -> Rows:
+def _rows_for(explainer: CounterfactualExplainer, path: Path, resize: bool) -> FileRows:
     """Rows in the layout that the explainer was fitted on."""
     net, user = explainer.layout_.net_shape, explainer.layout_.user_shape
     image = explainer.layout_.is_image
-    rows = read_rows(path, size=net[1:] if image else None, channels=net[0] if image else None,
+    rows = read_rows(path, size=(net[1], net[2]) if image else None, channels=net[0] if image else None,
                      data_range=explainer.data_range, resize=resize)
     if image and path.is_dir():
         rows.X = rows.X.reshape(len(rows.X), *user)
     return rows
 
 
-def _read_target(explainer: CounterfactualExplainer, said: str | None) -> Any:
-    """The label, number or interval that the command line means."""
-    if said is None:
+def _read_target(explainer: CounterfactualExplainer, text: str | None) -> Any:
+    """The label, number or interval that `text` of the command line stands for."""
+    if text is None:
         return None
-    if hasattr(explainer, "classes_"):
+    if not explainer.is_regression:
         known = {str(label): label for label in explainer.classes_}
-        if said not in known:
-            raise ValueError(f"--target {said}: no such class; the explainer knows {', '.join(known)}.")
-        return known[said]
-    if said in ("maximize", "minimize"):
-        return said
+        if text not in known:
+            raise ValueError(f"--target {text}: no such class; the explainer knows {', '.join(known)}.")
+        return known[text]
+    if text in ("maximize", "minimize"):
+        return text
     try:
-        low, colon, high = said.partition(":")
+        low, colon, high = text.partition(":")
         return (float(low), float(high)) if colon else float(low)
     except ValueError:
-        raise ValueError(f"--target {said}: expected a number, LOW:HIGH, maximize or minimize.") from None
+        raise ValueError(f"--target {text}: expected a number, LOW:HIGH, maximize or minimize.") from None
 
 
-def _write_pictures(cf: Counterfactuals, rows: Rows, folder: Path) -> None:
+def _write_pictures(cf: Counterfactuals, rows: FileRows, folder: Path) -> None:
     """Each counterfactual as a PNG, under the name of its original."""
     for picture, name in zip(as_pictures(cf.x_cf, cf), rows.names, strict=True):
         file = (folder / name).with_suffix(".png")

@@ -14,8 +14,8 @@ __all__ = ["METHODS", "make_explainer", "read_config"]
 
 METHODS = {name.removesuffix("Explainer").lower().replace("classdirection", "class_direction"): getattr(explainers, name)
            for name in explainers.__all__ if name.endswith("Explainer") and name != "CounterfactualExplainer"}
-_KEYS = {"data": ("path", "size", "channels", "label"), "classifier": ("file", "import", "weights", "trust"),
-         "explainer": None}
+_KEYS: dict[str, tuple[str, ...]] = {  # in [explainer] they are the parameters of the method
+    "data": ("path", "size", "channels", "label"), "classifier": ("file", "import", "weights", "trust"), "explainer": ()}
 
 
 def read_config(path: Path, overrides: list[str]) -> dict[str, dict[str, Any]]:
@@ -24,7 +24,7 @@ def read_config(path: Path, overrides: list[str]) -> dict[str, dict[str, Any]]:
     Raises
     ------
     ValueError
-        Not TOML, an unknown section or key, or one that is missing, by name.
+        Not TOML, or a section or key that is unknown or missing; the message names it.
     """
     toml: Any = optional_import("tomllib" if sys.version_info >= (3, 11) else "tomli", "reading config files")
     try:
@@ -50,7 +50,7 @@ def read_config(path: Path, overrides: list[str]) -> dict[str, dict[str, Any]]:
         raise ValueError(f'{path} does not say where the training data are. Add [data] with path = "folder".')
     if "classifier" in config and ("file" in config["classifier"]) == ("import" in config["classifier"]):
         raise ValueError(f'[classifier] in {path} needs either file = "net.pt2" or import = "module:name".')
-    # paths in a config file are meant from where it lies
+    # paths in a config file are relative to its folder
     for section, key in (("data", "path"), ("classifier", "file"), ("classifier", "weights")):
         if key in config.get(section, {}):
             config[section][key] = str(path.parent / config[section][key])

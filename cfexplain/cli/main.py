@@ -1,4 +1,4 @@
-"""The parser of the ``cfexplain`` command, and what its exit status says."""
+"""The parser of the ``cfexplain`` command, and its exit status."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from cfexplain.cli.commands import run_evaluate, run_explain, run_fit, run_report
-from cfexplain.cli.demo import run_demo
+from cfexplain.cli.commands import run_demo, run_evaluate, run_explain, run_fit, run_report
 
 __all__ = ["main"]
 
@@ -46,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"cfexplain {options.command}: interrupted.", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader, a `head` say, has seen enough
+    except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, TypeError, OSError, ImportError, AttributeError) as error:

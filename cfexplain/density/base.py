@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from cfexplain.foundation.exceptions import TargetError
+from cfexplain.foundation.labels import class_indices
 from cfexplain.persistence import MayBeAbsent
 
 __all__ = ["ClassDensity", "or_impossible"]
@@ -79,12 +80,11 @@ class ClassDensity(BaseEstimator, ABC):
         labels = np.asarray(y)
         if labels.ndim > 1 or (labels.ndim == 1 and len(labels) != n):
             raise ValueError(f"Expected one label, or one label for each of the {n} rows; got shape {labels.shape}.")
-        index = {label: k for k, label in enumerate(self.classes_.tolist())}
-        wanted = labels.reshape(-1).tolist()
-        unknown = sorted({str(label) for label in wanted if label not in index})
+        index = class_indices(labels.reshape(-1), self.classes_)
+        unknown = sorted(map(str, set(labels.reshape(-1)[index < 0].tolist())))
         if unknown:
             raise TargetError(f"Unknown class {', '.join(unknown)}; fitted on the classes {self.classes_.tolist()}.")
-        return np.broadcast_to(np.array([index[label] for label in wanted], dtype=np.int64), (n,))
+        return np.broadcast_to(index, (n,))
 
 
 def or_impossible(log_density: np.ndarray) -> np.ndarray:

@@ -1,20 +1,21 @@
-"""Means with intervals, and paired differences, from one resampling of rows that all methods share."""
+"""Means with intervals, and paired differences, from one resampling of rows for all methods."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.stats import wilcoxon
 
 __all__ = ["PairedDifference", "Resampling", "Statistic", "paired", "statistic"]
 
-_BLOCK = 4_000_000  # entries of the matrix of counts held at a time
+_BLOCK = 4_000_000  # at most so many entries of the matrix of counts are in memory
 
 
 @dataclass(frozen=True)
 class Resampling:
-    """`n_bootstrap` draws of `n` rows with replacement: the same draws whenever they are asked, from `seed`.
+    """`n_bootstrap` draws of `n` rows with replacement, which `seed` fixes: every call uses the same draws.
 
     Examples
     --------
@@ -45,12 +46,13 @@ class Resampling:
     def intervals(self, values: np.ndarray) -> np.ndarray:
         """Percentile interval of the mean of each column of `values` (n, c), shape (c, 2); NaN where there is none."""
         out = np.full((values.shape[1], 2), np.nan)
-        there = np.isfinite(values).any(0)
-        if self.n and self.n_bootstrap and there.any():
+        known = np.isfinite(values).any(0)
+        if self.n and self.n_bootstrap and known.any():
             tails = (1 - self.level) / 2
-            out[there] = np.nanquantile(self.means(values[:, there]), (tails, 1 - tails), axis=0).T
-            some = {"axis": 0, "where": np.isfinite(values)}  # a mean lies between its rows, whatever rounding makes of it
-            out = np.clip(out, values.min(initial=np.inf, **some)[:, None], values.max(initial=-np.inf, **some)[:, None])
+            out[known] = np.nanquantile(self.means(values[:, known]), (tails, 1 - tails), axis=0).T
+            finite: dict[str, Any] = {"axis": 0, "where": np.isfinite(values)}
+            # rounding must not move a mean beyond the smallest or the largest row
+            out = np.clip(out, values.min(initial=np.inf, **finite)[:, None], values.max(initial=-np.inf, **finite)[:, None])
         return out
 
 
@@ -58,7 +60,7 @@ class Resampling:
 class Statistic:
     """Mean of the finite values, their standard deviation (n − 1), the mean's interval, and how many rows are in it.
 
-    ``missing`` rows have no finite value; rows that the metric leaves out by itself are in neither count.
+    ``missing`` counts rows without a finite value; rows that the metric itself leaves out are in neither count.
     """
 
     mean: float = np.nan
@@ -95,7 +97,7 @@ class PairedDifference:
     p_value : float
         Of Wilcoxon's signed-rank test, two-sided; 1 where no row differs. Not corrected for the number of comparisons.
     comparable : bool
-        False where each method is measured by a part of its own: the difference then means nothing by itself.
+        False if the methods are measured by different parts: then the difference has no meaning.
     better : str
         `a` or `b` where the interval of the difference excludes 0, the metric has a direction and the two are
         comparable; else empty.
@@ -120,9 +122,9 @@ def paired(metric: str, a: str, b: str, difference: np.ndarray, interval: np.nda
            comparable: bool) -> PairedDifference:
     """Of the values `difference` (n,) = a − b, NaN where either is missing; `sign` is 1 where up is better."""
     known = difference[np.isfinite(difference)]
-    n, (low, high) = len(known), interval
+    n, (low, high), nan = len(known), interval, float("nan")
     if n == 0:
-        return PairedDifference(metric, a, b, 0, len(difference), *[np.nan] * 6, comparable, "")
+        return PairedDifference(metric, a, b, 0, len(difference), nan, nan, nan, nan, nan, nan, comparable, "")
     better = ""
     if sign and comparable and (low > 0 or high < 0):
         better = a if (low > 0) == (sign > 0) else b

@@ -1,4 +1,4 @@
-"""Which method is better on *my* model? The same rows, explained by each, measured, and compared in pairs."""
+"""Methods compared on one model: each explains the same rows, and the results are measured and compared in pairs."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ from sklearn.utils.validation import check_is_fitted
 
 from cfexplain.evaluation import file, words
 from cfexplain.evaluation.bootstrap import PairedDifference, Resampling, Statistic, paired, statistic
-from cfexplain.evaluation.metric import BUILT_IN, Metric, find_metric, measure, read_metrics, same_ruler
+from cfexplain.evaluation.metric import BUILT_IN, Metric, comparable, find_metric, measure, read_metrics
 from cfexplain.foundation.arrays import to_numpy
 from cfexplain.foundation.files import atomic_write
 from cfexplain.foundation.optional import optional_import
 from cfexplain.foundation.random import draw_seed
 from cfexplain.persistence import file_kind
+from cfexplain.plotting.evaluation import EvaluationDisplay
 from cfexplain.result import STATUSES, Counterfactuals
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-    from cfexplain.plotting.evaluation import EvaluationDisplay
 
 __all__ = ["BUILT_IN", "Evaluation", "Metric", "evaluate", "find_metric"]
 
@@ -36,26 +35,26 @@ def evaluate(explainers: Any, X: Any, target: Any = None, y: Any = None, *, metr
              confidence_level: float = 0.95, random_state: Any = 0, n_jobs: int | None = None) -> Evaluation:
     """Explain `X` by every explainer, and measure and compare what they find.
 
-    No row is dropped: what a method failed at counts in its means (only a metric with ``only_valid=True`` looks at valid
-    rows alone, and says so), statuses are counted, and a metric that raises is shown as failed.
+    No row is dropped: failed rows count in a method's means, except in a metric with ``only_valid=True``, whose heading says
+    so. Statuses are counted, and a metric that raises is shown as failed.
 
     Parameters
     ----------
     explainers : dict of str to fitted explainer, or one fitted explainer
-        One is named by its class.
+        A single explainer is named by its class.
     X : array-like or tensor, in the layout of ``fit``
     target : as in ``explain``
-        With None each explainer asks for its own classifier's runner-up.
+        None is each row's runner-up class of the explainer's own classifier.
     y : array-like of labels, shape (n,), optional
-        True labels: rows that the classifier gets wrong are counted and stay in.
+        True labels: rows that the classifier gets wrong are counted and not left out.
     metrics : list of str or Metric, dict of str to callable or Metric, optional
-        Names of `BUILT_IN` (the default: all), or your own, ``(cf, explainer) -> values (n,) or a float``.
+        Names in `BUILT_IN` (default: all), or functions of your own, ``(cf, explainer) -> values (n,) or a float``.
     n_bootstrap : int, default=1000
     confidence_level : float in (0, 1), default=0.95
     random_state : int, RandomState or None, default=0
-        Of the bootstrap.
+        Seed of the bootstrap.
     n_jobs : int, optional
-        Processes of each ``explain``.
+        Processes in each ``explain``.
 
     Returns
     -------
@@ -64,21 +63,21 @@ def evaluate(explainers: Any, X: Any, target: Any = None, y: Any = None, *, metr
     Raises
     ------
     ValueError
-        No explainers, explainers of samples of different shapes, or a metric that is not known.
+        No explainers, explainers fitted on different shapes, or an unknown metric.
     TypeError
-        Something among `explainers` that cannot explain.
+        An element of `explainers` has no ``explain``.
     NotFittedError
         An explainer is not fitted.
 
     Warns
     -----
     RuntimeWarning
-        A metric raised; see ``Evaluation.failures``.
+        A metric raised an error; see ``Evaluation.failures``.
 
     Notes
     -----
     Log densities and distances in z are measured by each method's own density and coordinates. Where these differ, the
-    methods are not compared on them. A common judge is a metric of your own:
+    methods are not compared on them. To compare them by a common density, pass a metric of your own:
     ``{"density": lambda cf, _: judge.score_samples(cf.x_cf, cf.target)}``.
 
     Examples
@@ -107,14 +106,14 @@ def evaluate(explainers: Any, X: Any, target: Any = None, y: Any = None, *, metr
 
 @file_kind("evaluation")
 class Evaluation:
-    """Results of several methods on the same rows, measured and compared; made by `evaluate`, or from results at hand.
+    """Results of several methods on the same rows, measured and compared; made by `evaluate` or from results.
 
     Parameters
     ----------
     results : dict of str to Counterfactuals
         Of the same rows, in the same order.
     explainers : dict of str to explainer, optional
-        Handed to the metrics that ask for them.
+        Passed to the metrics.
     y, metrics, n_bootstrap, confidence_level, random_state
         See `evaluate`.
 
@@ -123,19 +122,19 @@ class Evaluation:
     results : dict of str to Counterfactuals
     metrics : dict of str to Metric
     values : dict of (method, metric) to ndarray (n,), float or None
-        As measured; None where the method has no such thing, or the metric failed.
+        As measured; None if the method has nothing to measure or the metric failed.
     table : dict of method to dict of metric to Statistic
         ``mean``, ``std``, ``low``, ``high``, ``n`` and ``missing``. The intervals are percentile intervals over one
         resampling of the rows that all methods share. A share of 0 or 1 has an interval of no width, however few the rows.
     failures : dict of (method, metric) to str
-        What a metric that raised had to say.
+        Error messages of metrics that raised.
     comparable : dict of metric to bool
-        False where each method is measured by a part of its own.
+        False if the methods are measured by different parts.
     statuses : dict of method to dict of status to int
     misclassified : dict of method to int, or None
-        Rows whose label the classifier gets wrong, where `y` is known.
+        How many rows the classifier gets wrong, if `y` was passed.
     rows : dict of str to ndarray of shape (methods · n,)
-        Long per-row data: ``method``, ``row``, ``status``, ``misclassified`` where `y` is known, and each metric of rows.
+        Long per-row data: ``method``, ``row``, ``status``, ``misclassified`` if `y` was passed, and each metric of rows.
 
     Raises
     ------
@@ -170,11 +169,11 @@ class Evaluation:
         for metric in chosen:
             for (name, cf), explainer in zip(self.results.items(), of, strict=True):
                 self.values[name, metric.name] = self._measured(metric, name, cf, explainer)
-        if metrics is None:  # what no method has, and nobody asked for
+        if metrics is None:  # of the default metrics, those that no method has are left out
             chosen = [m for m in chosen if any(self.values[name, m.name] is not None or (name, m.name) in self.failures
                                                for name in self.results)]
         self.metrics = {metric.name: metric for metric in chosen}
-        self.comparable = {m.name: len(of) < 2 or same_ruler(m, self.results.values(), of) for m in chosen}
+        self.comparable = {m.name: len(of) < 2 or comparable(m, self.results.values(), of) for m in chosen}
         self._wrong = None if y is None else {name: _wrong(cf, y) for name, cf in self.results.items()}
         self._summarise()
 
@@ -191,8 +190,8 @@ class Evaluation:
         """Statistics, counts and long rows, from the values."""
         self._resampling = Resampling(len(self), self.n_bootstrap, self.confidence_level, self._seed)
         keys = [key for key, value in self.values.items() if isinstance(value, np.ndarray)]
-        columns = self._stack([self._counted(*key) for key in keys])
-        intervals = dict(zip(keys, self._resampling.intervals(columns), strict=True))
+        counted = self._stack([self._counted(*key) for key in keys])
+        intervals = dict(zip(keys, self._resampling.intervals(counted), strict=True))
         self.table: dict[str, dict[str, Statistic]] = {name: {} for name in self.results}
         for name, metric in ((name, metric) for metric in self.metrics for name in self.results):
             value = self.values[name, metric]
@@ -223,10 +222,10 @@ class Evaluation:
 
     def _counted(self, name: str, metric: str) -> np.ndarray:
         """Values a row, NaN for rows that the metric leaves out."""
-        return np.where(self._mask(name, metric), self.values[name, metric], np.nan)
+        return np.where(self._mask(name, metric), np.asarray(self.values[name, metric]), np.nan)
 
     def __len__(self) -> int:
-        """How many rows each method explained."""
+        """Number of rows that each method explained."""
         return len(next(iter(self.results.values())))
 
     def __repr__(self) -> str:
@@ -246,10 +245,10 @@ class Evaluation:
         if (a is None) != (b is None) or (a is not None and (a == b or not {a, b} <= set(self.results))):
             raise ValueError(f"compare({a!r}, {b!r}): pass two different methods of {list(self.results)}, or none for all "
                              "pairs.")
-        keys = [(metric, *pair) for pair in ([(a, b)] if a is not None else combinations(self.results, 2))
+        keys = [(metric, *pair) for pair in ([(a, b)] if a is not None and b is not None else combinations(self.results, 2))
                 for metric in self.metrics if all(isinstance(self.values[name, metric], np.ndarray) for name in pair)]
         with np.errstate(invalid="ignore"):
-            differences = [self._counted(one, metric) - self._counted(other, metric) for metric, one, other in keys]
+            differences = [self._counted(first, metric) - self._counted(second, metric) for metric, first, second in keys]
         intervals = self._resampling.intervals(self._stack(differences))
         return [paired(*key, difference, interval, self.metrics[key[0]].sign, self.comparable[key[0]])
                 for key, difference, interval in zip(keys, differences, intervals, strict=True)]
@@ -286,11 +285,11 @@ class Evaluation:
                                       for key, value in asdict(entry).items()}} for name in self.results}, orient="index")
 
     def to_markdown(self) -> str:
-        """A line a metric, a column a method: mean ± standard deviation [interval]; what failed or is missing, below."""
+        """One line for each metric, one column for each method: mean ± standard deviation [interval]; failures below."""
         return words.markdown(self)
 
     def summary(self) -> str:
-        """Who is better at what, which differences cannot be told apart, and what failed, in words."""
+        """Sentences: which method is best on which metrics, which are not distinguishable, and what failed."""
         return words.summary(self)
 
     def _repr_html_(self) -> str:
@@ -303,18 +302,16 @@ class Evaluation:
     def plot(self, kind: str = "bar", *, metrics: Iterable[str] | None = None, ax: Any = None, figure: Any = None,
              ) -> EvaluationDisplay:
         """Draw; see `EvaluationDisplay`."""
-        from cfexplain.plotting.evaluation import EvaluationDisplay
-
         return EvaluationDisplay.from_evaluation(self, kind, metrics=metrics, ax=ax, figure=figure)
 
     # ------------------------------------------------------------------ file
     def save(self, path: str | os.PathLike) -> None:
-        """Write results and values to one file, atomically, without pickle. Functions and explainers are not kept."""
-        file.save(self, path)
+        """Write results and values to one file, atomically, without pickle. Functions and explainers are not saved."""
+        file.save(vars(self), path)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Evaluation:
-        """What `save` wrote; its metrics show their values, and cannot measure anew.
+        """Read what `save` wrote. Its metrics have their values but no functions.
 
         Raises
         ------
@@ -360,7 +357,7 @@ def _check_results(results: dict[str, Counterfactuals]) -> None:
 def _wrong(cf: Counterfactuals, y: Any) -> np.ndarray:
     """Rows whose true label `y` the classifier does not give, bool (n,)."""
     y = np.asarray(to_numpy(y))
-    if cf.metadata.get("task") == "regression":
+    if cf.is_regression:
         raise ValueError("y= are labels, to count what a classifier gets wrong; a regressor has none. Leave y out.")
     if y.shape != (len(cf),):
         raise ValueError(f"y has the shape {y.shape}; expected ({len(cf)},): the true label of each row of X.")
@@ -368,4 +365,4 @@ def _wrong(cf: Counterfactuals, y: Any) -> np.ndarray:
     if not known & set(y.tolist()):
         raise ValueError(f"No label of y is a class of the classifier: y has {sorted(set(map(str, y.tolist())))[:10]}, the "
                          f"classifier {sorted(map(str, known))[:10]}.")
-    return np.array([said != true for said, true in zip(cf.source.tolist(), y.tolist(), strict=True)], dtype=bool)
+    return np.array([predicted != true for predicted, true in zip(cf.source.tolist(), y.tolist(), strict=True)], dtype=bool)

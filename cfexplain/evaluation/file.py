@@ -1,11 +1,12 @@
-"""An `Evaluation` in one file: its results as they save themselves, its values, and what its metrics are called."""
+"""An `Evaluation` in one file: its results as `Counterfactuals.save` writes them, its values, and its metrics' names."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,29 +14,27 @@ from cfexplain.evaluation.metric import Metric
 from cfexplain.foundation.files import read_arrays, write_arrays
 from cfexplain.result import Counterfactuals
 
-if TYPE_CHECKING:
-    from cfexplain.evaluation.evaluation import Evaluation
-
 __all__ = ["load", "save"]
 
 _PLAIN = ("n_bootstrap", "confidence_level", "comparable", "_seed")
 _OF_METRIC = ("name", "better", "unit", "only_valid", "description", "measured_by", "range")
 
 
-def save(evaluation: Evaluation, path: str | os.PathLike) -> None:
+def save(state: Mapping[str, Any], path: str | os.PathLike) -> None:
+    """Write the attributes of an `Evaluation`, as `load` returns them."""
     arrays: dict[str, np.ndarray] = {}
-    values, wrong = evaluation.values, evaluation._wrong
+    values, wrong = state["values"], state["_wrong"]
     meta: dict[str, Any] = {
-        "kind": "evaluation", "results": {}, **{name: getattr(evaluation, name) for name in _PLAIN},
-        "metrics": [{key: getattr(metric, key) for key in _OF_METRIC} for metric in evaluation.metrics.values()],
+        "kind": "evaluation", "results": {}, **{name: state[name] for name in _PLAIN},
+        "metrics": [{key: getattr(metric, key) for key in _OF_METRIC} for metric in state["metrics"].values()],
         "scalars": [[*key, value] for key, value in values.items() if isinstance(value, float)],
-        "failures": [[*key, message] for key, message in evaluation.failures.items()], "wrong": wrong is not None}
+        "failures": [[*key, message] for key, message in state["failures"].items()], "wrong": wrong is not None}
     with tempfile.TemporaryDirectory() as folder:
-        for k, (name, cf) in enumerate(evaluation.results.items()):
+        for k, (name, cf) in enumerate(state["results"].items()):
             cf.save(Path(folder, "part"))
             part, meta["results"][name] = read_arrays(Path(folder, "part"))
             arrays.update({f"{k}/{key}": array for key, array in part.items()})
-            arrays.update({f"values/{k}/{j}": values[name, metric] for j, metric in enumerate(evaluation.metrics)
+            arrays.update({f"values/{k}/{j}": values[name, metric] for j, metric in enumerate(state["metrics"])
                            if isinstance(values[name, metric], np.ndarray)})
             if wrong is not None:
                 arrays[f"wrong/{k}"] = wrong[name]
@@ -52,8 +51,8 @@ def load(path: str | os.PathLike) -> dict[str, Any]:
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         for k, (name, part) in enumerate(meta["results"].items()):
-            mine = {key.partition("/")[2]: array for key, array in arrays.items() if key.startswith(f"{k}/")}
-            write_arrays(Path(folder, "part"), mine, part)
+            own = {key.partition("/")[2]: array for key, array in arrays.items() if key.startswith(f"{k}/")}
+            write_arrays(Path(folder, "part"), own, part)
             results[name] = Counterfactuals.load(Path(folder, "part"))
     scalars = {(name, metric): value for name, metric, value in meta["scalars"]}
     return {

@@ -1,4 +1,4 @@
-"""Near or plausible? One explainer over many weights of its objective, in one batch."""
+"""The trade-off between near and plausible: one explainer at many weights of its objective, in one batch."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from torch import Tensor
 
 from cfexplain.evaluation.evaluation import Evaluation
 from cfexplain.evaluation.metric import BUILT_IN, Metric, find_metric
+from cfexplain.explainers.base import CounterfactualExplainer
 from cfexplain.foundation.optional import optional_import
+from cfexplain.plotting.evaluation import FrontierDisplay
 from cfexplain.result import Counterfactuals
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-    from cfexplain.explainers import CounterfactualExplainer
-    from cfexplain.plotting.evaluation import FrontierDisplay
 
 __all__ = ["Frontier", "compare_frontier", "pareto_optimal"]
 
@@ -32,20 +31,19 @@ def compare_frontier(explainer: CounterfactualExplainer, X: Any, target: Any = N
                      weights: Mapping[str, Iterable[float]], x: str | Metric = "distance_x", y: str | Metric = "log_density",
                      n_bootstrap: int = 1000, confidence_level: float = 0.95, random_state: Any = 0,
                      n_jobs: int | None = None) -> Frontier:
-    """What a fitted explainer finds at many weights of its objective: the trade-off between, say, near and plausible.
+    """Explain `X` at many weights of an explainer's objective: the trade-off between, for example, near and plausible.
 
-    Settings are more rows of one batched search, not more searches. Every one has the bits that
-    ``explainer.set_params(...).explain(X, target)`` gives. A term of weight 0 is not computed and sets no condition, so that
-    settings with a 0 form a batch of their own.
+    All settings are rows of one batched search. Each gives the bits of ``explainer.set_params(...).explain(X, target)``. A
+    term of weight 0 is not computed and sets no condition, so settings with a weight of 0 form a batch of their own.
 
     Parameters
     ----------
     explainer : fitted CounterfactualExplainer
-        Left as it is.
+        It is not changed.
     X : array-like or tensor, in the layout of ``fit``
     target : as in ``explain``
     weights : dict of parameter to list of float
-        Weights of the explainer, ``{"plausibility_weight": [0, 0.1, 1, 10]}``. Of several parameters every combination.
+        Weights of the explainer, ``{"plausibility_weight": [0, 0.1, 1, 10]}``. With several parameters every combination.
     x, y : str or Metric, default="distance_x", "log_density"
         The two axes: built-in metrics, fields of `Counterfactuals`, or metrics of your own, with a direction.
     n_bootstrap, confidence_level, random_state
@@ -60,8 +58,8 @@ def compare_frontier(explainer: CounterfactualExplainer, X: Any, target: Any = N
     Raises
     ------
     ValueError
-        A parameter that does not weigh a term of this explainer, weights that are negative or come twice, or an axis that is
-        not known or has no direction.
+        A parameter that weighs no term of this explainer, weights that are negative or repeated, or an axis that is unknown
+        or has no direction.
     NotFittedError
 
     Examples
@@ -113,7 +111,7 @@ class Frontier:
         Pareto-optimal: no other setting is as good on both and better on one. Near is easy for a setting that fails: look at
         ``validity`` too.
     seconds : float
-        Of the whole run.
+        Seconds of the whole run.
     """
 
     def __init__(self, evaluation: Evaluation, settings: list[dict[str, float]], x: str, y: str, seconds: float):
@@ -162,7 +160,7 @@ class Frontier:
         return pandas.DataFrame(lines, index=list(self.results))
 
     def summary(self) -> str:
-        """Which settings are worth having, in words."""
+        """The Pareto-optimal settings, in words."""
         best = [name for name, good in zip(self.results, self.optimal, strict=True) if good]
         lines = [f"{len(best)} of {len(self)} settings are Pareto-optimal in the means of {self.x} and {self.y}: "
                  f"{'; '.join(best)}."]
@@ -174,13 +172,11 @@ class Frontier:
 
     def plot(self, *, ax: Any = None, figure: Any = None) -> FrontierDisplay:
         """Draw; see `FrontierDisplay`."""
-        from cfexplain.plotting.evaluation import FrontierDisplay
-
         return FrontierDisplay.from_frontier(self, ax=ax, figure=figure)
 
 
 def pareto_optimal(points: np.ndarray) -> np.ndarray:
-    """Which of `points` (k, c), larger is better, no other is as good as in everything and better in something; NaN never.
+    """Which of `points` (k, c) are Pareto-optimal, where larger is better; points with NaN are not.
 
     >>> pareto_optimal(np.array([[0.0, 3.0], [1.0, 2.0], [0.5, 2.0], [1.0, 2.0]])).tolist()
     [True, True, False, True]
@@ -213,13 +209,13 @@ def _read_settings(explainer: CounterfactualExplainer, weights: Mapping[str, Ite
 
 
 def _weights(explainer: CounterfactualExplainer) -> dict[tuple[int, str], float]:
-    """The weights of the terms that count, by place and name: two terms may have one name."""
+    """The weights of the terms that are not 0, by position and name, since two terms may share a name."""
     return {(i, term.name): term.weight for i, term in enumerate(explainer.terms()) if term.weight}
 
 
 def _explain_all(variants: list[CounterfactualExplainer], settings: list[dict[str, float]], X: Any, target: Any,
                  n_jobs: int | None) -> tuple[list[Counterfactuals], float]:
-    """What each variant finds, and the seconds of all: one batch for each set of terms that count."""
+    """The result of each variant, and the seconds of all: one batch for each set of terms with a weight."""
     first, started = variants[0], time.perf_counter()
     container = "torch" if isinstance(X, Tensor) else "numpy"
     X = first.read_samples(X)
@@ -229,7 +225,7 @@ def _explain_all(variants: list[CounterfactualExplainer], settings: list[dict[st
     for terms in dict.fromkeys(tuple(each) for each in weights):
         members = [k for k, each in enumerate(weights) if tuple(each) == terms]
         every = goal.repeated(len(members))
-        for place, term in enumerate(terms):  # of the terms that count: `Objective` leaves out the others
+        for place, term in enumerate(terms):  # positions among these terms: `Objective` leaves out those of weight 0
             own = [weights[k][term] for k in members]
             if len(set(own)) > 1:
                 every.rows[f"weight:{place}"] = np.repeat(own, n).astype(X.dtype)

@@ -1,19 +1,17 @@
-"""What `evaluate` measures: a metric with its direction and unit, and those that a result holds by itself."""
+"""Metrics with direction and unit: the `Metric` class, and the built-in ones, which read the fields of a result."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from cfexplain.foundation.arrays import to_numpy
+from cfexplain.result import Counterfactuals
 
-if TYPE_CHECKING:
-    from cfexplain.result import Counterfactuals
-
-__all__ = ["BUILT_IN", "Metric", "find_metric", "measure", "read_metrics", "same_ruler"]
+__all__ = ["BUILT_IN", "Metric", "comparable", "find_metric", "measure", "read_metrics"]
 
 
 @dataclass(frozen=True)
@@ -24,18 +22,18 @@ class Metric:
     ----------
     name : str
     function : callable ``(cf, explainer) -> ndarray of shape (n,), float, or None``
-        A value a row; or one value of the whole set (FID, say), which is shown without an interval; or None where the
-        method has no such thing.
+        One value for each row; or one value of the whole set (such as FID), which is shown without an interval; or None if
+        the method has nothing to measure.
     better : {"up", "down", "none"}, default="none"
-        Which way is better; a metric of no direction has no winner.
+        Which way is better; with "none" no method is called best.
     unit : str
     only_valid : bool, default=False
-        Mean over the valid rows alone; the heading says so. A value a row is needed for it.
+        Mean over the valid rows alone; the heading says so. Needs one value for each row.
     description : str
     measured_by : {"", "coordinates", "density", "conditions", "opinions"}, default=""
-        A part of the explainer that the metric is measured by: two methods are compared only where it is the same in both.
+        The part of the explainer that the metric is measured by: methods are compared only if they share it.
     range : (low, high), optional
-        Ends of a scale that has them: 0 and 1 for a share.
+        The ends of a bounded scale: 0 and 1 for a share.
 
     Raises
     ------
@@ -61,8 +59,8 @@ class Metric:
     def __post_init__(self) -> None:
         if self.better not in ("up", "down", "none"):
             raise ValueError(f"better={self.better!r} is not known; choose 'up', 'down' or 'none'.")
-        if self.measured_by not in _RULERS:
-            raise ValueError(f"measured_by={self.measured_by!r} is not known; choose one of {sorted(_RULERS)}.")
+        if self.measured_by not in _PARTS:
+            raise ValueError(f"measured_by={self.measured_by!r} is not known; choose one of {sorted(_PARTS)}.")
 
     @property
     def heading(self) -> str:
@@ -85,8 +83,8 @@ def _opinions(_: Counterfactuals, explainer: Any) -> int | None:
     return None if opinions is None else id(opinions)
 
 
-# What a metric can be measured by, and something that differs where the part does.
-_RULERS: dict[str, Callable[[Any, Any], Any] | None] = {
+# By each part that a metric can be measured by: a function whose results differ between methods if their parts differ.
+_PARTS: dict[str, Callable[[Any, Any], Any] | None] = {
     "": None, "coordinates": lambda cf, _: cf.z, "density": _density_of_x, "opinions": _opinions,
     "conditions": lambda cf, _: sorted(cf.conditions)}
 
@@ -97,14 +95,14 @@ def _change(cf: Counterfactuals) -> np.ndarray:
 
 def _gain(cf: Counterfactuals, _: Any) -> np.ndarray | None:
     gain = cf.proba_after.astype(float) - cf.proba_before
-    return None if len(cf) and cf.metadata.get("task") == "regression" else gain
+    return None if len(cf) and cf.is_regression else gain
 
 
 def _seconds(cf: Counterfactuals, _: Any) -> float | None:
     return cf.metadata["seconds"] / len(cf) if len(cf) and "seconds" in cf.metadata else None
 
 
-_SHARE = {"unit": "share", "range": (0.0, 1.0)}
+_SHARE: dict[str, Any] = {"unit": "share", "range": (0.0, 1.0)}
 BUILT_IN: dict[str, Metric] = {metric.name: metric for metric in (
     Metric("validity", lambda cf, _: cf.valid, "up", **_SHARE, description="the explained model gives x′ its target"),
     Metric("complete", lambda cf, _: cf.complete, "up", **_SHARE, measured_by="conditions",
@@ -126,7 +124,7 @@ BUILT_IN: dict[str, Metric] = {metric.name: metric for metric in (
     Metric("second_opinion", lambda cf, _: cf.second_opinion, "up", **_SHARE, measured_by="opinions",
            description="small classifiers of the latent agree"),
 )}
-# Other names of the same values: the fields of `Counterfactuals`.
+# Fields of `Counterfactuals` that are other names of these metrics.
 _ALIASES = {"distance_x": "l2", "distance": "l2_z", "valid": "validity", "n_steps": "steps"}
 
 
@@ -178,12 +176,12 @@ def _named(name: str, value: Any) -> Metric:
 
 
 def measure(metric: Metric, cf: Counterfactuals, explainer: Any) -> np.ndarray | float | None:
-    """Values of float64, shape (n,), or one value, or None where there is no such thing.
+    """Values of float64, shape (n,), or one value, or None if the method has nothing to measure.
 
     Raises
     ------
     ValueError
-        The metric returns another shape, or one value where valid rows have to be told apart.
+        The metric returns another shape, or one value although only valid rows shall count.
     """
     out = metric.function(cf, explainer)
     if out is None:
@@ -198,10 +196,10 @@ def measure(metric: Metric, cf: Counterfactuals, explainer: Any) -> np.ndarray |
     return values
 
 
-def same_ruler(metric: Metric, results: Iterable[Counterfactuals], explainers: Iterable[Any]) -> bool:
-    """Whether the part that measures is the same for all methods, judged by what it says of the same rows."""
-    ruler = _RULERS[metric.measured_by]
-    if ruler is None:
+def comparable(metric: Metric, results: Iterable[Counterfactuals], explainers: Iterable[Any]) -> bool:
+    """Whether all methods share the part that the metric is measured by: it gives the same values on the same rows."""
+    measured_by = _PARTS[metric.measured_by]
+    if measured_by is None:
         return True
-    said = [ruler(cf, explainer) for cf, explainer in zip(results, explainers, strict=True)]
-    return all(other is not None and np.array_equal(said[0], other) for other in said)
+    values = [measured_by(cf, explainer) for cf, explainer in zip(results, explainers, strict=True)]
+    return all(other is not None and np.array_equal(values[0], other) for other in values)

@@ -1,53 +1,56 @@
-"""An `Evaluation` as Markdown, as a page, and in words: who is better at what, and what cannot be told apart."""
+"""An `Evaluation` as Markdown, as HTML, and in sentences: which method is best on which metric, and which are tied."""
 
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 
-from cfexplain.plotting.words import count_rows
+from cfexplain.evaluation.bootstrap import PairedDifference
+from cfexplain.foundation.protocols import ComparedMethods
+from cfexplain.plotting.words import count_rows, number
 
-if TYPE_CHECKING:
-    from cfexplain.evaluation.bootstrap import PairedDifference, Statistic
-    from cfexplain.evaluation.evaluation import Evaluation
-
-__all__ = ["fragment", "markdown", "number", "page", "summary", "verdicts"]
+__all__ = ["DescribedEvaluation", "fragment", "markdown", "page", "summary", "verdicts"]
 
 _ARROW = {"up": "↑", "down": "↓", "none": ""}
 
 
-def number(value: float) -> str:
-    """Three digits, a dash for nothing; never a 1 that is not one.
+class DescribedEvaluation(ComparedMethods, Protocol):
+    """What is read of an `Evaluation`, which imports this module."""
 
-    >>> [number(value) for value in (0.98765, 1234.6, 0.9996, float("nan"))]
-    ['0.988', '1235', '0.9996', '–']
-    """
-    if np.isnan(value):
-        return "–"
-    if 0.9995 <= abs(value) < 1:
-        return f"{value:.6g}"
-    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+    confidence_level: float
+
+    @property
+    def statuses(self) -> Mapping[str, Mapping[str, int]]: ...
+
+    @property
+    def misclassified(self) -> Mapping[str, int] | None: ...
+
+    def __len__(self) -> int: ...
+
+    def pairs(self) -> list[PairedDifference]: ...
 
 
-def verdicts(evaluation: Evaluation, pairs: list[PairedDifference] | None = None) -> dict[str, tuple[str, list[str]]]:
-    """Of each metric with a direction that can be compared: the best method, and those not distinguishable from it."""
+def verdicts(evaluation: DescribedEvaluation,
+             pairs: list[PairedDifference] | None = None) -> dict[str, tuple[str, list[str]]]:
+    """For each metric with a direction that can be compared: the best method, and those not distinguishable from it."""
     pairs, out = evaluation.pairs() if pairs is None else pairs, {}
     for name, metric in evaluation.metrics.items():
         means = {method: evaluation.table[method][name].mean * metric.sign for method in evaluation.results}
         known = {method: mean for method, mean in means.items() if not np.isnan(mean)}
-        mine = [pair for pair in pairs if pair.metric == name]
-        if not metric.sign or not evaluation.comparable[name] or len(known) < 2 or not mine:
+        own = [pair for pair in pairs if pair.metric == name]
+        if not metric.sign or not evaluation.comparable[name] or len(known) < 2 or not own:
             continue
         best = max(known, key=known.__getitem__)
         near = [other for other in known if other != best and not any(
-            pair.better == best and {pair.a, pair.b} == {best, other} for pair in mine)]
+            pair.better == best and {pair.a, pair.b} == {best, other} for pair in own)]
         out[name] = best, near
     return out
 
 
-def summary(evaluation: Evaluation) -> str:
+def summary(evaluation: DescribedEvaluation) -> str:
     level = f"{100 * evaluation.confidence_level:g} %"
     methods = list(evaluation.results)
     lines = [f"{len(methods)} method{'s' * (len(methods) != 1)} on the same {count_rows(len(evaluation))}: "
@@ -70,8 +73,8 @@ def summary(evaluation: Evaluation) -> str:
     return "\n".join([*lines, *(f"- {note}" for note in notes(evaluation, pairs))])
 
 
-def notes(evaluation: Evaluation, pairs: list[PairedDifference] | None = None) -> list[str]:
-    """What did not go well, or makes a comparison less than fair."""
+def notes(evaluation: DescribedEvaluation, pairs: list[PairedDifference] | None = None) -> list[str]:
+    """What failed or is missing, and what makes the comparison less fair."""
     lines, n = [], len(evaluation)
     for method, counts in evaluation.statuses.items():
         lines.append(f"{method}: " + ", ".join(f"{status} {count}" for status, count in counts.items() if count)
@@ -87,17 +90,17 @@ def notes(evaluation: Evaluation, pairs: list[PairedDifference] | None = None) -
         if wrong:
             lines.append(f"The classifier that {method} explains gets {wrong} of {count_rows(n)} wrong; they count like the "
                          "others.")
-    (first, one), *others = evaluation.results.items()
+    (first, reference), *others = evaluation.results.items()
     for name, other in others:
-        for what, differ in (("are given other labels by their models", other.source != one.source),
-                             ("have other targets", other.target != one.target)):
+        for what, differ in (("are given other labels by their models", other.source != reference.source),
+                             ("have other targets", other.target != reference.target)):
             if np.any(differ):
                 lines.append(f"{int(np.sum(differ))} of {count_rows(n)} {what} for {name} than for {first}: the two answer "
                              "other questions there.")
     return lines
 
 
-def _with_means(evaluation: Evaluation, name: str) -> str:
+def _with_means(evaluation: DescribedEvaluation, name: str) -> str:
     return f"{name} ({', '.join(f'{m} {number(t[name].mean)}' for m, t in evaluation.table.items())})"
 
 
@@ -106,7 +109,7 @@ def _joined(names: list[str]) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------------- tables
-def _lines(evaluation: Evaluation) -> list[tuple[str, list[tuple[str, bool]]]]:
+def _lines(evaluation: DescribedEvaluation) -> list[tuple[str, list[tuple[str, bool]]]]:
     """Heading and cells of each metric; a cell is a text and whether it is best."""
     best = {name: method for name, (method, near) in verdicts(evaluation).items() if not near}
     return [(" ".join(filter(None, (metric.heading, _ARROW[metric.better],
@@ -115,10 +118,10 @@ def _lines(evaluation: Evaluation) -> list[tuple[str, list[tuple[str, bool]]]]:
             for name, metric in evaluation.metrics.items()]
 
 
-def _cell(evaluation: Evaluation, method: str, name: str) -> str:
+def _cell(evaluation: DescribedEvaluation, method: str, name: str) -> str:
     if (method, name) in evaluation.failures:
         return "failed"
-    entry: Statistic = evaluation.table[method][name]
+    entry = evaluation.table[method][name]
     text = number(entry.mean)
     if not np.isnan(entry.std):
         text += f" ± {number(entry.std)}"
@@ -127,13 +130,13 @@ def _cell(evaluation: Evaluation, method: str, name: str) -> str:
     return text + (f", {entry.missing} missing" if entry.missing else "")
 
 
-def _caption(evaluation: Evaluation) -> str:
+def _caption(evaluation: DescribedEvaluation) -> str:
     return (f"Mean ± standard deviation [{100 * evaluation.confidence_level:g} % bootstrap interval of the mean] over "
             f"{count_rows(len(evaluation))}; ↑ ↓: which way is better; bold: better than every other method in paired "
             "intervals.")
 
 
-def markdown(evaluation: Evaluation) -> str:
+def markdown(evaluation: DescribedEvaluation) -> str:
     def row(cells: list[str]) -> str:
         return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
@@ -143,8 +146,8 @@ def markdown(evaluation: Evaluation) -> str:
     return "\n".join([*lines, "", _caption(evaluation), "", *(f"- {note}" for note in notes(evaluation))]) + "\n"
 
 
-def fragment(evaluation: Evaluation) -> str:
-    """Summary and table; everything that a user supplied is escaped."""
+def fragment(evaluation: DescribedEvaluation) -> str:
+    """Summary and table; every text of the user's is escaped."""
     def cell(text: str, tag: str = "td", bold: bool = False) -> str:
         shown = f"<strong>{html.escape(text)}</strong>" if bold else html.escape(text)
         return f'<{tag} style="text-align:left;padding-right:1em">{shown}</{tag}>'
@@ -158,7 +161,7 @@ def fragment(evaluation: Evaluation) -> str:
             f"{html.escape(_caption(evaluation))}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>")
 
 
-def page(evaluation: Evaluation) -> str:
+def page(evaluation: DescribedEvaluation) -> str:
     """`fragment` as a whole page."""
     return ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Evaluation</title>'
             '<meta name="viewport" content="width=device-width"></head>'

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from cfexplain.classifiers.labels import class_indices
 from cfexplain.classifiers.pipeline import PipelineModel
 from cfexplain.explainers.attributes import ExplainerParameters
 from cfexplain.explainers.found import Found
 from cfexplain.explainers.run import Run
 from cfexplain.explainers.task import Goal
+from cfexplain.foundation.labels import class_indices
 from cfexplain.foundation.tiles import in_tiles
 from cfexplain.tables.rules import MixedRules
 

@@ -53,7 +53,7 @@ def atomic_write(path: str | os.PathLike, data: bytes) -> None:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
 
 
 def write_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
@@ -235,7 +235,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"meta holds a {type(value).__name__}, which JSON cannot hold; pass numbers, str, lists, dicts.")
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the rename itself survive a power cut, where the system can; the file is whole either way."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""What the user wants to see: labels, one for all rows or one a row, as class indices."""
+"""Labels, one for all rows or one for each row, as class indices 0 to K − 1."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from cfexplain.foundation.arrays import to_numpy
 from cfexplain.foundation.exceptions import TargetError
 
-__all__ = ["label_indices", "resolve_target"]
+__all__ = ["class_indices", "label_indices", "resolve_target"]
 
 
 def resolve_target(target: Any, classes: np.ndarray, proba: np.ndarray) -> np.ndarray:
@@ -43,18 +43,34 @@ def resolve_target(target: Any, classes: np.ndarray, proba: np.ndarray) -> np.nd
 def label_indices(labels: Any, classes: np.ndarray) -> np.ndarray:
     """Positions of `labels` in `classes`; the same shape as `labels`.
 
+    Raises
+    ------
+    TargetError
+        A label is not among `classes`.
+
     Examples
     --------
     >>> label_indices(["smile", "no smile"], np.array(["no smile", "smile"]))
     array([1, 0])
     """
     labels = np.asarray(labels)
-    found = np.atleast_1d(labels)[:, None] == np.asarray(classes)[None]
-    found = np.broadcast_to(found, (np.atleast_1d(labels).shape[0], len(classes)))
-    if not found.any(1).all():
-        unknown = np.atleast_1d(labels)[~found.any(1)].tolist()
+    index = class_indices(labels.reshape(-1), classes)
+    if (index < 0).any():
+        unknown = labels.reshape(-1)[index < 0].tolist()
         raise TargetError(
             f"{unknown[0]!r} is not a class of the explained classifier; its classes are {np.asarray(classes).tolist()!r}. "
             "Pass labels, not indices."
         )
-    return found.argmax(1).reshape(labels.shape)
+    return index.reshape(labels.shape)
+
+
+def class_indices(labels: Any, classes: np.ndarray) -> np.ndarray:
+    """The index in `classes` of each label; -1 where there is none.
+
+    Examples
+    --------
+    >>> class_indices(np.array(["b", "a", "x"]), np.array(["a", "b"])).tolist()
+    [1, 0, -1]
+    """
+    place = {label: index for index, label in enumerate(np.asarray(classes).tolist())}
+    return np.array([place.get(label, -1) for label in np.asarray(labels).tolist()], dtype=np.int64)

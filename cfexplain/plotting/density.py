@@ -8,24 +8,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from cfexplain.plotting.counterfactual import BLUE, GREY, VERMILLION, _place, _short, _title
-from cfexplain.plotting.path import _classes
-from cfexplain.plotting.words import is_regression
+from cfexplain.foundation.protocols import FittedExplainer, Result
+from cfexplain.plotting.axes import figure_and_grid, short, title
+from cfexplain.plotting.path import group_indices
+from cfexplain.plotting.pictures import BLUE, GREY, VERMILLION
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-    from cfexplain.explainers import CounterfactualExplainer
-    from cfexplain.result import Counterfactuals
-
 __all__ = ["DensityDisplay"]
 
 COLUMNS = 3
 BINS = 40
-# Widths of the histogram that a mark may lie beside it and still be drawn at its own place
+# A mark is drawn at its place if it lies at most this many widths of the histogram beside it, else at the edge
 REACH = 1.0
-# Share of a panel's width that a mark's words may take
+# Share of a panel's width that the text of a mark needs
 ROOM = 0.45
 
 
@@ -34,9 +32,9 @@ class DensityDisplay:
 
     Filled: log p(z|target) of the target class's training rows, with x′ as a line and its percentile. Outlined: log
     p(z|source) of the source class's training rows, with the original x as a dashed line and its percentile there, which
-    says whether the row was an odd one before. Under the prior of `DiffeomorphicExplainer` both are one density; of a
-    regressor there is one class. A mark far beside the histograms stands at the edge with an arrow and its value; the lowest
-    1 % of the training rows may lie outside.
+    says whether x was unusual itself. The prior of `DiffeomorphicExplainer` has one density for all classes; a regressor has
+    one group. A mark far beside the histograms is drawn at the edge with an arrow and its value; the lowest 1 % of the
+    training rows may lie outside the panel.
 
     Parameters
     ----------
@@ -69,7 +67,7 @@ class DensityDisplay:
     'log density (nats)'
     """
 
-    def __init__(self, cf: Counterfactuals, explainer: CounterfactualExplainer, *, n: int = 9):
+    def __init__(self, cf: Result, explainer: FittedExplainer, *, n: int = 9):
         if len(cf) == 0:
             raise ValueError("There is nothing to draw: this result has no rows.")
         if n < 1:
@@ -81,7 +79,7 @@ class DensityDisplay:
         self.cf, self.explainer, self.n = cf, explainer, n
 
     @classmethod
-    def from_explanation(cls, cf: Counterfactuals, explainer: CounterfactualExplainer, n: int = 9, *, ax: Axes | None = None,
+    def from_explanation(cls, cf: Result, explainer: FittedExplainer, n: int = 9, *, ax: Axes | None = None,
                          figure: Figure | SubFigure | None = None) -> DensityDisplay:
         """Make the display and draw it; see `plot` for `ax` and `figure`."""
         return cls(cf, explainer, n=n).plot(ax, figure=figure)
@@ -99,33 +97,33 @@ class DensityDisplay:
         cf, density = self.cf[: self.n], self.explainer.density_
         columns = min(COLUMNS, len(cf))
         lines = math.ceil(len(cf) / columns)
-        self.figure_, grid = _place(ax, figure, (3.6 * columns + 0.8, 2.7 * lines + 0.3), lines, columns)
-        target = _classes(self.explainer, cf.target)
-        source = target if is_regression(cf) else _classes(self.explainer, cf.source)
+        self.figure_, grid = figure_and_grid(ax, figure, (3.6 * columns + 0.8, 2.7 * lines + 0.3), lines, columns)
+        target = group_indices(self.explainer, cf.target)
+        source = target if cf.is_regression else group_indices(self.explainer, cf.source)
         before = density.score_samples(cf.z, source)
         rank = density.percentile(before, source)
         self.ax_ = np.array([self.figure_.add_subplot(grid[divmod(i, columns)]) for i in range(len(cf))])
         for i, (row, axes) in enumerate(zip(cf, self.ax_, strict=True)):
-            other = None if is_regression(cf) else density.log_densities_[source[i]]
+            other = None if cf.is_regression else density.log_densities_[source[i]]
             _draw(axes, row, density.log_densities_[target[i]], other, float(before[i]), float(rank[i]))
         return self
 
 
 # -------------------------------------------------------------------------------------------------------------- drawing
-def _draw(ax: Axes, row: Counterfactuals, own: np.ndarray, other: np.ndarray | None, before: float, rank: float) -> None:
+def _draw(ax: Axes, row: Result, own: np.ndarray, other: np.ndarray | None, before: float, rank: float) -> None:
     """`own` and `other` are sorted log densities of the target and the source class; `before` and `rank` are of x."""
     own = own[np.isfinite(own)]
     other = own[:0] if other is None else other[np.isfinite(other)]
     low, high = _limits(own, other)
     after = float(row.log_density[0])
-    # a mark nearby widens the picture, one far away is an arrow
+    # the panel is widened to hold a mark nearby; a mark far away becomes an arrow
     near = [mark for mark in (before, after) if low - REACH * (high - low) <= mark <= high + REACH * (high - low)]
     left, right = min([low, *near]), max([high, *near])
     margin = 0.05 * (right - left)
     left, right = left - margin, right + margin
-    bins = np.linspace(low, high, BINS + 1)
-    names = ("training rows",) * 2 if is_regression(row) else [
-        f"training {_short(label[0], 18)}" for label in (row.target, row.source)]
+    bins = np.linspace(low, high, BINS + 1).tolist()
+    names = ("training rows",) * 2 if row.is_regression else [
+        f"training {short(label[0], 18)}" for label in (row.target, row.source)]
     ax.hist(own, bins, density=True, color=BLUE, alpha=0.45, label=names[0])
     if len(other):
         ax.hist(other, bins, density=True, histtype="step", color="black", linewidth=1.1, label=names[1])
@@ -143,13 +141,13 @@ def _draw(ax: Axes, row: Counterfactuals, own: np.ndarray, other: np.ndarray | N
             value = "−∞" if mark == -np.inf else f"{mark:.3g}".replace("-", "−")
             text = f"◂ {text} ({value})" if under else f"{text} ({value}) ▸"
             place = left if under else right
-        # on the side away from the other mark, where there is room for it
+        # the text stands on the side away from the other mark, if there is room
         share = (place - left) / (right - left)
         to_right = share < 0.5 if not ROOM < share < 1 - ROOM else place >= marks[1 - k][0]
         ax.annotate(text, (place, height), (4 if to_right else -4, 0), textcoords="offset points", va="center",
                     ha="left" if to_right else "right", fontsize=8, color=color, zorder=5,
                     bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8})
-    ax.set_title(_title(row, 30), fontsize=10, fontweight="bold", loc="left")
+    ax.set_title(title(row, 30), fontsize=10, fontweight="bold", loc="left")
     if not row.valid[0]:
         ax.set_title("not valid", fontsize=8, color=VERMILLION, loc="right")
     ax.set_xlabel("log density (nats)", fontsize=8, color=GREY)

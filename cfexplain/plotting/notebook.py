@@ -1,29 +1,27 @@
-"""A result as a piece of a page: summary, table and pictures in one string, with nothing to load from elsewhere."""
+"""A result as HTML for a notebook: summary, table and pictures in one self-contained string."""
 
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cfexplain.plotting.words import changes_in_words, is_regression
-
-if TYPE_CHECKING:
-    from cfexplain.result import Counterfactuals
+from cfexplain.foundation.protocols import Result
+from cfexplain.plotting.pictures import BLUE, VERMILLION, as_pictures, difference_pictures, png_address, rgb
+from cfexplain.plotting.words import changes_in_words, summary
 
 __all__ = ["fragment"]
 
 
-def fragment(cf: Counterfactuals, most: int) -> str:
-    """Summary and table; everything that a user supplied is escaped."""
-    summary = html.escape(cf.summary()).replace("\n", "<br>")
+def fragment(cf: Result, most: int) -> str:
+    """Summary and table of at most `most` rows; every text of the user's is escaped."""
+    words = html.escape(summary(cf)).replace("\n", "<br>")
     shown = cf[:most]
     if len(shown) == 0:
-        return f"<div><p>{summary}</p></div>"
-    image = cf._is_image()
+        return f"<div><p>{words}</p></div>"
+    image = cf.is_image
     what = ("Original", "Reconstruction", "Counterfactual", "Difference") if image else ("Largest changes",)
-    regression = is_regression(cf)
+    regression = cf.is_regression
     head = "".join(f'<th scope="col" style="text-align:left">{h}</th>' for h in (
         "Row", *what, "From → to", "Outcome", "Value" if regression else "p(target)", "Percentile", "Steps"))
     pictures = _inline_pictures(shown) if image else None
@@ -32,8 +30,8 @@ def fragment(cf: Counterfactuals, most: int) -> str:
         cells = [str(i), *(pictures[i] if pictures else [html.escape(changes_in_words(row, 4))])]
         cells.append(html.escape(f"{row.source[0]:.4g} → {row.target[0]}" if regression else
                                  f"{row.source[0]} → {row.target[0]}"))
-        said = "valid" if row.valid[0] else f"<strong>not valid</strong>: says {html.escape(str(row.prediction[0]))}"
-        cells.append(f"{said}<br><small>{row.status[0]}</small>")
+        outcome = "valid" if row.valid[0] else f"<strong>not valid</strong>: says {html.escape(str(row.prediction[0]))}"
+        cells.append(f"{outcome}<br><small>{row.status[0]}</small>")
         cells.append(f"{row.source[0]:.4g} → {row.prediction[0]:.4g}" if regression else
                      f"{row.proba_before[0]:.2f} → {row.proba_after[0]:.2f}")
         percentile = row.density_percentile[0]
@@ -42,16 +40,14 @@ def fragment(cf: Counterfactuals, most: int) -> str:
     note = "Difference: orange is brighter than the original, blue is darker." if image else ""
     if len(cf) > len(shown):
         note += f" The first {len(shown)} of {len(cf)} rows."
-    return (f'<div><p>{summary}</p><table style="border-collapse:collapse"><caption style="caption-side:bottom;'
+    return (f'<div><p>{words}</p><table style="border-collapse:collapse"><caption style="caption-side:bottom;'
             f'text-align:left">{note.strip()}</caption><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody>'
             "</table></div>")
 
 
-def _inline_pictures(cf: Counterfactuals) -> list[list[str]]:
+def _inline_pictures(cf: Result) -> list[list[str]]:
     """Four ``<img>`` for each row."""
-    from cfexplain.plotting.counterfactual import BLUE, VERMILLION, as_pictures, difference_pictures
-
-    blue, orange = (np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]) for color in (BLUE, VERMILLION))
+    blue, orange = rgb(BLUE), rgb(VERMILLION)
     difference, most = difference_pictures(cf)
     signed = (difference / (most or 1))[..., None]
     colored = 1 + np.maximum(signed, 0) * (orange - 1) + np.maximum(-signed, 0) * (blue - 1)
@@ -64,7 +60,5 @@ def _inline_pictures(cf: Counterfactuals) -> list[list[str]]:
 
 
 def _img(picture: np.ndarray, alt: str) -> str:
-    from cfexplain.report.images import png_address
-
     return (f'<img src="{png_address(picture)}" alt="{html.escape(alt)}" title="{html.escape(alt)}" width="72" '
             'style="image-rendering:pixelated;border:1px solid #bbb">')

@@ -7,26 +7,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cfexplain.foundation.optional import optional_import
-from cfexplain.plotting.counterfactual import (
-    BLUE,
-    GREY,
-    VERMILLION,
-    _new_figure,
-    _short,
-    _source,
-    as_pictures,
-    layout_of,
-)
+from cfexplain.foundation.protocols import MeasuredMaps
+from cfexplain.plotting.axes import new_figure, short, source_in_words
+from cfexplain.plotting.pictures import BLUE, GREY, VERMILLION, as_pictures, layout_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
-    from cfexplain.bridges.saliency import SaliencyComparison
-
 __all__ = ["SaliencyDisplay"]
 
 KINDS = ("maps", "flips")
-# Okabe and Ito's, then dashes: no method is known by its colour alone
+# Okabe and Ito's colours; markers and dashes also tell methods apart
 COLORS = (BLUE, "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#7A6A00")
 MARKERS, DASHES = "osD^vP", ("-", (0, (4, 2)), (0, (1, 1.5)))
 
@@ -34,10 +25,10 @@ MARKERS, DASHES = "osD^vP", ("-", (0, (4, 2)), (0, (1, 1.5)))
 class SaliencyDisplay:
     """A picture of a `SaliencyComparison`.
 
-    "maps": one line a row: original, counterfactual, \\|x′ − x\\|, and the map of each method, each scaled to its own 99th
-    percentile; below a map, the smallest of the shares at which the decision flipped. Of a table, columns instead of pixels:
-    each method's shares of its own total. "flips": for each method the rows whose decision flipped, over the share of x that
-    was replaced.
+    "maps": one line for each row of images with original, counterfactual, \\|x′ − x\\|, and the map of each method, each
+    scaled to its own 99th percentile; below a map, the smallest share at which the decision flipped. For each row of a
+    table, a heat map of columns by methods: each column's share of the method's total. "flips": for each method the share of
+    rows whose decision flipped, over the share of x that was replaced.
 
     Parameters
     ----------
@@ -58,7 +49,7 @@ class SaliencyDisplay:
         `kind` is not known, or `n` is less than 1.
     """
 
-    def __init__(self, found: SaliencyComparison, kind: str = "maps", n: int = 6):
+    def __init__(self, found: MeasuredMaps, kind: str = "maps", n: int = 6):
         if kind not in KINDS:
             raise ValueError(f"kind={kind!r} is not known; choose one of {KINDS}.")
         if n < 1:
@@ -66,7 +57,7 @@ class SaliencyDisplay:
         self.found, self.kind, self.n = found, kind, n
 
     @classmethod
-    def from_comparison(cls, found: SaliencyComparison, kind: str = "maps", n: int = 6, *,
+    def from_comparison(cls, found: MeasuredMaps, kind: str = "maps", n: int = 6, *,
                         figure: Figure | SubFigure | None = None) -> SaliencyDisplay:
         """Make the display and draw it; see `plot`."""
         return cls(found, kind, n).plot(figure=figure)
@@ -87,7 +78,7 @@ class SaliencyDisplay:
             size = (1.15 * (2 + len(self.found.maps)) + 0.9, 1.45 * n + 0.5)
         else:
             size = (2.6 + 0.95 * len(self.found.maps), n * (0.9 + 0.24 * self.found.cf.shape[1]))
-        self.figure_ = _new_figure(size, "constrained") if figure is None else figure
+        self.figure_ = new_figure(size, "constrained") if figure is None else figure
         if self.kind == "flips":
             self.axes_ = np.array([self.figure_.subplots()])
             _draw_flips(self.found, self.axes_[0])
@@ -101,8 +92,8 @@ class SaliencyDisplay:
         return self
 
 
-def first_flip(found: SaliencyComparison, method: str, row: int) -> str:
-    """``flips at 5 %``: the smallest share at which the decision of `row` flipped, or that it held."""
+def first_flip(found: MeasuredMaps, method: str, row: int) -> str:
+    """``flips at 5 %``: the smallest share at which the decision of `row` flipped; ``holds at 20 %`` if it never did."""
     for share in found.shares:
         if found.values[method][f"flip@{share:g}"][row] == 1:
             return f"flips at {100 * share:g} %"
@@ -114,14 +105,14 @@ def _intensity() -> Any:
     return colors.LinearSegmentedColormap.from_list("cfexplain_intensity", ["white", "#F0A060", VERMILLION, "#401A00"])
 
 
-def _draw_images(found: SaliencyComparison, axes: np.ndarray) -> None:
+def _draw_images(found: MeasuredMaps, axes: np.ndarray) -> None:
     cf, cmap = found.cf[: len(axes)], _intensity()
     before, after = as_pictures(cf.x, cf), as_pictures(cf.x_cf, cf)
     for r, row in enumerate(cf):
         for c, picture in enumerate((before[r], after[r])):
             axes[r, c].imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        axes[r, 0].set_xlabel(_short(_source(row), 14), fontsize=8, color=GREY)
-        axes[r, 1].set_xlabel(_short(row.target[0], 14), fontsize=8, color=GREY)
+        axes[r, 0].set_xlabel(short(source_in_words(row), 14), fontsize=8, color=GREY)
+        axes[r, 1].set_xlabel(short(row.target[0], 14), fontsize=8, color=GREY)
         for c, (method, maps) in enumerate(found.maps.items(), 2):
             most = np.quantile(maps[r], 0.99) or maps[r].max() or 1.0
             axes[r, c].imshow(maps[r], cmap=cmap, vmin=0, vmax=most, interpolation="nearest")
@@ -135,30 +126,30 @@ def _draw_images(found: SaliencyComparison, axes: np.ndarray) -> None:
 
 
 def _title(method: str) -> str:
-    """``Integrated`` over ``Gradients``: names of classes at their humps, words at their spaces."""
+    """The name in two lines, as ``Integrated`` over ``Gradients``: split before a capital letter or at a space."""
     if method == "counterfactual":
         return "|x′ − x|"
-    humps = "".join(f" {c}" if c.isupper() and i and method[i - 1].islower() else c for i, c in enumerate(method))
-    return "\n".join(_short(part, 14) for part in humps.split(maxsplit=1))
+    words = "".join(f" {c}" if c.isupper() and i and method[i - 1].islower() else c for i, c in enumerate(method))
+    return "\n".join(short(part, 14) for part in words.split(maxsplit=1))
 
 
-def _draw_table(found: SaliencyComparison, row: int, ax: Any) -> None:
+def _draw_table(found: MeasuredMaps, row: int, ax: Any) -> None:
     cf = found.cf[row]
     shares = np.stack([maps[row] / (maps[row].sum() or 1.0) for maps in found.maps.values()], 1)
     ax.imshow(shares, cmap=_intensity(), vmin=0, vmax=shares.max() or 1.0, aspect="auto", interpolation="nearest")
-    ax.set_yticks(range(len(shares)), [_short(name, 28) for name in cf.feature_names], fontsize=8)
+    ax.set_yticks(range(len(shares)), [short(name, 28) for name in cf.feature_names], fontsize=8)
     names = [f"{_title(method)}\n{first_flip(found, method, row)}" for method in found.maps]
     ax.set_xticks(range(len(names)), names, fontsize=7)
     ax.tick_params(length=0)
-    ax.set_title(f"{_short(_source(cf), 20)} → {_short(cf.target[0], 20)}", fontsize=10, fontweight="bold", loc="left")
+    ax.set_title(f"{short(source_in_words(cf), 20)} → {short(cf.target[0], 20)}", fontsize=10, fontweight="bold", loc="left")
 
 
-def _draw_flips(found: SaliencyComparison, ax: Any) -> None:
+def _draw_flips(found: MeasuredMaps, ax: Any) -> None:
     percent = [100 * share for share in found.shares]
     styles = {"counterfactual": ("black", "o", "-"), "random": (GREY, "x", (0, (1, 1.5)))}
     drawn = [method for method in found.values if method not in styles]
     for i, method in enumerate(drawn):
-        # not the same marker with the same colour twice
+        # no pair of colour and marker comes twice
         again = i // len(COLORS)
         styles[method] = (COLORS[i % len(COLORS)], MARKERS[(i + again) % len(MARKERS)], DASHES[again % len(DASHES)])
     for method, entries in found.table.items():

@@ -1,24 +1,23 @@
-"""What a report says of one row: status, probabilities, plausibility, in words and in small drawings."""
+"""The facts of one row in a report: status, probabilities and plausibility, in words and in small drawings."""
 
 from __future__ import annotations
 
 import html
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from cfexplain.plotting.words import _MEANING, is_regression
+from cfexplain.foundation.protocols import Result
+from cfexplain.plotting.words import CONDITIONS_IN_WORDS
 from cfexplain.tables.frames import category_places, cell_in_words
 
-if TYPE_CHECKING:
-    from cfexplain.result import Counterfactuals
-
-__all__ = ["BADGES", "ICONS", "cell", "clipped", "facts", "label", "number", "numbers", "probability", "status_in_words"]
+__all__ = ["BADGES", "ICONS", "cell", "clipped", "facts", "label", "number", "numbers", "predicted_in_words",
+           "probability", "status_in_words"]
 
 BADGES = {"converged": "Found", "step_budget": "Found, but incomplete", "already_target": "Already there",
           "not_found": "Not found"}
-# A shape each, so that colour is not all that tells them apart
+# Each status has its own shape, so that nobody needs to tell colours apart
 _SHAPES = {"converged": "M3 8.5l3.5 3.5L13 4.5", "step_budget": "M3 10c2-4 3.5-4 5-2s3 2 5-2",
            "already_target": "M3 6h10M3 10h10", "not_found": "M4 4l8 8M12 4l-8 8"}
 ICONS = {status: f'<svg viewBox="0 0 16 16" aria-hidden="true"><path d="{shape}"/></svg>'
@@ -33,7 +32,7 @@ def clipped(text: Any, most: int = LONGEST) -> str:
 
 
 def label(text: Any) -> str:
-    """A label of the user's, escaped, whose writing direction cannot turn its neighbours around."""
+    """A label of the user's, escaped and isolated, so that its writing direction does not change the text around it."""
     return f"<bdi>{clipped(text)}</bdi>"
 
 
@@ -42,13 +41,13 @@ def number(value: Any, digits: int = 3) -> str:
 
 
 def probability(p: float) -> str:
-    """Two digits, but never a 1.00 or a 0.00 that is not one."""
+    """Two digits, escaped; what would round to 0 or 1 is written as < 0.01 or > 0.99."""
     if not np.isfinite(p):
         return "–"
     return "&gt;\u00a00.99" if 0.995 <= p < 1 else "&lt;\u00a00.01" if 0 < p < 0.005 else f"{p:.2f}"
 
 
-def cell(row: Counterfactuals, column: int, value: float) -> str:
+def cell(row: Result, column: int, value: float) -> str:
     """One value of a table, as plain text: a category's name, "missing", or a number."""
     if not np.isfinite(value) and not np.isnan(value):
         return "–"
@@ -56,21 +55,21 @@ def cell(row: Counterfactuals, column: int, value: float) -> str:
     return text if column in category_places(row.metadata) else text.replace("-", "−")
 
 
-def said(row: Counterfactuals, value: Any) -> str:
-    """What the model says, as the user calls it."""
-    return number(value, 4) if is_regression(row) else label(value)
+def predicted_in_words(row: Result, value: Any) -> str:
+    """A predicted value, or a label, escaped."""
+    return number(value, 4) if row.is_regression else label(value)
 
 
-def status_in_words(row: Counterfactuals) -> str:
+def status_in_words(row: Result) -> str:
     """One or two sentences, escaped."""
-    model = "regressor" if is_regression(row) else "classifier"
-    status, after, target = row.status[0], said(row, row.prediction[0]), label(row.target[0])
+    model = "regressor" if row.is_regression else "classifier"
+    status, after, target = row.status[0], predicted_in_words(row, row.prediction[0]), label(row.target[0])
     if status == "already_target":
-        return f"Already there: the {model} said {said(row, row.source[0])} before. Nothing was changed."
-    unmet = [_MEANING.get(name, name) for name, held in row.conditions.items() if not held[0]]
+        return f"Already there: the {model} said {predicted_in_words(row, row.source[0])} before. Nothing was changed."
+    unmet = [CONDITIONS_IN_WORDS.get(name, name) for name, met in row.conditions.items() if not met[0]]
     if not row.valid[0]:
-        still = "still says" if not is_regression(row) and row.prediction[0] == row.source[0] else "says"
-        return f"Not found: the {model} {still} {after}, not {target}. This is the best effort."
+        says = "still says" if not row.is_regression and row.prediction[0] == row.source[0] else "says"
+        return f"Not found: the {model} {says} {after}, not {target}. This is the best effort."
     if status == "step_budget":
         missing = f" Not met: {html.escape(', '.join(unmet))}." if unmet else ""
         return f"Found, but the steps ran out: the {model} says {after}.{missing}"
@@ -79,7 +78,7 @@ def status_in_words(row: Counterfactuals) -> str:
 
 
 def _gauge(before: float | None, after: float, half: bool = False) -> str:
-    """A line from 0 to 1, with a ring where it was and a dot where it is."""
+    """A line from 0 to 1 with a ring at `before` and a dot at `after`; `half` marks the middle."""
     if not np.isfinite(after):
         return ""
     at = [None if p is None else f"{100 * min(max(float(p), 0), 1):.1f}%" for p in (before, after)]
@@ -95,10 +94,10 @@ def _to(before: str, after: str) -> str:
             '<span class="unseen"> after</span>')
 
 
-def facts(row: Counterfactuals) -> str:
-    """``<dt>`` and ``<dd>`` of what a person asks first."""
+def facts(row: Result) -> str:
+    """The main facts as ``<dt>`` and ``<dd>``: probability or value, plausibility, distance, conditions."""
     parts, percentile = [], float(row.density_percentile[0])
-    if is_regression(row):
+    if row.is_regression:
         wanted = label(row.target[0] if isinstance(row.target[0], str) else number(float(row.target[0]), 4))
         parts.append((f"Value (target {wanted})", _to(number(row.source[0], 4), number(row.prediction[0], 4))))
     else:
@@ -108,19 +107,19 @@ def facts(row: Counterfactuals) -> str:
     if np.isnan(percentile):
         parts.append(("Plausibility percentile", "not measured"))
     else:
-        of, rank = "" if is_regression(row) else f" of {label(row.target[0])}", math.floor(percentile)
+        of, rank = "" if row.is_regression else f" of {label(row.target[0])}", math.floor(percentile)
         parts.append(("Plausibility percentile", f"{rank}: more typical than {rank} % of the training rows{of}"
                       + _gauge(None, percentile / 100, half=True)))
     steps = int(row.n_steps[0])
     parts.append(("Distance", f"{number(row.distance[0])} in latent space, {number(row.distance_x[0])} from x to x′, in "
                   f"{steps} step{'' if steps == 1 else 's'}"))
-    held = {_MEANING.get(name, name): bool(held[0]) for name, held in row.conditions.items()}
+    checks = {CONDITIONS_IN_WORDS.get(name, name): bool(met[0]) for name, met in row.conditions.items()}
     if row.second_opinion is not None and "second_opinion" not in row.conditions:
-        held["second opinion agrees"] = bool(row.second_opinion[0])
+        checks["second opinion agrees"] = bool(row.second_opinion[0])
     if row.surrogate_valid is not None:
-        held["surrogate agrees"] = bool(row.surrogate_valid[0])
-    if held:
-        parts.append(("Conditions", '<ul class="checks">' + "".join(_check(*check) for check in held.items()) + "</ul>"))
+        checks["surrogate agrees"] = bool(row.surrogate_valid[0])
+    if checks:
+        parts.append(("Conditions", '<ul class="checks">' + "".join(_check(*check) for check in checks.items()) + "</ul>"))
     return "".join(f"<div><dt>{name}</dt><dd>{words}</dd></div>" for name, words in parts)
 
 
@@ -130,10 +129,10 @@ def _check(name: str, met: bool) -> str:
             f'<span class="unseen">: {word}</span></li>')
 
 
-def numbers(row: Counterfactuals) -> str:
-    """Every column of one number or word, as lines of a table."""
-    columns = {name: getattr(row, name)[0] for name in row._row_names() if getattr(row, name).ndim == 1}
-    columns.update({f"conditions[{name}]": held[0] for name, held in row.conditions.items()})
+def numbers(row: Result) -> str:
+    """Every field that has one number or word for the row, as lines of a table."""
+    columns = {name: getattr(row, name)[0] for name in row.row_fields if getattr(row, name).ndim == 1}
+    columns.update({f"conditions[{name}]": met[0] for name, met in row.conditions.items()})
     lines = []
     for name, value in columns.items():
         shown = f"{value:.6g}" if isinstance(value, (float, np.floating)) else value

@@ -1,61 +1,21 @@
-"""Pictures of a report: as data: addresses, with words for those who cannot see them."""
+"""Signed pictures of a report, and a description of each in words for those who cannot see it."""
 
 from __future__ import annotations
 
-import base64
-import struct
-import zlib
-
 import numpy as np
 
-__all__ = ["png", "png_address", "signed_picture", "where_in_words"]
+from cfexplain.plotting.pictures import BLUE, VERMILLION, rgb
 
-_COLOR_TYPE = {1: 0, 3: 2, 4: 6}  # of PNG, by channels
-
-
-def png_address(picture: np.ndarray) -> str:
-    """A picture as ``data:image/png;base64,…``: short enough that a page needs no imaging library.
-
-    Parameters
-    ----------
-    picture : ndarray of shape (H, W), (H, W, 3) or (H, W, 4), in [0, 1]
-
-    Examples
-    --------
-    >>> png_address(np.zeros((2, 3)))[:30]
-    'data:image/png;base64,iVBORw0K'
-    """
-    return "data:image/png;base64," + base64.b64encode(png(picture)).decode()
-
-
-def png(picture: np.ndarray) -> bytes:
-    """The content of a PNG file of such a picture."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    pixels = np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
-    height, width = pixels.shape[:2]
-    channels = pixels.shape[2] if pixels.ndim == 3 else 1
-    lines = pixels.reshape(height, -1)
-    above = np.concatenate([np.zeros_like(lines[:1]), lines[:-1]])
-    # lines as they are (PNG's filter 0), or their difference from the line above (2), modulo 256: whatever packs better
-    packed = min((zlib.compress(b"".join(kind + line.tobytes() for line in some))
-                  for kind, some in ((b"\0", lines), (b"\2", lines - above))), key=len)
-    header = struct.pack(">IIBBBBB", width, height, 8, _COLOR_TYPE[channels], 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+__all__ = ["signed_picture", "where_in_words"]
 
 
 def signed_picture(difference: np.ndarray, limit: float) -> np.ndarray:
     """A signed picture (H, W) as (H, W, 4): blue below 0, orange above, transparent where nothing changed.
 
-    The page shines through, white by day and black by night, and over white the colours are those of the plots.
+    The page shows through, white or black by the reader's colour scheme. Over white the colours are those of the plots.
     """
-    from cfexplain.plotting.counterfactual import BLUE, VERMILLION
-
-    blue, orange = (np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]) for color in (BLUE, VERMILLION))
     strength = np.clip(np.abs(difference) / (limit or 1), 0, 1)[..., None]
-    return np.concatenate([np.where(difference[..., None] > 0, orange, blue), strength], -1)
+    return np.concatenate([np.where(difference[..., None] > 0, rgb(VERMILLION), rgb(BLUE)), strength], -1)
 
 
 def where_in_words(difference: np.ndarray) -> str:

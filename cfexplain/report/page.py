@@ -9,25 +9,23 @@ import json
 from functools import lru_cache
 from importlib.resources import files
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from cfexplain.plotting.counterfactual import layout_of
-from cfexplain.plotting.words import count_rows, is_regression, summary
+from cfexplain.foundation.protocols import Result
+from cfexplain.plotting.pictures import layout_of
+from cfexplain.plotting.words import count_rows, summary
 from cfexplain.report.facts import BADGES, clipped, number, probability
-
-if TYPE_CHECKING:
-    from cfexplain.result import Counterfactuals
 
 __all__ = ["label_places", "page", "piece"]
 
-MOST_LABELS = 100  # in a menu; where there are more, the text field finds them
+MOST_LABELS = 100  # in a menu; with more labels there is no menu, and readers use the text field
 
 
 @lru_cache
 def piece(name: str) -> str:
-    """A piece of the template that lies beside this module."""
+    """One file of the template, which lies in this folder."""
     return files("cfexplain.report").joinpath(name).read_text(encoding="utf-8")
 
 
@@ -35,17 +33,17 @@ def _hash(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def page(cf: Counterfactuals, rows: list[str], *, title: str, limit: float, notes: list[str], with_paths: bool) -> str:
+def page(cf: Result, rows: list[str], *, title: str, limit: float, notes: list[str], with_paths: bool) -> str:
     """The whole document.
 
-    The page's own style and script are named by their digests, so that a browser runs nothing else: a label with a script
-    in it would stay text even if it were not escaped.
+    The page's security policy lists the digests of its own style and script, so that a browser runs nothing else: a script
+    inside a label would stay text even if it were not escaped.
     """
     style, script = piece("style.css"), piece("script.js")
-    lead, told, advice = _summary(cf)
+    lead, sentences, advice = _summary(cf)
     return Template(piece("page.html")).substitute(
         title=clipped(title), style=style, style_hash=_hash(style), script=script, script_hash=_hash(script), lead=lead,
-        tiles=_tiles(cf), advice=_notes(advice), left_out=_notes(notes), summary=told,
+        tiles=_tiles(cf), advice=_notes(advice), left_out=_notes(notes), summary=sentences,
         legend=_legend(cf, with_paths), scale=_scale(cf, limit), controls=_controls(cf, len(rows)) if len(rows) > 1 else "",
         count=count_rows(len(rows)), rows="\n".join(rows), made=_made(cf))
 
@@ -55,23 +53,23 @@ def _notes(lines: list[str]) -> str:
     return f'<div class="note" role="note"><ul>{items}</ul></div>' if lines else ""
 
 
-def _summary(cf: Counterfactuals) -> tuple[str, str, list[str]]:
+def _summary(cf: Result) -> tuple[str, str, list[str]]:
     """First sentence, the others, and advice, of `Counterfactuals.summary`."""
     first, *lines = summary(cf).split("\n")
     advice = [line.removeprefix("- ") for line in lines if line.startswith("- ")]
     others = "".join(f"<p>{html.escape(line)}</p>" for line in lines if not line.startswith("- "))
-    told = f"<details><summary>The summary in words</summary>{others}</details>" if others else ""
-    return html.escape(first), told, advice
+    sentences = f"<details><summary>The summary in words</summary>{others}</details>" if others else ""
+    return html.escape(first), sentences, advice
 
 
-def _tiles(cf: Counterfactuals) -> str:
+def _tiles(cf: Result) -> str:
     searched = cf[cf.status != "already_target"]
     if len(cf) < 2 or not len(searched):
         return ""
     n = len(searched)
     tiles = [("Valid", f"{int(searched.valid.sum())} of {n}", "the model gives them their target"),
              ("Every condition met", f"{int(searched.complete.sum())} of {n}", "valid, and all that the search asked for")]
-    if is_regression(cf):
+    if cf.is_regression:
         before, after = (number(np.median(values), 4) for values in (searched.source, searched.prediction))
         tiles.append(("Value", f"{before} → {after}", "median, original → counterfactual"))
     else:
@@ -84,7 +82,7 @@ def _tiles(cf: Counterfactuals) -> str:
         f"<div><dt>{name}</dt><dd>{value} <small>{words}</small></dd></div>" for name, value, words in tiles) + "</dl>"
 
 
-def _legend(cf: Counterfactuals, with_paths: bool) -> str:
+def _legend(cf: Result, with_paths: bool) -> str:
     """How to read a row."""
     items = []
     if not len(cf):
@@ -101,9 +99,9 @@ def _legend(cf: Counterfactuals, with_paths: bool) -> str:
                 "the column’s own units")
         items.append(("Change", f"To − from, in {unit}. Values are in the units that the explainer was fitted on."))
     items.append(("Plausibility", "The percentile of the counterfactual’s density among training rows"
-                  + ("" if is_regression(cf) else " of its new class") + ": 50 is as typical as their median, 0 is less "
+                  + ("" if cf.is_regression else " of its new class") + ": 50 is as typical as their median, 0 is less "
                   "typical than every one."))
-    if not is_regression(cf):
+    if not cf.is_regression:
         items.append(("Probability", "What the explained classifier gives the target: ring before, dot after."))
     if with_paths:
         items.append(("Search path", "The points that the search went through, from the original to the counterfactual, and "
@@ -112,7 +110,7 @@ def _legend(cf: Counterfactuals, with_paths: bool) -> str:
             + "".join(f"<dt>{name}</dt><dd>{words}</dd>" for name, words in items) + "</dl></details>")
 
 
-def _scale(cf: Counterfactuals, limit: float) -> str:
+def _scale(cf: Result, limit: float) -> str:
     """What the colours of the signed pictures mean."""
     if not len(cf) or not layout_of(cf).is_image:
         return ""
@@ -131,22 +129,22 @@ def label_places(labels: np.ndarray) -> dict[str, int]:
     if len(names) > MOST_LABELS:
         return {}
     numbers_only = all(isinstance(value, (int, float)) for value in names.values())
-    return {name: k for k, name in enumerate(sorted(names, key=names.get if numbers_only else None))}
+    return {name: k for k, name in enumerate(sorted(names, key=names.__getitem__ if numbers_only else str))}
 
 
 def _options(places: dict[str, int]) -> str:
     return "".join(f'<option value="{k}">{clipped(name, 60) or "(empty)"}</option>' for name, k in places.items())
 
 
-def _controls(cf: Counterfactuals, n: int) -> str:
+def _controls(cf: Result, n: int) -> str:
     shown = cf[:n]
-    change = "Change in value" if is_regression(cf) else "Change in probability"
+    change = "Change in value" if cf.is_regression else "Change in probability"
     sorts = (("row", "Row number"), ("status", "Status"), ("percentile", "Percentile"), ("distance", "Distance, latent"),
              ("distancex", "Distance, x to x′"), ("change", change), ("steps", "Steps"))
     used = [status for status in BADGES if (shown.status == status).any()]
     menus = {}
     for name, word, labels in (("sources", "From", shown.source), ("targets", "To", shown.target)):
-        places = {} if name == "sources" and is_regression(cf) else label_places(labels)
+        places = {} if name == "sources" and cf.is_regression else label_places(labels)
         menu = f'<select id="{name[:-1]}"><option value="">any</option>{_options(places)}</select>'
         menus[name] = f"<label>{word} {menu}</label>" if len(places) > 1 else ""
     size = ('<label>Picture size <input type="range" id="size" min="64" max="256" step="16" value="128"></label>'
@@ -158,13 +156,13 @@ def _controls(cf: Counterfactuals, n: int) -> str:
         size=size, **menus)
 
 
-def _made(cf: Counterfactuals) -> str:
-    """What the metadata say, for whoever wants to make it again."""
+def _made(cf: Result) -> str:
+    """How the result was made, from its metadata, so that it can be made again."""
     facts: dict[str, Any] = {name: cf.metadata[name] for name in ("explainer", "n_train", "device", "backend", "versions")
                              if cf.metadata.get(name) is not None}
     lines = [f"{name}: {value if isinstance(value, str) else json.dumps(value, default=str)}"
              for name, value in facts.items()]
     lines += [str(cf.metadata["parameters"])] if cf.metadata.get("parameters") else []
-    told = html.escape("\n".join(lines))
-    made = f"<details><summary>How it was made</summary><pre>{told}</pre></details>" if lines else ""
+    text = html.escape("\n".join(lines))
+    made = f"<details><summary>How it was made</summary><pre>{text}</pre></details>" if lines else ""
     return f"{made}<p>Written by cfexplain. This file needs no network and holds everything that it shows.</p>"

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import html
 import json
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from cfexplain.plotting.counterfactual import as_pictures, layout_of
-from cfexplain.plotting.words import is_regression
+from cfexplain.foundation.protocols import DecodedPoints, FittedExplainer, Result
+from cfexplain.plotting.pictures import as_pictures, layout_of, png_address
 from cfexplain.report.facts import cell, number, probability
-from cfexplain.report.images import png_address
-
-if TYPE_CHECKING:
-    from cfexplain.explainers import CounterfactualExplainer, DecodedPath
-    from cfexplain.result import Counterfactuals
 
 __all__ = ["decoded_paths", "path_section"]
 
 
-def decoded_paths(cf: Counterfactuals, explainer: CounterfactualExplainer, frames: int) -> list[DecodedPath]:
+def decoded_paths(cf: Result, explainer: FittedExplainer, frames: int) -> Sequence[DecodedPoints]:
     """The path of each row of `cf`, from where the search began to the point that it returned.
 
     Raises
@@ -30,13 +25,13 @@ def decoded_paths(cf: Counterfactuals, explainer: CounterfactualExplainer, frame
     ValueError
         `explainer` did not make `cf`.
     """
-    from cfexplain.explainers import decode_path
 
-    # what comes after the returned point was tried and found worse
+    # points after the returned one were tried and found worse
     ends = [len(path) - int(np.nan_to_num(np.abs(path - z).sum(1), nan=np.inf)[::-1].argmin())
             for path, z in zip(cf.path or [], cf.z_cf, strict=True)]
-    cut = replace(cf, path=[path[:end] for path, end in zip(cf.path or [], ends, strict=True)])
-    paths = decode_path(explainer, cut, frames=frames)
+    cut = copy.copy(cf)
+    cut.path = [path[:end] for path, end in zip(cf.path or [], ends, strict=True)]
+    paths = explainer.decode_path(cut, frames=frames)
     width = float(np.ptp(cf.x)) or 1.0
     for i, path in enumerate(paths):
         apart = float(np.abs(path.x[path.returned] - cf.x_cf[i]).max())
@@ -47,16 +42,16 @@ def decoded_paths(cf: Counterfactuals, explainer: CounterfactualExplainer, frame
     return paths
 
 
-def path_section(row: Counterfactuals, path: DecodedPath, i: int, columns: Sequence[int] = ()) -> str:
-    """Slider, curve, and for images a strip of pictures, for table rows the values of `columns`, at each point.
+def path_section(row: Result, path: DecodedPoints, i: int, columns: Sequence[int] = ()) -> str:
+    """Slider and curve; at each point the picture of an image, or the values of `columns` of a table row.
 
-    An empty string where there is nothing between the original and the counterfactual.
+    An empty string if the path has no point between the original and the counterfactual.
     """
     if len(path.x) < 2:
         return ""
     words = _words(row, path)
     samples = np.concatenate([row.x, path.x])
-    told: dict[str, Any] = {"words": words}
+    data: dict[str, Any] = {"words": words}
     inside, kind = "", "values"
     if layout_of(row).is_image:
         pictures = as_pictures(samples, row)
@@ -69,11 +64,11 @@ def path_section(row: Counterfactuals, path: DecodedPath, i: int, columns: Seque
                  f'role="img" aria-label="{html.escape(words[-1])}"></canvas></div>')
         kind = "pictures"
     else:
-        told["values"] = [[cell(row, column, sample[column]) for column in columns] for sample in samples]
+        data["values"] = [[cell(row, column, sample[column]) for column in columns] for sample in samples]
         stage = ""
-    data = html.escape(json.dumps(told, ensure_ascii=False, allow_nan=False))
+    encoded = html.escape(json.dumps(data, ensure_ascii=False, allow_nan=False))
     last = len(words) - 1
-    return (f'<div class="path path-{kind}" role="group" data-points="{data}" aria-labelledby="path-{i}">'
+    return (f'<div class="path path-{kind}" role="group" data-points="{encoded}" aria-labelledby="path-{i}">'
             f'<h4 id="path-{i}">Search path<span class="unseen"> of row {i}</span></h4>'
             f'<output data-live hidden></output><div class="way">{stage}'
             f'<div class="track">{inside}{_curve(row, path)}<div data-live hidden>'
@@ -81,11 +76,11 @@ def path_section(row: Counterfactuals, path: DecodedPath, i: int, columns: Seque
             f'{i}" aria-valuetext="{html.escape(words[-1])}"></div></div></div></div>')
 
 
-def _words(row: Counterfactuals, path: DecodedPath) -> list[str]:
+def _words(row: Result, path: DecodedPoints) -> list[str]:
     """A line for the original and for each point, as plain text."""
     target = " ".join(str(row.target[0]).split())
     target = target if len(target) <= 40 else target[:39] + "…"
-    first = (f"value {number(row.source[0], 4)}" if is_regression(row) else
+    first = (f"value {number(row.source[0], 4)}" if row.is_regression else
              f"probability of {target} {_probability(row.proba_before[0])}")
     words = [f"Original: {first}"]
     for k, step in enumerate(path.step):
@@ -103,7 +98,7 @@ def _probability(p: float) -> str:
     return words if words[0] in "<>" else f"= {words}"
 
 
-def _curve(row: Counterfactuals, path: DecodedPath) -> str:
+def _curve(row: Result, path: DecodedPoints) -> str:
     """Probability of the target, or value, over the points, each above its picture."""
     if path.value is None:
         heights = np.concatenate([row.proba_before, path.proba])

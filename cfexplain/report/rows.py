@@ -1,15 +1,15 @@
-"""One row of a report: its pictures or its changed columns, and what is said of it."""
+"""One row of a report: its pictures or its changed columns, and its facts."""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from cfexplain.plotting.counterfactual import as_pictures, difference_pictures, largest_changes, layout_of
-from cfexplain.plotting.words import is_regression
+from cfexplain.foundation.protocols import Result
+from cfexplain.plotting.pictures import as_pictures, difference_pictures, layout_of, png_address
 from cfexplain.report.facts import (
     BADGES,
     ICONS,
@@ -19,19 +19,16 @@ from cfexplain.report.facts import (
     label,
     number,
     numbers,
+    predicted_in_words,
     probability,
-    said,
     status_in_words,
 )
-from cfexplain.report.images import png_address, signed_picture, where_in_words
-from cfexplain.tables.frames import category_places
-
-if TYPE_CHECKING:
-    from cfexplain.result import Counterfactuals
+from cfexplain.report.images import signed_picture, where_in_words
+from cfexplain.tables.frames import category_places, largest_changes
 
 __all__ = ["BLOCK", "blocks", "changed_columns", "largest_difference", "row_fields", "shown_images", "shown_table"]
 
-BLOCK = 64  # rows whose pictures are in memory at once
+BLOCK = 64  # so many rows have their pictures in memory at once
 MOST_COLUMNS, FIRST_COLUMNS = 60, 8
 
 
@@ -39,15 +36,15 @@ def blocks(n: int) -> Iterator[slice]:
     return (slice(first, min(first + BLOCK, n)) for first in range(0, n, BLOCK))
 
 
-def largest_difference(cf: Counterfactuals) -> float:
-    """The one scale of all signed pictures."""
+def largest_difference(cf: Result) -> float:
+    """The largest difference of any row: the scale that all signed pictures share."""
     return max((difference_pictures(cf[cut])[1] for cut in blocks(len(cf))), default=0.0)
 
 
-def row_fields(row: Counterfactuals, i: int, sources: dict[str, int], targets: dict[str, int]) -> dict[str, Any]:
-    """What the template of a row wants, but for its pictures and its path."""
+def row_fields(row: Result, i: int, sources: dict[str, int], targets: dict[str, int]) -> dict[str, Any]:
+    """Values for the template of a row, without its pictures and its path."""
     status = str(row.status[0])
-    change = row.prediction[0] - row.source[0] if is_regression(row) else row.proba_after[0] - row.proba_before[0]
+    change = row.prediction[0] - row.source[0] if row.is_regression else row.proba_after[0] - row.proba_before[0]
     target = number(row.target[0], 4) if isinstance(row.target[0], float) else label(row.target[0])
     return {
         "number": i, "name": "" if row.index is None else f" {label(row.index[0])}",
@@ -56,7 +53,8 @@ def row_fields(row: Counterfactuals, i: int, sources: dict[str, int], targets: d
         "target_index": targets.get(str(row.target[0]), ""), "steps": int(row.n_steps[0]),
         "percentile": _sortable(row.density_percentile[0]), "distance": _sortable(row.distance[0]),
         "distance_x": _sortable(row.distance_x[0]), "change": _sortable(change),
-        "from_to": f'{said(row, row.source[0])}<span aria-hidden="true"> → </span><span class="unseen"> to </span>{target}',
+        "from_to": (f'{predicted_in_words(row, row.source[0])}<span aria-hidden="true"> → </span>'
+                    f'<span class="unseen"> to </span>{target}'),
         "words": status_in_words(row), "facts": facts(row), "numbers": numbers(row)}
 
 
@@ -64,17 +62,17 @@ def _sortable(value: Any) -> str:
     return "" if np.isnan(value) else f"{value:.9g}"
 
 
-def shown_images(block: Counterfactuals, first: int, limit: float) -> list[str]:
+def shown_images(block: Result, first: int, limit: float) -> list[str]:
     """Original, reconstruction, counterfactual and signed difference of each row of `block`, with words for each."""
     pictures = [as_pictures(array, block) for array in (block.x, block.reconstruction, block.x_cf)]
     difference, _ = difference_pictures(block)
     _, height, width = layout_of(block).net_shape
     crisp = "crisp" if max(height, width) <= 32 else ""
-    out, says = [], f"the {'regressor' if is_regression(block) else 'classifier'} says"
+    out, says = [], f"the {'regressor' if block.is_regression else 'classifier'} says"
     for i, row in enumerate(block):
-        reached = "" if is_regression(row) else (
+        reached = "" if row.is_regression else (
             f" The probability of {clipped(row.target[0])} is {probability(row.proba_after[0])}.")
-        told = (
+        figures = (
             ("Original", pictures[0][i], f"original: {says} {_plain(row, row.source[0])}."),
             ("Reconstruction", pictures[1][i], "reconstruction: what the latent space keeps of the original."),
             ("Counterfactual", pictures[2][i], f"counterfactual: {says} {_plain(row, row.prediction[0])}.{reached}"),
@@ -83,22 +81,22 @@ def shown_images(block: Counterfactuals, first: int, limit: float) -> list[str]:
         out.append('<ul class="pictures">' + "".join(
             f'<li><figure class="{name.lower()}"><img class="{crisp}{" signed" * (name == "Change")}" '
             f'src="{png_address(picture)}" alt="Row {first + i}, {alt}" width="{width}" height="{height}" loading="lazy" '
-            f'decoding="async"><figcaption>{name}</figcaption></figure></li>' for name, picture, alt in told) + "</ul>")
+            f'decoding="async"><figcaption>{name}</figcaption></figure></li>' for name, picture, alt in figures) + "</ul>")
     return out
 
 
-def _plain(row: Counterfactuals, value: Any) -> str:
-    return number(value, 4) if is_regression(row) else clipped(value)
+def _plain(row: Result, value: Any) -> str:
+    return number(value, 4) if row.is_regression else clipped(value)
 
 
-def changed_columns(row: Counterfactuals) -> tuple[list[tuple[int, str, float, float, float]], int]:
+def changed_columns(row: Result) -> tuple[list[tuple[int, str, float, float, float]], int]:
     """``(column, name, before, after, scaled change)``, the largest change first, and how many were left out."""
     changes, left_out = largest_changes(row, MOST_COLUMNS)
     places = {name: k for k, name in enumerate(row.feature_names)}
     return [(places[name], name, before, after, change) for name, before, after, change in changes], left_out
 
 
-def shown_table(row: Counterfactuals, i: int, with_path: bool) -> str:
+def shown_table(row: Result, i: int, with_path: bool) -> str:
     """The changed columns of a table row: from, to, and the change in standard deviations."""
     changes, left_out = changed_columns(row)
     n_columns = int(np.prod(row.shape[1:]))
@@ -119,7 +117,7 @@ def shown_table(row: Counterfactuals, i: int, with_path: bool) -> str:
     return tables + (f'<p class="quiet">{" ".join(rest)}</p>' if rest else "")
 
 
-def _table(row: Counterfactuals, changes: list[tuple[int, str, float, float, float]], caption: str, most: float,
+def _table(row: Result, changes: list[tuple[int, str, float, float, float]], caption: str, most: float,
            with_path: bool, start: int = 0) -> str:
     unit = "Change (SD)" if row.metadata.get("feature_scale") else "Change"
     at = '<th scope="col" class="figure at" data-live hidden>At the slider</th>' if with_path else ""
@@ -136,7 +134,7 @@ def _table(row: Counterfactuals, changes: list[tuple[int, str, float, float, flo
 
 
 def _bar(change: float, most: float) -> str:
-    """A bar to the left or right, and how long it is."""
+    """A bar to the left for a decrease or to the right for an increase, and the change as a number."""
     end = 50 + 48 * change / (most or 1)
     left, width = min(50.0, end), abs(end - 50)
     by = f"{change:+.2f}" if abs(change) >= 0.005 else f"{change:+.0e}"

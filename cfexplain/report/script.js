@@ -54,24 +54,24 @@
 
   // ------------------------------------------------------------ the search paths
   const begin = (path) => {
-    const told = JSON.parse(path.dataset.points), slider = find("input", path), said = find("output", path);
+    const points = JSON.parse(path.dataset.points), slider = find("input", path), output = find("output", path);
     const film = find(".film", path), canvas = find("canvas", path), here = find(".here", path);
     const cells = all(".at[data-column]", path.closest("article"));
     const draw = () => {
       const k = Number(slider.value);
-      said.textContent = told.words[k];
-      slider.setAttribute("aria-valuetext", told.words[k]);
+      output.textContent = points.words[k];
+      slider.setAttribute("aria-valuetext", points.words[k]);
       for (const end of ["x1", "x2"]) here.setAttribute(end, k);
-      for (const cell of cells) cell.textContent = told.values[k][Number(cell.dataset.column)];
+      for (const cell of cells) cell.textContent = points.values[k][Number(cell.dataset.column)];
       if (canvas && film.complete && film.naturalWidth) {
         const [width, height] = [canvas.width, canvas.height];
         canvas.getContext("2d").drawImage(film, k * width, 0, width, height, 0, 0, width, height);
-        canvas.setAttribute("aria-label", told.words[k]);
+        canvas.setAttribute("aria-label", points.words[k]);
       }
     };
     if (film) film.addEventListener("load", draw);
     slider.addEventListener("input", draw);
-    path.style.setProperty("--frames", told.words.length);
+    path.style.setProperty("--frames", points.words.length);
     for (const part of all("[data-live]", path.closest("article"))) part.hidden = false;
     draw();
   };

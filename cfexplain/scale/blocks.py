@@ -1,9 +1,10 @@
-"""X, wherever it lies, cut into blocks of rows: arrays, memory maps, tables, data loaders, Dask collections, iterables."""
+"""X as blocks of rows: of arrays, memory maps, tables, data loaders, Dask collections and iterables."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
 
 from cfexplain.foundation.arrays import to_numpy
 from cfexplain.foundation.exceptions import TargetError
+from cfexplain.foundation.protocols import FittedExplainer
 
-__all__ = ["Block", "Rows", "Targets", "is_dask", "read_rows"]
+__all__ = ["Block", "BlockSource", "Targets", "is_dask", "one_for_each_row", "read_blocks"]
 
 
 @dataclass(frozen=True)
@@ -27,26 +29,26 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """X as blocks.
+class BlockSource:
+    """X, to be read block by block.
 
     Attributes
     ----------
     blocks : callable ``size -> iterator of Block``
-        Every block has `size` rows, but for the last one. What is not read costs nothing where rows can be looked up.
+        Every block has `size` rows, except the last one. If X can be indexed, blocks that are not read cost nothing.
     length : int or None
-        None where it is known only at the end.
-    some : callable ``n -> rows``, or None
-        At most n rows, spread over all of X; None where rows come only in their order.
+        None if it is known only at the end.
+    sample : callable ``n -> rows``, or None
+        At most n rows, spread evenly over X; None if X cannot be indexed.
     """
 
     blocks: Callable[[int], Iterator[Block]]
     length: int | None = None
-    some: Callable[[int], Any] | None = None
+    sample: Callable[[int], Any] | None = None
 
 
 class Targets:
-    """The target of each block, from one for all rows or one a row.
+    """The target of each block, from one target for all rows or one for each row.
 
     Raises
     ------
@@ -54,17 +56,16 @@ class Targets:
         There are more or fewer of them than rows.
     """
 
-    def __init__(self, explainer: Any, target: Any, length: int | None):
+    def __init__(self, explainer: FittedExplainer, target: Any, length: int | None):
         self.target = explainer.target if target is None else to_numpy(target)
-        interval = isinstance(self.target, tuple) and explainer.task_.name == "regression"
-        self.per_row = not interval and np.ndim(self.target) == 1
+        self.per_row = one_for_each_row(self.target, explainer)
         if self.per_row:
             self.target = np.asarray(self.target)
             if length is not None:
                 self.check_length(length)
 
     def of(self, first: int, length: int) -> Any:
-        """Of the rows `first` to ``first + length``."""
+        """The target of the rows `first` to ``first + length``."""
         if not self.per_row:
             return self.target
         if first + length > len(self.target):
@@ -73,7 +74,7 @@ class Targets:
         return self.target[first : first + length]
 
     def check_length(self, length: int) -> None:
-        """X turned out to have `length` rows."""
+        """Raise an error if X, which has `length` rows, has not one target for each."""
         if self.per_row and len(self.target) != length:
             raise TargetError(f"target has {len(self.target)} labels for {length} rows; expected one label, or one a row.")
 
@@ -83,19 +84,25 @@ class Targets:
         return list(value) if isinstance(value, tuple) else value
 
 
+def one_for_each_row(target: Any, explainer: FittedExplainer) -> bool:
+    """Whether `target` has one entry for each row; a tuple for a regressor is an interval (low, high) for all rows."""
+    interval = isinstance(target, tuple) and explainer.is_regression
+    return not interval and np.ndim(target) == 1
+
+
 def is_dask(X: Any) -> bool:
     """Whether `X` is a Dask collection; does not import Dask."""
     return hasattr(X, "__dask_graph__") and hasattr(X, "__dask_keys__")
 
 
-def read_rows(X: Any, sample_ndim: int, *, in_order: bool = False) -> Rows:
-    """`X` as blocks of rows.
+def read_blocks(X: Any, sample_ndim: int, *, in_order: bool = False) -> BlockSource:
+    """`X` as a source of blocks.
 
     Parameters
     ----------
     X : array, memory map, tensor, DataFrame, Dataset, DataLoader, Dask array or DataFrame, or iterable
-        Of what an iterable yields, items of `sample_ndim` dimensions are rows and items of one more are blocks, of any size.
-        Of pairs (x, y) from a Dataset or a DataLoader, x is taken.
+        An iterable yields rows, of `sample_ndim` dimensions, or blocks of any number of rows. From pairs (x, y) of a Dataset
+        or a DataLoader x is taken.
     sample_ndim : int
         Dimensions of one sample.
     in_order : bool, default=False
@@ -131,37 +138,37 @@ def read_rows(X: Any, sample_ndim: int, *, in_order: bool = False) -> Rows:
                     "DataLoader, a Dask array or DataFrame, or an iterable of blocks of rows.")
 
 
-def _looked_up(length: int, take: Callable[[Any], Any]) -> Rows:
+def _looked_up(length: int, take: Callable[[Any], Any]) -> BlockSource:
     def blocks(size: int) -> Iterator[Block]:
         for number, first in enumerate(range(0, length, size)):
             rows = range(first, min(first + size, length))
-            yield Block(number, first, len(rows), lambda rows=rows: take(rows))
+            yield Block(number, first, len(rows), partial(take, rows))
 
-    def some(n: int) -> Any:  # single rows, since not every kind of storage takes lists of them
+    def sample(n: int) -> Any:  # row by row, since not every kind of storage can be indexed by a list
         spread = np.unique(np.linspace(0, length - 1, min(n, length)).astype(int)).tolist()
         return _put_together([take(range(i, i + 1)) for i in spread])
 
-    return Rows(blocks, length, some)
+    return BlockSource(blocks, length, sample)
 
 
-def _streamed(pieces: Iterable[Any], sample_ndim: int) -> Rows:
+def _streamed(pieces: Iterable[Any], sample_ndim: int) -> BlockSource:
     def blocks(size: int) -> Iterator[Block]:
-        held: list[Any] = []
+        parts: list[Any] = []
         number = first = length = 0
         for piece in pieces:
             piece = _as_block(piece, sample_ndim)
             at = 0
             while at < len(piece):
                 step = min(size - length, len(piece) - at)
-                held.append(_cut(piece, range(at, at + step)))
+                parts.append(_cut(piece, range(at, at + step)))
                 at, length = at + step, length + step
                 if length == size:
-                    yield Block(number, first, length, lambda held=held: _put_together(held))
-                    number, first, length, held = number + 1, first + size, 0, []
+                    yield Block(number, first, length, partial(_put_together, parts))
+                    number, first, length, parts = number + 1, first + size, 0, []
         if length:
-            yield Block(number, first, length, lambda: _put_together(held))
+            yield Block(number, first, length, partial(_put_together, parts))
 
-    return Rows(blocks)
+    return BlockSource(blocks)
 
 
 def _cut(X: Any, rows: range) -> Any:
@@ -205,7 +212,7 @@ def _first_of(item: Any) -> Any:
 
 
 def _dask_pieces(X: Any) -> Iterator[Any]:
-    """One chunk of rows at a time, computed by the scheduler that is active."""
+    """One chunk of rows at a time, computed by Dask's current scheduler."""
     if hasattr(X, "partitions") and not hasattr(X, "chunks"):
         for number in range(X.npartitions):
             yield X.partitions[number].compute()

@@ -1,25 +1,23 @@
-"""Explainers on Dask collections: lazily, chunk by chunk, where the chunks are."""
+"""Explainers on Dask collections: lazily, each chunk on the worker that holds it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from cfexplain.foundation.arrays import to_numpy
 from cfexplain.foundation.exceptions import TargetError
 from cfexplain.foundation.optional import optional_import
-from cfexplain.scale.blocks import is_dask
+from cfexplain.foundation.protocols import FittedExplainer
+from cfexplain.scale.blocks import is_dask, one_for_each_row
 from cfexplain.scale.digest import digest
-
-if TYPE_CHECKING:
-    from cfexplain.explainers.base import CounterfactualExplainer
 
 __all__ = ["transform_dask"]
 
 
-def transform_dask(explainer: CounterfactualExplainer, X: Any, target: Any = None) -> Any:
-    """``explainer.transform`` of every chunk, as a Dask array that is computed when it is asked for.
+def transform_dask(explainer: FittedExplainer, X: Any, target: Any = None) -> Any:
+    """``explainer.transform`` of every chunk, as a lazy Dask array.
 
     Parameters
     ----------
@@ -41,22 +39,22 @@ def transform_dask(explainer: CounterfactualExplainer, X: Any, target: Any = Non
 
     if target is None:
         target = explainer.target
-    # sent to a worker once, not once a chunk; named by content, since Dask would name it by its pickle
-    one = delayed(explainer, name=f"explainer-{digest(explainer)}", pure=True, traverse=False)
+    # one node of the graph, so that each worker gets it once; its name is its digest, not that of its pickle, which varies
+    shared = delayed(explainer, name=f"explainer-{digest(explainer)}", pure=True, traverse=False)
     shape, dtype = explainer.layout_.user_shape, explainer.dtype_
     if hasattr(X, "partitions") and not hasattr(X, "chunks"):
-        if _per_row(target, explainer):
+        if one_for_each_row(target, explainer):
             raise TargetError("The rows of a Dask DataFrame are not counted, so that one target a row cannot be given to "
                               "its chunks. Pass one label, or X.to_dask_array(lengths=True).")
-        parts = [delayed(_transformed)(one, part, target) for part in X.to_delayed()]
+        parts = [delayed(_transformed)(shared, part, target) for part in X.to_delayed()]
         chunks = [da.from_delayed(part, (np.nan, *shape), dtype=dtype) for part in parts]
         return da.concatenate(chunks, allow_unknown_chunksizes=True)
     X = X.rechunk({axis: -1 for axis in range(1, X.ndim)})
     if X.dtype in (np.float32, np.float64):
         dtype = X.dtype
     meta = np.empty((0,) * X.ndim, dtype)
-    if not _per_row(target, explainer):
-        return da.map_blocks(_chunk, X, explainer=one, target=target, dtype=dtype, meta=meta)
+    if not one_for_each_row(target, explainer):
+        return da.map_blocks(_chunk, X, explainer=shared, target=target, dtype=dtype, meta=meta)
     if np.isnan(X.shape[0]):
         raise TargetError("X has chunks of unknown size, so that one target a row cannot be given to them. Pass one label, "
                           "or call X.compute_chunk_sizes() before.")
@@ -64,23 +62,18 @@ def transform_dask(explainer: CounterfactualExplainer, X: Any, target: Any = Non
     if target.shape != X.shape[:1]:
         raise TargetError(f"target has shape {target.shape} for {X.shape[0]} rows; expected one label, or one a row.")
     target = target.rechunk((X.chunks[0],)).reshape(-1, *[1] * (X.ndim - 1))
-    return da.map_blocks(_chunk_with_targets, X, target, explainer=one, dtype=dtype, meta=meta, chunks=X.chunks)
+    return da.map_blocks(_chunk_with_targets, X, target, explainer=shared, dtype=dtype, meta=meta, chunks=X.chunks)
 
 
-def _per_row(target: Any, explainer: CounterfactualExplainer) -> bool:
-    interval = isinstance(target, tuple) and explainer.task_.name == "regression"
-    return not interval and np.ndim(target) == 1
-
-
-def _transformed(explainer: CounterfactualExplainer, X: Any, target: Any) -> np.ndarray:
+def _transformed(explainer: FittedExplainer, X: Any, target: Any) -> np.ndarray:
     if not len(X):
         return np.empty((0, *explainer.layout_.user_shape), explainer.dtype_)
     return np.asarray(explainer.transform(X, target))
 
 
-def _chunk(X: np.ndarray, explainer: CounterfactualExplainer, target: Any) -> np.ndarray:
+def _chunk(X: np.ndarray, explainer: FittedExplainer, target: Any) -> np.ndarray:
     return explainer.transform(X, target) if len(X) else X
 
 
-def _chunk_with_targets(X: np.ndarray, target: np.ndarray, explainer: CounterfactualExplainer) -> np.ndarray:
+def _chunk_with_targets(X: np.ndarray, target: np.ndarray, explainer: FittedExplainer) -> np.ndarray:
     return explainer.transform(X, target.reshape(-1)) if len(X) else X

@@ -1,6 +1,6 @@
-"""A digest of any object's content: the same in every process, whenever values, weights and classes are the same.
+"""A digest of any object's content: the same in every process if values, weights and classes are the same.
 
-`pickle` will not do: its bytes depend on which parts are one object, and a tensor's on its address.
+The bytes of `pickle` would differ: they depend on which parts are one object, and a tensor's on its address.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 __all__ = ["digest"]
 
-# Of a module: what does not change what it computes in evaluation mode
+# Attributes of a module that do not change what it computes in evaluation mode
 _NOT_CONTENT = frozenset(["training", "_is_full_backward_hook", "call_super_init", "_compiled_call_impl"])
-# How long an epoch took, and what else is told of a training
-_TOLD = "history_"
+# The log of a training, with the seconds of each epoch
+_LOG = "history_"
 
 
 def digest(value: Any, *, without: Iterable[str] = ()) -> str:
@@ -32,12 +32,12 @@ def digest(value: Any, *, without: Iterable[str] = ()) -> str:
     value : object
         Numbers, strings, containers, arrays, tensors, modules, functions, estimators, and objects made of these.
     without : iterable of str
-        Attributes of `value` itself that do not count.
+        Attributes of `value` itself that are left out.
 
     Raises
     ------
     TypeError
-        Something in it has no content that could be read (a lock, a socket, a generator); says where.
+        A part has no content that can be read (a lock, a socket, a generator); the message says which.
 
     Examples
     --------
@@ -56,10 +56,10 @@ def digest(value: Any, *, without: Iterable[str] = ()) -> str:
 
 
 class _Digester:
-    """Digests of parts by identity, so that what is used in many places is read once, and cycles end."""
+    """Remembers the digests of parts by identity, so that shared parts are read once and cycles end."""
 
     def __init__(self) -> None:
-        # the objects are held, so that no other takes their place and their id
+        # the objects are kept alive, so that their ids are not reused
         self.known: dict[int, tuple[Any, bytes]] = {}
         self.open: dict[int, int] = {}
 
@@ -80,7 +80,7 @@ class _Digester:
         return made
 
     def object(self, kind: type, state: Mapping[str, Any], where: str) -> bytes:
-        state = {name: part for name, part in state.items() if name != _TOLD}
+        state = {name: part for name, part in state.items() if name != _LOG}
         return _joined(b"object", _name(kind).encode(), self._mapping(state, where))
 
     def _made(self, value: Any, where: str) -> bytes:
@@ -125,7 +125,7 @@ class _Digester:
 
     def _array(self, value: np.ndarray, where: str) -> bytes:
         head = f"{value.dtype.str} {value.shape}".encode()
-        if value.dtype.names:  # field by field: what lies between the fields is not content
+        if value.dtype.names:  # field by field: the padding between fields is not content
             return _joined(b"array", head, *(
                 _joined(name.encode(), self._array(value[name], where)) for name in value.dtype.names))
         if value.dtype.hasobject:
@@ -137,7 +137,7 @@ class _Digester:
         children = list((state.pop("_modules", None) or {}).items())  # their order counts
         if isinstance(value, torch.fx.GraphModule):
             state = {"code": value.code, **{name: state[name] for name in ("_parameters", "_buffers")}}
-            # torch.export's check of the shapes of inputs: generated functions, whose answers are no part of the network's
+            # functions that torch.export generates to check the shapes of inputs: no part of what the network computes
             children = [(name, child) for name, child in children if name != "_guards_fn"]
         elif isinstance(value, torch.jit.ScriptModule):
             state, children = {"code": getattr(value, "code", ""), "state": dict(value.state_dict())}, list(
@@ -147,7 +147,7 @@ class _Digester:
 
     def _function(self, value: types.FunctionType, where: str) -> bytes:
         name = _name(value)
-        if "<" not in name and value.__module__ != "__main__":  # importable: its name says it
+        if "<" not in name and value.__module__ != "__main__":  # an importable function is known by its name
             return _joined(b"function", name.encode())
         cells = [cell.cell_contents for cell in value.__closure__ or ()]
         return _joined(b"code of", *(
@@ -176,7 +176,7 @@ def _has_slots(kind: type) -> bool:
 
 
 def _joined(*parts: Any) -> bytes:
-    """A digest of parts, which cannot be mistaken for other parts that read the same in a row."""
+    """A digest of parts with their lengths, so that other parts with the same concatenation have another digest."""
     made = hashlib.sha256()
     for part in parts:
         made.update(json.dumps(len(part)).encode() + b":")

@@ -1,4 +1,4 @@
-"""Results to a folder, block by block, so that a process may die at any moment and another finish its work."""
+"""Write results to a folder block by block: if a process dies, another can finish its work."""
 
 from __future__ import annotations
 
@@ -9,26 +9,24 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from cfexplain.foundation.exceptions import ConvergenceWarning, StoreError
+from cfexplain.foundation.protocols import FittedExplainer
 from cfexplain.result import Counterfactuals
-from cfexplain.scale.blocks import Block, Rows, Targets
+from cfexplain.scale.blocks import Block, BlockSource, Targets
 from cfexplain.scale.digest import digest
 from cfexplain.scale.folder import FORMAT, VERSION, Writer, shard_name
 from cfexplain.scale.store import CounterfactualStore, read_shard_header
 
-if TYPE_CHECKING:
-    from cfexplain.explainers.base import CounterfactualExplainer
-
 __all__ = ["check_block_size", "read_ranks", "write_results"]
 
-# Rows of X, spread over it, that the manifest remembers the digest of
-SOME = 64
-# Of a constructor, what does not change what is found
+# The manifest holds the digest of so many rows of X
+N_SAMPLED = 64
+# Parameters that do not change the results
 _NOT_CONTENT = ("verbose",)
 
 
@@ -39,7 +37,7 @@ def check_block_size(block_size: Any) -> int:
 
 
 def read_ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """This process among how many: as given, or as torchrun and accelerate say it, or the only one.
+    """Rank and number of processes: as passed, else from the environment of torchrun and accelerate, else 0 and 1.
 
     Raises
     ------
@@ -48,30 +46,31 @@ def read_ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
     """
     if (rank is None) != (world_size is None):
         raise ValueError(f"rank={rank!r} and world_size={world_size!r} belong together; pass both, or neither.")
-    if rank is None:
-        rank, world_size = (os.environ.get(name) or default for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
+    given: tuple[int | str, int | str] = (os.environ.get("RANK") or 0, os.environ.get("WORLD_SIZE") or 1)
+    if rank is not None and world_size is not None:
+        given = (rank, world_size)
     try:
-        rank, world_size = int(rank), int(world_size)
+        rank, world_size = map(int, given)
     except ValueError as error:
-        raise ValueError(f"RANK={rank!r} and WORLD_SIZE={world_size!r} must be whole numbers.") from error
+        raise ValueError(f"RANK={given[0]!r} and WORLD_SIZE={given[1]!r} must be whole numbers.") from error
     if not 0 <= rank < world_size:
         raise ValueError(f"rank={rank} must be at least 0 and less than world_size={world_size}.")
     return rank, world_size
 
 
-def write_results(explainer: CounterfactualExplainer, folder: Path, rows: Rows, target: Any, *, block_size: int,
+def write_results(explainer: FittedExplainer, folder: Path, source: BlockSource, target: Any, *, block_size: int,
                   resume: bool, progress: bool | Callable[[int, int | None], None], ranks: tuple[int, int],
                   options: dict[str, Any]) -> CounterfactualStore:
     """See `ScaleMixin.explain_to`."""
-    targets = Targets(explainer, target, rows.length)
-    blocks = rows.blocks(block_size)
+    targets = Targets(explainer, target, source.length)
+    blocks = source.blocks(block_size)
     first = next(blocks, None)
     blocks = itertools.chain([] if first is None else [first], blocks)
-    manifest = _manifest(explainer, rows, first, targets, block_size, options)
-    del first  # its rows need not be held any longer
+    manifest = _manifest(explainer, source, first, targets, block_size, options)
+    del first  # frees its rows
     length, statuses = 0, {"not_found": 0, "step_budget": 0, "rows": 0}
     rank, world_size = ranks
-    with Writer(folder, rank, world_size) as writer, _Progress(progress, rows.length, rank) as bar:
+    with Writer(folder, rank, world_size) as writer, _Progress(progress, source.length, rank) as bar:
         manifest = writer.begin(manifest, resume, _check_same)
         for block in blocks:
             length = block.first + block.length
@@ -88,7 +87,7 @@ def write_results(explainer: CounterfactualExplainer, folder: Path, rows: Rows, 
     return CounterfactualStore(folder, incomplete=not complete)
 
 
-def _write_block(explainer: CounterfactualExplainer, writer: Writer, block: Block, targets: Targets, options: dict[str, Any],
+def _write_block(explainer: FittedExplainer, writer: Writer, block: Block, targets: Targets, options: dict[str, Any],
                  manifest: dict[str, Any], statuses: dict[str, int]) -> None:
     name, X = shard_name(block.number), block.read()
     try:
@@ -102,14 +101,14 @@ def _write_block(explainer: CounterfactualExplainer, writer: Writer, block: Bloc
             return
         started = time.perf_counter()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # said once, at the end
+            warnings.simplefilter("ignore", ConvergenceWarning)  # there is one warning at the end
             cf = explainer.explain(X, targets.of(block.first, block.length), **options)
         seconds = time.perf_counter() - started
     except (ValueError, TypeError) as error:
         if hasattr(error, "add_note"):  # Python 3.11
             error.add_note(f"This happened with {_span(block)} of X. The blocks before are kept.")
         raise
-    if cf.metadata.get("interrupted"):  # its rows are unfinished: they belong into no result
+    if cf.metadata.get("interrupted"):  # unfinished rows are not written
         raise KeyboardInterrupt
     metadata = {key: value for key, value in cf.metadata.items() if key != "seconds"}
     cf.metadata = {**metadata, "parameters": manifest["explainer"]["parameters"], "block": place}
@@ -128,12 +127,13 @@ def _count(cf: Counterfactuals, statuses: dict[str, int]) -> None:
         statuses[status] += int((cf.status == status).sum())
 
 
-def _manifest(explainer: CounterfactualExplainer, rows: Rows, first: Block | None, targets: Targets, block_size: int,
+def _manifest(explainer: FittedExplainer, source: BlockSource, first: Block | None, targets: Targets, block_size: int,
               options: dict[str, Any]) -> dict[str, Any]:
-    """What makes the results what they are. Nothing of when, where, and by how many processes."""
-    some = None
+    """All that determines the results; not when, where, or by how many processes they are computed."""
+    sampled = None
     if first is not None:
-        some = rows.some(SOME) if rows.some else first.read()
+        sampled = source.sample(N_SAMPLED) if source.sample else first.read()
+    dtype = None if sampled is None else str(getattr(sampled, "dtype", type(sampled).__name__))
     described = targets.described()
     about = explainer.metadata()
     return {
@@ -141,18 +141,17 @@ def _manifest(explainer: CounterfactualExplainer, rows: Rows, first: Block | Non
         "explainer": {
             "class": type(explainer).__name__, "digest": digest(explainer, without=_NOT_CONTENT), "device": about["device"],
             "versions": about["versions"],
-            # where an object has no repr of its own, Python writes its address
+            # the repr of an object without its own __repr__ contains its address
             "parameters": re.sub(r" at 0x[0-9a-fA-F]+", "", about["parameters"])},
-        "x": {"rows": rows.length, "dtype": None if some is None else str(getattr(some, "dtype", type(some).__name__)),
-              "sample_shape": list(explainer.layout_.user_shape),
-              "digest": None if some is None else digest(explainer.read_samples(some))},
+        "x": {"rows": source.length, "dtype": dtype, "sample_shape": list(explainer.layout_.user_shape),
+              "digest": None if sampled is None else digest(explainer.read_samples(sampled))},
         "target": {"per_row": digest(described)} if targets.per_row else described,
         "options": {name: value for name, value in options.items() if name != "n_jobs"},
     }
 
 
 def _check_same(there: dict[str, Any], here: dict[str, Any]) -> None:
-    """Whether results that were begun are those that are wanted; says what differs."""
+    """Raise an error that names the differences if the manifest `there` is of other results than `here`."""
     def differing(key: str, names: list[str]) -> list[str]:
         return [name for name in names if there.get(key, {}).get(name) != here[key][name]]
 
@@ -166,9 +165,9 @@ def _check_same(there: dict[str, Any], here: dict[str, Any]) -> None:
     changed = differing("x", ["dtype", "sample_shape", "digest"])
     lengths = {there["x"]["rows"], here["x"]["rows"]} - {None}
     if changed or len(lengths) > 1:
-        told = ", ".join(f"{name} {there['x'].get(name)} there, {here['x'][name]} here" for name in ("rows", *changed)
-                         if name != "digest")
-        wrong.append(f"X ({told}{', other values' if 'digest' in changed else ''})")
+        described = ", ".join(f"{name} {there['x'].get(name)} there, {here['x'][name]} here"
+                              for name in ("rows", *changed) if name != "digest")
+        wrong.append(f"X ({described}{', other values' if 'digest' in changed else ''})")
     for name in ("target", "block_size", "options"):
         if there.get(name) != here[name]:
             wrong.append(f"{name} ({there.get(name)!r} there, {here[name]!r} here)")
@@ -186,11 +185,11 @@ def _words(versions: Any) -> str:
 
 
 class _Progress:
-    """Rows that are done, on a bar with the time left, or to a callable ``(rows done, rows or None)``."""
+    """Progress in rows: as a bar with the time left, or to a callable ``(rows done, rows of X or None)``."""
 
     def __init__(self, wanted: bool | Callable[[int, int | None], None], length: int | None, rank: int):
-        self.tell, self.length, self.bar = wanted if callable(wanted) else None, length, None
-        if wanted and self.tell is None:
+        self.report, self.length, self.bar = wanted if callable(wanted) else None, length, None
+        if wanted and self.report is None:
             self.bar = tqdm(total=length, desc="explaining", unit="row", position=rank)
 
     def __enter__(self) -> _Progress:
@@ -203,5 +202,5 @@ class _Progress:
     def update(self, done: int) -> None:
         if self.bar is not None:
             self.bar.update(done - self.bar.n)
-        if self.tell is not None:
-            self.tell(done, self.length)
+        if self.report is not None:
+            self.report(done, self.length)

@@ -1,4 +1,4 @@
-"""One process that writes to a folder: its drafts, its lock, and what others left behind.
+"""One process that writes to a folder: its drafts, its lock, and leftovers of dead processes.
 
 A file appears in the folder whole or not at all: it is written beside the others, in a folder of drafts of this process
 alone, and moved. Whoever holds the lock of a writer knows that no other process is this writer. The kernel frees a lock when
@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from cfexplain.foundation.exceptions import StoreError
-from cfexplain.foundation.files import _sync_folder, atomic_write
+from cfexplain.foundation.files import atomic_write, sync_folder
 from cfexplain.foundation.optional import optional_import
 
 __all__ = ["FORMAT", "LOG", "VERSION", "Writer", "read_manifest", "shard_name", "shards_in"]
 
 FORMAT, VERSION = "cfexplain results", 1
 MANIFEST, LOG, LOCK = "manifest.json", "seconds.jsonl", ".lock"
-# Seconds that a process which was killed may take to go: the workers of a data loader notice after five.
+# Seconds to wait for a killed process to end: the workers of a data loader notice after five.
 PATIENCE = 10.0
 _WRITER = re.compile(r"\.writer-(\d+)-of-(\d+)\.lock")
 _SHARD = re.compile(r"block-(\d{8})\.safetensors")
@@ -61,7 +61,7 @@ class Writer:
         return optional_import("filelock", "explain_to()").FileLock(self.folder / name)
 
     def _turn(self) -> Any:
-        """The folder is looked over, and begun, and finished, by one process at a time."""
+        """The lock under which one process at a time checks, begins or finishes the folder."""
         return self._lock(LOCK).acquire(timeout=60)
 
     def __enter__(self) -> Writer:
@@ -106,15 +106,15 @@ class Writer:
         """``write(path)``, and move what it wrote into the folder under `name`."""
         write(self.drafts / name)
         os.replace(self.drafts / name, self.folder / name)
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
 
     def note(self, entry: dict[str, Any]) -> None:
-        """A line for the log, which is not part of the results."""
+        """Append a line to the log, which is not part of the results."""
         with open(self.folder / LOG, "a", encoding="utf-8") as log:
             log.write("\n" * (log.tell() > 0 and not _ends_a_line(self.folder / LOG)) + json.dumps(entry) + "\n")
 
     def finish(self, manifest: dict[str, Any], length: int) -> bool:
-        """Say so if every block of `length` rows is there; whether it was."""
+        """Mark the results as complete if all blocks of `length` rows are there; returns whether they are."""
         expected = list(range(-(-length // manifest["block_size"])))
         with self._turn():
             there = shards_in(self.folder)
@@ -133,13 +133,13 @@ class Writer:
         self.put(name, lambda path: atomic_write(path, data))
 
     def _check_folder(self) -> None:
-        """An empty folder, or one of ours: nothing else is written to."""
+        """Refuse a folder that is neither empty nor one of results."""
         names = set(os.listdir(self.folder))
         if MANIFEST not in names and any(name != LOCK and not name.startswith(".writer-") for name in names):
             raise StoreError(f"{self.folder} holds files, but no results that were begun here. Pass a new or empty folder.")
 
     def _sweep(self) -> Path | None:
-        """Remove what dead writers left; the drafts of a living one that is in the way."""
+        """Remove leftovers of dead writers; returns the drafts of a living one that prevents writing."""
         for name in sorted(os.listdir(self.folder)):
             match = _WRITER.fullmatch(name)
             if match is None or name == self.name + ".lock":

@@ -1,4 +1,4 @@
-"""What every explainer can do with more rows than fit in memory."""
+"""Methods of every explainer for more rows than fit in memory."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 from sklearn.utils.validation import check_is_fitted
 
+from cfexplain.foundation.protocols import FittedExplainer
 from cfexplain.result import Counterfactuals
-from cfexplain.scale.blocks import Rows, Targets, read_rows
+from cfexplain.scale.blocks import BlockSource, Targets, read_blocks
 from cfexplain.scale.explain_to import check_block_size, read_ranks, write_results
 from cfexplain.scale.store import CounterfactualStore
 
@@ -20,7 +21,7 @@ __all__ = ["ScaleMixin"]
 class ScaleMixin:
     """`explain_iter` and `explain_to`, for whatever has `explain`."""
 
-    def explain_iter(self, X: Any, target: Any = None, *, block_size: int = 1024, record_path: bool = False,
+    def explain_iter(self: FittedExplainer, X: Any, target: Any = None, *, block_size: int = 1024, record_path: bool = False,
                      n_jobs: int | None = None, backend: str = "auto", precision: str = "auto") -> Iterator[Counterfactuals]:
         """Counterfactuals of `X`, block by block: memory does not grow with the number of rows.
 
@@ -29,12 +30,12 @@ class ScaleMixin:
         Parameters
         ----------
         X : array, memory map, tensor, DataFrame, Dataset, DataLoader, Dask array or DataFrame, or iterable
-            What an iterable yields are rows, or blocks of rows of any size. Of pairs (x, y) from a Dataset or a
-            DataLoader, x is taken.
+            An iterable yields rows, or blocks of any number of rows. From pairs (x, y) of a Dataset or a DataLoader x is
+            taken.
         target : label, array-like of shape (n,), or None
-            As in `explain`; one a row also for an iterable.
+            As in `explain`; an iterable can have one for each row, too.
         block_size : int, default=1024
-            Rows a block; the last one may be shorter.
+            Rows in each block; the last one may be shorter.
         record_path, n_jobs, backend, precision
             As in `explain`.
 
@@ -48,7 +49,7 @@ class ScaleMixin:
         TypeError, ValueError
             X is none of these, or its rows are not like those of `fit`.
         TargetError
-            There are more or fewer targets than rows; of an iterable, that is known at its end.
+            There are more or fewer targets than rows; for an iterable this is raised at its end.
 
         Examples
         --------
@@ -60,48 +61,35 @@ class ScaleMixin:
         [64, 64, 22]
         """
         check_is_fitted(self)
-        size, rows = check_block_size(block_size), read_rows(X, len(self.layout_.user_shape))
+        size, source = check_block_size(block_size), read_blocks(X, len(self.layout_.user_shape))
         options = {"record_path": record_path, "n_jobs": n_jobs, "backend": backend, "precision": precision}
-        return self._explained(rows, Targets(self, target, rows.length), size, options)
+        return _explained(self, source, Targets(self, target, source.length), size, options)
 
-    def _explained(self, rows: Rows, targets: Targets, size: int, options: dict[str, Any]) -> Iterator[Counterfactuals]:
-        length = 0
-        for block in rows.blocks(size):
-            length = block.first + block.length
-            cf = self.explain(block.read(), targets.of(block.first, block.length), **options)
-            interrupted = cf.metadata.get("interrupted")
-            yield cf
-            del cf  # or two would be held while the next is computed
-            if interrupted:
-                raise KeyboardInterrupt
-        targets.check_length(length)
-
-    def explain_to(self, store: str | os.PathLike, X: Any, target: Any = None, *, block_size: int = 1024,
+    def explain_to(self: FittedExplainer, store: str | os.PathLike, X: Any, target: Any = None, *, block_size: int = 1024,
                    resume: bool = True, progress: bool | Callable[[int, int | None], None] = False, rank: int | None = None,
                    world_size: int | None = None, record_path: bool = False, n_jobs: int | None = None,
                    backend: str = "auto", precision: str = "auto") -> CounterfactualStore:
-        """Counterfactuals of `X` in a folder, one file a block; what was interrupted is resumed.
+        """Counterfactuals of `X` in a folder, one file for each block; interrupted work is resumed.
 
         A process may be killed at any moment. Called again with the same explainer, `X` and arguments, `explain_to`
-        goes on after the blocks that are there, and ends with the same bytes as if nothing had happened, however many
-        processes took part. ``seconds.jsonl``, a log of how long each block took, is no part of the results.
+        continues after the finished blocks and writes the same bytes as an uninterrupted call, with any number of
+        processes. ``seconds.jsonl``, a log of how long each block took, is no part of the results.
 
         Parameters
         ----------
         store : str or path
             A folder; made if it does not exist.
         X, target
-            As in `explain_iter`. Rows must come in the same order each time; an iterable is consumed, and a generator must
-            be made anew to resume.
+            As in `explain_iter`. Rows must come in the same order each time; to resume, pass a new generator.
         block_size : int, default=1024
-            Rows a file, and the most that is lost when a process dies.
+            Rows in each file, and the most that is lost when a process dies.
         resume : bool, default=True
-            Go on with what is there; False refuses a folder that holds results.
+            Continue with the results in the folder; False refuses a folder that holds results.
         progress : bool or callable, default=False
             A bar, or ``progress(rows done, rows of X or None)`` after each block.
         rank, world_size : int, optional
-            This process is number `rank`, from 0, of `world_size` that share the work: it writes every block whose number
-            leaves that remainder. Default: the environment variables ``RANK`` and ``WORLD_SIZE``, which torchrun and
+            This process is number `rank`, from 0, of `world_size` that share the work: it writes the blocks whose number
+            modulo `world_size` is `rank`. Default: the environment variables ``RANK`` and ``WORLD_SIZE``, which torchrun and
             accelerate set, else 0 and 1.
         record_path, n_jobs, backend, precision
             As in `explain`.
@@ -109,8 +97,8 @@ class ScaleMixin:
         Returns
         -------
         CounterfactualStore
-            What is there now: all of X, or, while other ranks are still at work, the rows before the first block that is
-            missing.
+            The finished results: all of X, or, while other ranks are still working, the rows before the first missing
+            block.
 
         Raises
         ------
@@ -118,12 +106,12 @@ class ScaleMixin:
             The folder holds something else (results of another explainer, of other data, for another target, …), or another
             process is writing there.
         TypeError
-            The explainer holds an object whose content cannot be told from that of another.
+            The explainer holds an object whose content cannot be read.
 
         Warns
         -----
         ConvergenceWarning
-            Once, when some rows did not reach their target.
+            Once, if some rows did not reach their target.
 
         Examples
         --------
@@ -140,7 +128,21 @@ class ScaleMixin:
         """
         check_is_fitted(self)
         ranks, size = read_ranks(rank, world_size), check_block_size(block_size)
-        rows = read_rows(X, len(self.layout_.user_shape), in_order=True)
+        source = read_blocks(X, len(self.layout_.user_shape), in_order=True)
         options = {"record_path": record_path, "n_jobs": n_jobs, "backend": backend, "precision": precision}
-        return write_results(self, Path(store), rows, target, block_size=size, resume=resume, progress=progress, ranks=ranks,
-                             options=options)
+        return write_results(self, Path(store), source, target, block_size=size, resume=resume, progress=progress,
+                             ranks=ranks, options=options)
+
+
+def _explained(explainer: FittedExplainer, source: BlockSource, targets: Targets, size: int,
+               options: dict[str, Any]) -> Iterator[Counterfactuals]:
+    length = 0
+    for block in source.blocks(size):
+        length = block.first + block.length
+        cf = explainer.explain(block.read(), targets.of(block.first, block.length), **options)
+        interrupted = cf.metadata.get("interrupted")
+        yield cf
+        del cf  # or two results would be in memory while the next is computed
+        if interrupted:
+            raise KeyboardInterrupt
+    targets.check_length(length)

@@ -23,23 +23,23 @@ __all__ = ["CounterfactualStore", "load_results", "read_shard_header"]
 
 
 class CounterfactualStore:
-    """What `CounterfactualExplainer.explain_to` wrote: rows in the order of X, read block by block.
+    """The results that `CounterfactualExplainer.explain_to` wrote: rows in the order of X, read block by block.
 
     ``len(store)``, ``store[rows]`` (any NumPy index of one dimension; gives `Counterfactuals`), iteration over rows,
-    ``np.asarray(store)`` for X′. At most one block is held in memory, besides what is asked for.
+    ``np.asarray(store)`` for X′. At most one block is in memory besides the requested rows.
 
     Parameters
     ----------
     path : str or path
         The folder.
     incomplete : bool, default=False
-        Also open results that are not finished: the rows before the first block that is missing.
+        Also open unfinished results: the rows before the first missing block.
 
     Attributes
     ----------
     path : Path
     manifest : dict
-        What was explained, by what: as in ``manifest.json``.
+        The content of ``manifest.json``: which explainer, rows and options.
     complete : bool
         Every row is there.
 
@@ -85,21 +85,21 @@ class CounterfactualStore:
         else:
             last = read_shard_header(self._file(self._n_blocks - 1))["rows"] if self._n_blocks else 0
             self._length = max(self._n_blocks - 1, 0) * self.block_size + last
-        self._held: tuple[int, Counterfactuals] | None = None
+        self._cached: tuple[int, Counterfactuals] | None = None
 
     def _file(self, number: int) -> Path:
         return self.path / shard_name(number)
 
     def _block(self, number: int) -> Counterfactuals:
-        if self._held is None or self._held[0] != number:
-            self._held = None  # before the next is read, or two would be held
+        if self._cached is None or self._cached[0] != number:
+            self._cached = None  # before the next is read, so that only one is in memory
             block = Counterfactuals.load(self._file(number))
             expected = min(self.block_size, self._length - number * self.block_size)
             if len(block) != expected:
                 raise StoreError(f"{self._file(number)} has {len(block)} rows instead of {expected}: it is of other "
                                  "results.")
-            self._held = number, block
-        return self._held[1]
+            self._cached = number, block
+        return self._cached[1]
 
     # ------------------------------------------------------------------ rows
     def __len__(self) -> int:
@@ -173,7 +173,7 @@ class CounterfactualStore:
     # ----------------------------------------------------------------- about
     @property
     def seconds(self) -> float:
-        """What the blocks took, added up; from a log beside the results, which may be missing."""
+        """Sum of the seconds of all blocks, from a log beside the results; 0 without it."""
         log, last = self.path / LOG, {}
         for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else ():
             try:
@@ -189,7 +189,7 @@ class CounterfactualStore:
 
 
 def load_results(path: str | os.PathLike, *, incomplete: bool = False) -> CounterfactualStore:
-    """Open what `explain_to` wrote; see `CounterfactualStore`.
+    """Open results of `explain_to`; see `CounterfactualStore`.
 
     Examples
     --------
@@ -201,7 +201,7 @@ def load_results(path: str | os.PathLike, *, incomplete: bool = False) -> Counte
 
 
 def read_shard_header(path: Path) -> dict[str, Any]:
-    """Number of rows, and the metadata of the results, of a block; its rows are not read.
+    """Number of rows and metadata of a block, without reading its rows.
 
     Raises
     ------
@@ -214,6 +214,6 @@ def read_shard_header(path: Path) -> dict[str, Any]:
             return {"rows": file.get_slice("x").get_shape()[0], "metadata": metadata}
     except FileNotFoundError:
         raise
-    except Exception as error:  # whatever a strange file makes the parser raise, the user's problem is the same
+    except Exception as error:  # a damaged file can make the parser raise anything
         raise StoreError(f"{path} is damaged ({error}). Delete it, and call explain_to() again to have it computed "
                          "again.") from error

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cfexplain.foundation.optional import optional_import
+from cfexplain.foundation.protocols import Result
 from cfexplain.tables.mixed import build_frame
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from cfexplain.result import Counterfactuals
-
-__all__ = ["category_places", "cell_in_words", "changes_of", "frames_of"]
+__all__ = ["category_places", "cell_in_words", "changes_of", "frames_of", "largest_changes"]
 
 
 def _searched(metadata: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -31,8 +30,8 @@ def category_places(metadata: Mapping[str, Any]) -> frozenset[int]:
     return frozenset(i for i, column in enumerate(_searched(metadata)) if column["kind"] == "category")
 
 
-def cell_in_words(cf: Counterfactuals, column: int | str, value: float) -> str:
-    """One value of x or x_cf as a person reads it: the category's name, "missing", or four digits of a number."""
+def cell_in_words(cf: Result, column: int | str, value: float) -> str:
+    """One value of x or x_cf in words: the category's name, "missing", or a number with four digits."""
     described = _searched(cf.metadata)
     if np.isnan(value):
         return "missing"
@@ -44,10 +43,10 @@ def cell_in_words(cf: Counterfactuals, column: int | str, value: float) -> str:
     return f"{value:.0f}" if described[place]["decimals"] == 0 else f"{value:.4g}"
 
 
-def frames_of(cf: Counterfactuals) -> tuple[DataFrame, DataFrame]:
+def frames_of(cf: Result) -> tuple[DataFrame, DataFrame]:
     """x and x_cf as DataFrames."""
     pandas = optional_import("pandas", "to_frames()")
-    if cf._is_image():
+    if cf.is_image:
         raise ValueError("to_frames() is for tables, but these rows are images.")
     columns = cf.metadata.get("columns")
     if columns:
@@ -58,12 +57,29 @@ def frames_of(cf: Counterfactuals) -> tuple[DataFrame, DataFrame]:
     return before, after
 
 
-def changes_of(cf: Counterfactuals) -> DataFrame:
-    """One line a changed cell, rows in order, the largest change of a row first."""
-    from cfexplain.plotting.counterfactual import largest_changes
+def largest_changes(row: Result, most: int) -> tuple[list[tuple[str, float, float, float]], int]:
+    """``(name, before, after, change)`` of the `most` columns of a row that changed most, and how many more changed.
 
+    The change is in standard deviations of the training column if the metadata have them (``feature_scale``), else in the
+    column's units. A change of category counts as √2; its before and after are positions of categories.
+    """
+    before, after = row.x[0].astype(float), row.x_cf[0].astype(float)
+    scale = np.asarray(row.metadata.get("feature_scale") or np.ones(len(before)), dtype=float)
+    change = (after - before) / np.where(scale > 0, scale, 1)
+    # the rounding error of x + (g(z′) − g(z₀)) is not a change
+    changed = np.abs(after - before) > 1e-5 * np.maximum(np.abs(before), np.where(scale > 0, scale, 1))
+    for i in category_places(row.metadata):
+        change[i] = np.sqrt(2.0) * changed[i]
+    order = [i for i in np.argsort(-np.abs(change), kind="stable") if changed[i]]
+    names = row.feature_names
+    top = [(names[i], float(before[i]), float(after[i]), float(change[i])) for i in order[:most]]
+    return top, len(order) - len(top)
+
+
+def changes_of(cf: Result) -> DataFrame:
+    """One line for each changed cell: rows in order, the largest change of a row first."""
     pandas = optional_import("pandas", "changes()")
-    before, after = cf.to_frames()
+    before, after = frames_of(cf)
     lines = []
     for i in range(len(cf)):
         for name, *_ in largest_changes(cf[i], before.shape[1])[0]:

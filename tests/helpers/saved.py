@@ -14,7 +14,7 @@ SMALL = {"coordinates": VAE(hidden=(8,), **LITTLE),
 
 def same(found, expected):
     """Every field of two results, bit for bit; metadata but for the clock."""
-    for name in expected._row_names():
+    for name in expected.row_fields:
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
         assert getattr(found, name).dtype == getattr(expected, name).dtype, name
     assert list(found.conditions) == list(expected.conditions)

@@ -74,7 +74,7 @@ def contents(folder):
 
 def assert_same_results(cf, other):
     """Every array of two results is the same to the last bit."""
-    for name in cf._row_names():
+    for name in cf.row_fields:
         np.testing.assert_array_equal(getattr(cf, name), getattr(other, name), err_msg=name)
     assert cf.conditions.keys() == other.conditions.keys()
     for name, held in cf.conditions.items():

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from results import LAYOUTS, made
 
 from cfexplain.plotting import CounterfactualDisplay
-from cfexplain.plotting.counterfactual import largest_changes
+from cfexplain.tables.frames import largest_changes
 
 plt = pytest.importorskip("matplotlib.pyplot")
 

@@ -60,27 +60,27 @@ def test_curves_hold_every_point(digit_paths):
 
 @pytest.mark.parametrize("most", [2, 3, 4, 8])
 def test_every_point_has_its_own_place_and_a_frame_stands_above_it(most):
-    from cfexplain.plotting.path import _frames, _places
+    from cfexplain.plotting.path import point_places, shown_frames
 
     for n in (1, 2, 3, 5, 15, 100):
         for returned in range(n):
-            some = _frames(SimpleNamespace(step=np.arange(n), returned=returned), most)
-            at = _places(n, some)
+            some = shown_frames(SimpleNamespace(step=np.arange(n), returned=returned), most)
+            at = point_places(n, some)
             assert len(at) == n and (np.diff(at) > 0).all() and returned in some
             np.testing.assert_array_equal(at[some], np.arange(len(some)))
             assert at[-1] < len(some) - 0.5
 
 
 def test_bisections_are_found_and_nothing_else(digit_paths, table_paths):
-    from cfexplain.plotting.path import _bisections
+    from cfexplain.plotting.path import count_bisections
 
     for explainer, cf in (digit_paths, table_paths):
         for row in cf:
             converged = row.status[0] == "converged"
-            assert _bisections(row, explainer) == (explainer.refine if converged else 0)
+            assert count_bisections(row, explainer) == (explainer.refine if converged else 0)
             if converged:
                 early = replace(row, path=[row.path[0][: -explainer.refine]])
-                assert _bisections(early, explainer) == 0
+                assert count_bisections(early, explainer) == 0
 
 
 def test_a_table_shows_the_columns_that_change_most(table_paths):

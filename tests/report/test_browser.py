@@ -9,7 +9,7 @@ from hostile_words import EVIL
 from results import made
 
 from cfexplain.explainers import decode_path
-from cfexplain.plotting.counterfactual import as_pictures
+from cfexplain.plotting.pictures import as_pictures
 from cfexplain.result import STATUSES
 
 api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install '.[browser]'")

@@ -16,10 +16,10 @@ from PIL import Image
 from results import LAYOUTS, made
 
 from cfexplain.explainers import decode_path
-from cfexplain.plotting.counterfactual import as_pictures
+from cfexplain.plotting.pictures import as_pictures, png_address
 from cfexplain.plotting.words import summary
 from cfexplain.report import render_report
-from cfexplain.report.images import png_address, signed_picture, where_in_words
+from cfexplain.report.images import signed_picture, where_in_words
 from cfexplain.result import STATUSES
 
 VOID = {"br", "meta", "img", "input"}
@@ -154,7 +154,7 @@ def test_pictures_are_the_arrays(layout):
 def test_a_signed_picture_over_white_has_the_colours_of_the_plots():
     from matplotlib.colors import LinearSegmentedColormap
 
-    from cfexplain.plotting.counterfactual import BLUE, VERMILLION
+    from cfexplain.plotting.pictures import BLUE, VERMILLION
 
     difference = np.linspace(-2, 2, 41)[None]
     shown = signed_picture(difference, 2.0)
