@@ -32,7 +32,7 @@ def _no_network(estimator: Any, state: State) -> nn.Module:
 
 @dataclass(frozen=True)
 class Declaration:
-    """What an estimator's class says of itself; see `storable`."""
+    """What an estimator's class declares; see `storable`."""
 
     network: str = ""
     build: Callable[[Any, State], nn.Module] = _no_network

@@ -54,9 +54,9 @@ def make_network(node: dict[str, Any], build: Callable[[State], nn.Module], read
     wanted = module.state_dict()
     if set(wanted) != set(names):
         raise ValueError(f"weights {_first_three(set(wanted) ^ set(names))} that the network or the file does not have")
-    size, held = sum(t.numel() for t in wanted.values()), sum(read.arrays[name].size for name in names.values())
-    if size > held:
-        raise ValueError(f"a network of {size:,} numbers, of which the file holds {held:,}")
+    size, stored = sum(t.numel() for t in wanted.values()), sum(read.arrays[name].size for name in names.values())
+    if size > stored:
+        raise ValueError(f"a network of {size:,} numbers, of which the file holds {stored:,}")
     tensors, device = {}, read.place(node["device"])
     for key, name in names.items():
         tensor, like = read.tensor(name, device), wanted[key]
@@ -94,21 +94,21 @@ def check_repeats(estimator: Any, state: State, counts: Sequence[str] = (), laye
     layers : str, optional
         The parameter that holds one width a layer.
     """
-    held = max(len(state), 1)
+    stored = max(len(state), 1)
     for name in counts:
         value = getattr(estimator, name)
-        if value is not None and int(value) > held:
+        if value is not None and int(value) > stored:
             raise ValueError(f"{type(estimator).__name__} of {name}={value!r} in {len(state)} tensors")
     depth = 0 if layers is None else np.size(getattr(estimator, layers))
-    if depth > held:
+    if depth > stored:
         raise ValueError(f"{type(estimator).__name__} of {depth} layers in {len(state)} tensors")
 
 
 def check_size(least: int, state: State) -> None:
     """Raise ValueError if a network has at least so many numbers, and the file holds fewer."""
-    held = sum(math.prod(tensor.shape) for tensor in state.values())
-    if least > held:
-        raise ValueError(f"a network of at least {least:,} numbers, of which the file holds {held:,}")
+    stored = sum(math.prod(tensor.shape) for tensor in state.values())
+    if least > stored:
+        raise ValueError(f"a network of at least {least:,} numbers, of which the file holds {stored:,}")
 
 
 def dense_size(widths: Sequence[int], times: int) -> int:

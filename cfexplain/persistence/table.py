@@ -21,7 +21,7 @@ class Kind:
     make : callable ``(fields, reader) -> object``
         Must check what it reads: the fields come from a file that anybody may have written.
     declared : object
-        What the class said of itself; its subclasses may build on it.
+        What the class declares of itself; its subclasses may build on it.
     """
 
     cls: type

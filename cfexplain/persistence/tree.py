@@ -154,7 +154,7 @@ class Reader:
     Attributes
     ----------
     used : set of str
-        Arrays that were asked for.
+        Arrays that were read.
     """
 
     def __init__(self, arrays: dict[str, np.ndarray], users: LoadedObjects, saved: str, device: Any = None):
