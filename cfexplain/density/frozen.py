@@ -10,12 +10,12 @@ from torch import Tensor
 from cfexplain.density.class_flow import ClassFlow
 from cfexplain.foundation.optional import import_triton
 from cfexplain.foundation.weight_cache import kept
-from cfexplain.ops.coupling_flow import NotPackable, PackedFlow, differentiable, pack, reference
+from cfexplain.ops.coupling_flow import NotPackable, PackedFlow, differentiable, pack_couplings, reference
 
 if TYPE_CHECKING:
     from cfexplain.ops.coupling_flow.triton import TritonFlow
 
-__all__ = ["BACKENDS", "FrozenDensity", "freeze"]
+__all__ = ["BACKENDS", "FrozenDensity", "freeze", "pack"]
 
 BACKENDS = ("reference", "zuko", "packed", "triton")
 
@@ -95,6 +95,41 @@ def freeze(flow: ClassFlow, backend: str = "auto", precision: str = "float32") -
         except (ImportError, RuntimeError, NotPackable) as error:
             return FrozenDensity(tensors, "packed", f"no kernel: {error}")
     return FrozenDensity(tensors, "packed")
+
+
+def pack(class_flow: ClassFlow, dtype: torch.dtype | None = None) -> PackedFlow:
+    """The tensors of a class-conditional coupling flow, on its device.
+
+    Parameters
+    ----------
+    class_flow : ClassFlow
+        Of zuko couplings with affine maps ("nice", "realnvp"), with either base.
+    dtype : torch.dtype, optional
+        None: the module's.
+
+    Raises
+    ------
+    NotPackable
+        Something in the flow is none of: affine couplings by ReLU networks of equally many layers, fixed permutations,
+        a diagonal normal base.
+
+    Examples
+    --------
+    >>> import torch, zuko
+    >>> from cfexplain.density import ClassFlow
+    >>> packed = pack(ClassFlow(zuko.flows.NICE(5, 3, transforms=4, hidden_features=(20,)), 5, 3))
+    >>> [tuple(w.shape) for w in packed.weights], tuple(packed.biases[0].shape)
+    ([(4, 8, 24), (4, 24, 16)], (4, 3, 24))
+    >>> pack(ClassFlow(zuko.flows.NSF(5, 3), 5, 3))
+    Traceback (most recent call last):
+    ...
+    cfexplain.ops.coupling_flow.structure.NotPackable: layer 0 is a MaskedAutoregressiveTransform; packed flows are ...
+    """
+    attributes = class_flow.attributes
+    return pack_couplings(
+        class_flow.flow, class_flow.loc, class_flow.scale, dtype=dtype,
+        contexts=class_flow.n_classes if class_flow.has_context else 0,
+        base=None if attributes is None else (attributes.mean, attributes.scale))
 
 
 def _for_kernel(flow: PackedFlow, precision: str) -> TritonFlow:

@@ -23,7 +23,7 @@ from cfexplain.explainers.attributes import ExplainerParameters
 from cfexplain.foundation.optional import import_triton, no_cuda
 from cfexplain.foundation.weight_cache import kept
 from cfexplain.nets.flow_nets import VectorFlowNet
-from cfexplain.ops.coupling_flow import NotPackable, PackedFlow, pack_vector_flow
+from cfexplain.ops.coupling_flow import NotPackable, PackedFlow
 from cfexplain.ops.coupling_flow import differentiable as coupling_flow
 from cfexplain.ops.freezing import freeze_for_search
 from cfexplain.ops.freezing.freeze import FrozenModule
@@ -176,7 +176,7 @@ def _frozen(module: nn.Module, function: nn.Module, precision: str, example: Ten
 def _packed(module: VectorFlowNet) -> PackedFlow | None:
     """A table's flow, packed; None if it is no affine coupling."""
     try:
-        return kept(module, "packed", lambda: pack_vector_flow(module))
+        return kept(module, "packed", module.packed)
     except NotPackable:
         return None
 

@@ -13,6 +13,7 @@ from cfexplain.coordinates import Identity
 from cfexplain.coordinates.base import DecodeModule
 from cfexplain.coordinates.detail import detail_mode
 from cfexplain.density import ConditionalFlow
+from cfexplain.density.frozen import pack
 from cfexplain.explainers.attributes import ExplainerParameters
 from cfexplain.foundation.numbers import log_odds_of
 from cfexplain.foundation.weight_cache import kept
@@ -33,7 +34,7 @@ from cfexplain.objective.terms import (
     Term,
     TypicalDensity,
 )
-from cfexplain.ops.coupling_flow import NotPackable, pack
+from cfexplain.ops.coupling_flow import NotPackable
 from cfexplain.ops.freezing import freeze_for_search
 from cfexplain.ops.table_search import Dense, Network, NotCovered, TableSearch, read_network
 from cfexplain.search import SearchResult

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cfexplain.nets.autoencoders import unit_scale
 from cfexplain.nets.image_flows import LogitPixels, MultiScale
+from cfexplain.ops.coupling_flow import PackedFlow, pack_couplings
 
 __all__ = ["FlowNet", "ImageFlowNet", "VectorFlowNet", "standard_normal"]
 
@@ -143,6 +144,7 @@ class VectorFlowNet(FlowNet):
 
     loc: Tensor
     scale: Tensor
+    varying: Tensor
 
     def __init__(self, columns: int, *, architecture: str = "coupling", steps: int = 8,
                  hidden: tuple[int, ...] = (128, 128)):
@@ -186,3 +188,13 @@ class VectorFlowNet(FlowNet):
         u = z.clone()
         u[:, self.varying] = self.flow.transform().inv(z[:, self.varying])
         return self.loc + self.scale * u
+
+    def packed(self, dtype: torch.dtype | None = None) -> PackedFlow:
+        """The tensors of what `log_prob` and `pull` compute, for the kernels of `cfexplain.ops.coupling_flow`.
+
+        Raises
+        ------
+        NotPackable
+            The flow is not made of affine couplings.
+        """
+        return pack_couplings(self.flow, self.loc, self.scale, dtype=dtype, moving=self.varying.nonzero()[:, 0].tolist())
