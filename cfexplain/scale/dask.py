@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cfexplain.foundation.arrays import to_numpy
+from cfexplain.foundation.digest import digest
 from cfexplain.foundation.exceptions import TargetError
 from cfexplain.foundation.optional import optional_import
 from cfexplain.scale.blocks import is_dask
-from cfexplain.scale.digest import digest
 
 if TYPE_CHECKING:
     from cfexplain.explainers.base import CounterfactualExplainer

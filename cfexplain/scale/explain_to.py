@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from cfexplain.foundation.digest import digest
 from cfexplain.foundation.exceptions import ConvergenceWarning, StoreError
 from cfexplain.result import Counterfactuals
 from cfexplain.scale.blocks import Block, Rows, Targets
-from cfexplain.scale.digest import digest
 from cfexplain.scale.folder import FORMAT, VERSION, Writer, shard_name
 from cfexplain.scale.store import CounterfactualStore, read_shard_header
 

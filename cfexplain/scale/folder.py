@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cfexplain.foundation.exceptions import StoreError
-from cfexplain.foundation.files import _sync_folder, atomic_write
+from cfexplain.foundation.files import atomic_write, sync_folder
 from cfexplain.foundation.optional import optional_import
 
 __all__ = ["FORMAT", "LOG", "VERSION", "Writer", "read_manifest", "shard_name", "shards_in"]
@@ -106,7 +106,7 @@ class Writer:
         """``write(path)``, and move what it wrote into the folder under `name`."""
         write(self.drafts / name)
         os.replace(self.drafts / name, self.folder / name)
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
 
     def note(self, entry: dict[str, Any]) -> None:
         """A line for the log, which is not part of the results."""
