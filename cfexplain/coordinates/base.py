@@ -86,10 +86,10 @@ class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         -------
         mean, std : ndarray of shape (n, latent_dim_)
         """
-        mean, std = self._tiled(self.posterior, X)
+        mean, std = self.in_tiles(self.posterior, X)
         return mean, std
 
-    def _tiled(self, function: Callable[..., Any], rows: np.ndarray) -> Any:
+    def in_tiles(self, function: Callable[..., Any], rows: np.ndarray) -> Any:
         """`function` of the rows on the networks' device, as arrays of ``dtype_``."""
         device = next((t.device for t in (*self.module_.parameters(), *self.module_.buffers())), torch.device("cpu"))
         rows = torch.from_numpy(np.require(rows, self.dtype_, ["C", "W"]))
@@ -123,7 +123,7 @@ class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         if Z.shape[1] != self.latent_dim_:
             raise ValueError(
                 f"Z has {Z.shape[1]} columns, but the codes of this {type(self).__name__} have {self.latent_dim_}.")
-        return restore_samples(self._tiled(self.decode, Z), self.layout_)
+        return restore_samples(self.in_tiles(self.decode, Z), self.layout_)
 
     @property
     def _n_features_out(self) -> int:

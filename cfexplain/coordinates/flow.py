@@ -267,7 +267,7 @@ class Flow(Coordinates):
     def score_samples(self, X: ArrayLike | Tensor) -> np.ndarray:
         """log p(x) in nats, shape (n,), per unit of X's own scale."""
         check_is_fitted(self)
-        return self._tiled(self.log_prob, read_samples(self, X, reset=False, data_range=self.data_range))
+        return self.in_tiles(self.log_prob, read_samples(self, X, reset=False, data_range=self.data_range))
 
     def bits_per_dim(self, X: ArrayLike | Tensor, random_state: Any = 0) -> np.ndarray:
         """Bits per dimension of images, shape (n,), dequantised with noise from `random_state`; smaller is better.
@@ -280,13 +280,13 @@ class Flow(Coordinates):
             raise ValueError("Bits per dimension are of quantised pixels, but this flow is of a table; see score_samples.")
         X = read_samples(self, X, reset=False, data_range=self.data_range)
         with seeded_torch(draw_seed(random_state)):
-            return self._tiled(self.module_.bits_per_dim, X)
+            return self.in_tiles(self.module_.bits_per_dim, X)
 
     def sample(self, n_samples: int = 1, *, temperature: float = 1.0, random_state: Any = None) -> np.ndarray:
         """Samples in the layout of `fit`; `temperature` scales the deviation of z (0.7 gives cleaner images)."""
         check_is_fitted(self)
         z = np.random.RandomState(draw_seed(random_state)).standard_normal((n_samples, self.latent_dim_))
-        return restore_samples(self._tiled(self.decode, (temperature * z).astype(self.dtype_)), self.layout_)
+        return restore_samples(self.in_tiles(self.decode, (temperature * z).astype(self.dtype_)), self.layout_)
 
 
 def _computes_in_bfloat16(device: str) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cfexplain.density.class_flow import ClassFlow
 from cfexplain.foundation.optional import import_triton
-from cfexplain.foundation.weight_cache import kept
+from cfexplain.foundation.weight_cache import cached_by_weights
 from cfexplain.ops.coupling_flow import NotPackable, PackedFlow, differentiable, pack_couplings, reference
 
 if TYPE_CHECKING:
@@ -140,4 +140,4 @@ def _for_kernel(flow: PackedFlow, precision: str) -> TritonFlow:
 
 
 def _packed(flow: ClassFlow) -> PackedFlow:
-    return kept(flow, "packed", lambda: pack(flow))
+    return cached_by_weights(flow, "packed", lambda: pack(flow))

@@ -21,7 +21,7 @@ from cfexplain.coordinates.base import DecodeModule
 from cfexplain.density import ConditionalFlow
 from cfexplain.explainers.attributes import ExplainerParameters
 from cfexplain.foundation.optional import import_triton, no_cuda
-from cfexplain.foundation.weight_cache import kept
+from cfexplain.foundation.weight_cache import cached_by_weights
 from cfexplain.nets.flow_nets import VectorFlowNet
 from cfexplain.ops.coupling_flow import NotPackable, PackedFlow
 from cfexplain.ops.coupling_flow import differentiable as coupling_flow
@@ -168,7 +168,7 @@ class _FrozenScores(ModuleScores):
 
 def _frozen(module: nn.Module, function: nn.Module, precision: str, example: Tensor | None) -> FrozenModule:
     """`function`, which is `module` or calls it, frozen: as long as its tensors stay and both answer alike."""
-    return kept(module, (type(function), precision),
+    return cached_by_weights(module, (type(function), precision),
                 lambda: freeze_for_search(function, precision=precision, example=example),
                 lambda net: example is None or _alike(function, net, example))
 
@@ -176,7 +176,7 @@ def _frozen(module: nn.Module, function: nn.Module, precision: str, example: Ten
 def _packed(module: VectorFlowNet) -> PackedFlow | None:
     """A table's flow, packed; None if it is no affine coupling."""
     try:
-        return kept(module, "packed", module.packed)
+        return cached_by_weights(module, "packed", module.packed)
     except NotPackable:
         return None
 
@@ -184,7 +184,7 @@ def _packed(module: VectorFlowNet) -> PackedFlow | None:
 def _in_one_kernel(module: VectorFlowNet) -> TritonFlow:
     from cfexplain.ops.coupling_flow.triton import prepare  # imports Triton
 
-    return kept(module, "triton", lambda: prepare(_packed(module)))
+    return cached_by_weights(module, "triton", lambda: prepare(_packed(module)))
 
 
 def _inverse(flow: PackedFlow | TritonFlow) -> Callable[[Tensor], Tensor]:

@@ -16,7 +16,7 @@ from cfexplain.density import ConditionalFlow
 from cfexplain.density.frozen import pack
 from cfexplain.explainers.attributes import ExplainerParameters
 from cfexplain.foundation.numbers import log_odds_of
-from cfexplain.foundation.weight_cache import kept
+from cfexplain.foundation.weight_cache import cached_by_weights
 from cfexplain.objective.point import Point
 from cfexplain.objective.terms import (
     LOG_DENSITY_SLACK,
@@ -196,7 +196,8 @@ def _read(module: nn.Module, function: nn.Module, example: Tensor, what: str) ->
         except NotCovered as error:
             raise NotCovered(f"{what}: {error}") from None
 
-    return kept(module, ("table", type(function)), read, lambda network: network.agrees(example, function(example)))
+    return cached_by_weights(module, ("table", type(function)), read,
+                             lambda network: network.agrees(example, function(example)))
 
 
 def _members(ensemble: LatentEnsemble) -> tuple[tuple[Dense, ...], ...]:
@@ -212,6 +213,6 @@ def _flow(density: Any) -> Any:
     if not isinstance(density, ConditionalFlow):
         raise NotCovered(f"the density {type(density).__name__}")
     try:
-        return kept(density.flow_, "table", lambda: pack(density.flow_))
+        return cached_by_weights(density.flow_, "table", lambda: pack(density.flow_))
     except NotPackable as error:
         raise NotCovered(f"the flow: {error}") from error

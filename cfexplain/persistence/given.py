@@ -134,7 +134,7 @@ def made_up_rows(explainer: Any) -> np.ndarray:
         low, high = explainer.data_range
         z = low + (high - low) * (z / 6 + 0.5).clip(0, 1) if layout.is_image else z * _standard(explainer)[1]
         z = z if layout.is_image else z + _standard(explainer)[0]
-    rows = coordinates._tiled(coordinates.decode, z.astype(explainer.dtype_))
+    rows = coordinates.in_tiles(coordinates.decode, z.astype(explainer.dtype_))
     return rows.clip(*explainer.data_range).astype(explainer.dtype_) if layout.is_image else rows
 
 
