@@ -33,13 +33,13 @@ from sklearn.neighbors import NearestNeighbors
 
 from benchmarks._common import CACHE, RESULTS, store, trained
 from benchmarks.diffeomorphic import networks
+from benchmarks.diffeomorphic.counting import CountingUNet, head_locations, head_map, train_counter
 from cfexplain import DiffeomorphicExplainer, GradientExplainer
 from cfexplain.coordinates import Flow
 from cfexplain.datasets import load_mall
 from cfexplain.foundation.random import seeded_torch
 from cfexplain.foundation.tiles import in_tiles
 from cfexplain.metrics import distance_to_class
-from cfexplain.nets.counting import CountingUNet, head_locations, head_map, train_counter
 
 HELD_OUT = 200
 QUICK_STRIDE = 12  # frames of the video, where the code is only tried

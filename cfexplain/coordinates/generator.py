@@ -163,7 +163,7 @@ class GeneratorCoordinates(Coordinates):
                 raise ValueError(f"latent_shape={shape} holds {math.prod(shape)} numbers, but latent_dim="
                                  f"{self.latent_dim}. Give one of the two, or make them agree.")
             return shape
-        size = self.latent_dim
+        size: Any = self.latent_dim
         if size is None:
             size = next((v for v in (getattr(generator, name, None) for name in _LATENT_NAMES)
                          if isinstance(v, (int, np.integer)) and not isinstance(v, bool)), None)

@@ -148,6 +148,8 @@ class _Borrowed(nn.Module):
     loc: Tensor
     scale: Tensor
     inverse: Tensor
+    encoder: Any
+    decoder: Any
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module | None):
         super().__init__()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -47,7 +47,8 @@ class FrozenDensity:
     """
 
     def __init__(self, flow: ClassFlow | PackedFlow | TritonFlow, backend: str, reason: str = ""):
-        self.backend, self.reason, self._flow = backend, reason, flow
+        self.backend, self.reason = backend, reason
+        self._flow: Any = flow  # what `backend` reads
 
     def __repr__(self) -> str:
         return f"FrozenDensity(backend={self.backend!r}" + (f", reason={self.reason!r})" if self.reason else ")")

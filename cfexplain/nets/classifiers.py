@@ -91,6 +91,9 @@ class ClassifierNet(nn.Module):
     [[-1.0, -1.0], [1.0, 1.0]]
     """
 
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, net_shape: tuple[int, ...], n_classes: int):
         super().__init__()
         image = len(net_shape) == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ __all__ = ["FlowNet", "ImageFlowNet", "VectorFlowNet", "standard_normal"]
 
 class FlowNet(nn.Module, ABC):
     """``encode`` · ``decode`` · ``log_prob`` of an exact flow; a subclass writes ``push`` and ``pull``."""
+
+    latent_dim: int
 
     @abstractmethod
     def push(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,7 +77,7 @@ class ImageFlowNet(FlowNet):
     """
 
     def __init__(self, net_shape: tuple[int, int, int], *, data_range: tuple[float, float] = (0.0, 1.0), n_bits: int = 8,
-                 whiten: bool = True, pad: bool = False, **architecture: object):
+                 whiten: bool = True, pad: bool = False, **architecture: Any):
         super().__init__()
         channels, *sides = net_shape
         unit = 2 ** int(architecture["levels"])

@@ -28,7 +28,6 @@ from cfexplain.explainers import CounterfactualExplainer
 from cfexplain.explainers.task import Classification, Regression
 from cfexplain.foundation.arrays import Layout
 from cfexplain.nets.classifiers import ClassifierNet
-from cfexplain.nets.counting import CountingUNet
 from cfexplain.perceptual import LPIPS
 from cfexplain.persistence.estimators import make_estimator, plain, take_estimator
 from cfexplain.persistence.given import bare, is_skorch
@@ -190,8 +189,6 @@ _NETWORKS = [
     _by_sizes(ClassifierNet, _classifier_sizes, _build_classifier),
     _by_sizes(_Scaled, lambda net, out: _classifier_sizes(net.net, out),
               lambda sizes: _Scaled(_build_classifier(sizes), 0.0, 1.0)),
-    _by_sizes(CountingUNet, lambda net, out: {"width": net.width, "in_channels": net.in_channels},
-              lambda sizes: CountingUNet(**sizes)),
     _by_sizes(LatentEnsemble, _ensemble_sizes, _build_ensemble)]
 
 

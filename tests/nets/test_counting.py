@@ -8,8 +8,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
+from benchmarks.diffeomorphic.counting import CountingUNet, counting_loss, head_locations, head_map, train_counter
 from cfexplain.foundation.random import seeded_torch
-from cfexplain.nets.counting import CountingUNet, counting_loss, head_locations, head_map, train_counter
 
 SIZE = (32, 32)
 
