@@ -25,7 +25,8 @@ class _InFeatures(ABC):
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
         if cls.__module__ != __name__ and {"forward", "__call__"} & set(vars(cls)) and "distance_to" not in vars(cls):
-            cls.reference = None  # type: ignore[method-assign]  # it measures two images itself; a reference, the old way
+            # it measures two images in a way of its own, and a reference in the old one
+            cls.reference = None  # type: ignore[assignment, method-assign]
 
     @abstractmethod
     def features(self, x: Tensor) -> Features:
