@@ -240,6 +240,8 @@ class TrainedCoordinates(Coordinates):
 class DecodeModule(nn.Module):
     """``decode`` of coordinates as the forward of a module."""
 
+    module: Any
+
     def __init__(self, module: nn.Module):
         super().__init__()
         self.module = module

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cfexplain.explainers.run import Run
+from cfexplain.explainers.evaluator import Evaluator
 from cfexplain.foundation.partial_tiles import PartialTiles
 from cfexplain.foundation.tiles import TileSizes, aligned, in_tiles
 from cfexplain.search import Evaluation, SearchOptions, search
@@ -143,7 +143,7 @@ def test_what_is_found_does_not_depend_on_the_sizes(name, n, request, digits, ta
     explainer = request.getfixturevalue(name)
     X = (digits if "image" in name else table)[0][:n]
     sized = explainer.explain(X)
-    monkeypatch.setattr(Run, "_tried", lambda self, tile: (None, None))
+    monkeypatch.setattr(Evaluator, "_known", lambda self, tile: None)
     plain = explainer.explain(X)
     for field in ("x_cf", "z_cf", "n_steps", "log_density", "proba_after", "reconstruction"):
         np.testing.assert_array_equal(getattr(sized, field), getattr(plain, field), err_msg=field)
