@@ -263,7 +263,7 @@ def tangent_space(
     decompose = partial(
         _decompose, coordinates.decode, start=start, k=k, n_iter=0 if width == min(d, values) else n_iter)
     Z = coordinates.encode_dataset(X)[0]
-    vectors, codes, sigma, residuals = coordinates._tiled(decompose, Z)
+    vectors, codes, sigma, residuals = coordinates.in_tiles(decompose, Z)
     vectors = vectors.reshape(len(X), k, *coordinates.layout_.user_shape)
     return TangentSpace(vectors, codes, sigma, residuals, Z, coordinates)
 

@@ -26,7 +26,8 @@ class _InFeatures(ABC):
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
         if cls.__module__ != __name__ and {"forward", "__call__"} & set(vars(cls)) and "distance_to" not in vars(cls):
-            cls.reference = None  # it measures two images in a way of its own, and a reference in the old one
+            # it measures two images in a way of its own, and a reference in the old one
+            cls.reference = None  # type: ignore[assignment, method-assign]
 
     @abstractmethod
     def features(self, x: Tensor) -> Features:
@@ -227,7 +228,7 @@ class FeatureDistance(_InFeatures, nn.Module):
         low, high = self.data_range
         h = ((x.to(self.mean.dtype) - low) / (high - low)).expand(-1, self.channels, -1, -1)
         h = ((h.flip(1) if self.bgr else h) - self.mean) / self.std
-        found = {}
+        found: dict[int, Any] = {}
         for index, layer in enumerate(self.backbone):
             h = layer(h)
             # a later layer may work in place

@@ -26,8 +26,9 @@ from sklearn.datasets import make_classification
 from benchmarks._common import CACHE, HERE, store
 from benchmarks.speed.loops import one_image_loop
 from cfexplain import PLACEExplainer
+from cfexplain.density.frozen import pack
 from cfexplain.explainers.run import Run
-from cfexplain.ops.coupling_flow import differentiable, pack
+from cfexplain.ops.coupling_flow import differentiable
 from cfexplain.search import SearchOptions
 
 TESTS = ["tests/ops", "tests/search/test_slots.py"]

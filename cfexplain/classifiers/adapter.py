@@ -102,7 +102,7 @@ class ClassifierAdapter:
                 "term out: feature_weight=0.")
         return logits, seen.features.to(x.dtype)
 
-    def frozen(self) -> AbstractContextManager[nn.Module]:
+    def frozen(self) -> AbstractContextManager[Any]:
         """Evaluation mode and no parameter gradients while the block runs; afterwards everything is as it was."""
         return frozen(self.module)
 
@@ -159,12 +159,13 @@ class AskedAdapter(ClassifierAdapter):
     _black_box: BlackBox
     is_surrogate = False
     outputs_ = "probabilities"
-    module = None
+    module = None  # type: ignore[assignment]
 
     def __init__(self, black_box: BlackBox, device: str | torch.device):
-        super().__init__(None, black_box.classes_, device, black_box)
+        super().__init__(None, black_box.classes_, device, black_box)  # type: ignore[arg-type]
 
     def logits(self, x: Tensor) -> Tensor:
+        assert self._black_box is not None
         smallest = np.finfo(np.float32).tiny
         proba = self._black_box.predict_proba(x.detach().cpu().numpy()).clip(smallest)
         return torch.from_numpy(np.log(proba)).to(x)
@@ -172,7 +173,7 @@ class AskedAdapter(ClassifierAdapter):
     def logits_and_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
         raise ClassifierOutputError("The classifier is no network: it has no features to compare.")
 
-    def frozen(self) -> AbstractContextManager[None]:
+    def frozen(self) -> AbstractContextManager[Any]:
         return nullcontext()
 
     def predict_surrogate(self, X: np.ndarray) -> np.ndarray:
@@ -253,7 +254,7 @@ def adapt_classifier(
     classes = np.unique(y) if classes is None else np.asarray(classes)
     if not isinstance(dtype, torch.dtype):
         dtype = torch.from_numpy(np.empty(0, dtype=X.dtype if dtype is None else dtype)).dtype
-    training = {"seed": seed, "training_budget": training_budget, "device": device, "verbose": verbose}
+    training: dict[str, Any] = {"seed": seed, "training_budget": training_budget, "device": device, "verbose": verbose}
     while isinstance(classifier, FrozenEstimator):
         classifier = classifier.estimator
     if classifier is None:

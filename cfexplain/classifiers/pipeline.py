@@ -127,7 +127,7 @@ class PipelineModel:
                 return None
         return module
 
-    def _last_module(self, codes: np.ndarray) -> tuple[nn.Module, Callable[[Tensor], Tensor] | None] | None:
+    def _last_module(self, codes: np.ndarray) -> tuple[nn.Module, ClassifierAdapter | None] | None:
         if self._adapter is not None:
             return self._adapter.module, self._adapter
         if isinstance(self.final, NeuralNet):
@@ -178,11 +178,14 @@ class PipelineModel:
 class _Composed(nn.Module):
     """Codes (B, width) to logits (B, K): one affine layer, then the last step."""
 
-    def __init__(self, A: np.ndarray, b: np.ndarray, net: nn.Module, read: Callable[[Tensor], Tensor] | None):
+    A: Tensor
+    b: Tensor
+
+    def __init__(self, A: np.ndarray, b: np.ndarray, net: nn.Module, adapter: ClassifierAdapter | None):
         super().__init__()
         self.net = net
         # as the adapter's bound method, so that copies of this module carry copies of both
-        self.read = None if read is None else read.logits
+        self.read = None if adapter is None else adapter.logits
         self.register_buffer("A", torch.from_numpy(A))
         self.register_buffer("b", torch.from_numpy(b))
 
@@ -196,13 +199,13 @@ def _as_net(final: Any) -> nn.Module | None:
     if hasattr(final, "coefs_") and hasattr(final, "activation"):
         weights, biases = final.coefs_, final.intercepts_
         activation = _ACTIVATIONS[final.activation]
-    elif np.ndim(getattr(final, "coef_", None)) == 2:
+    elif np.ndim(getattr(final, "coef_", 0)) == 2:
         weights, biases, activation = [np.asarray(final.coef_).T], [np.ravel(final.intercept_)], nn.Identity
     else:
         return None
     layers: list[nn.Module] = []
     for weight, bias in zip(weights, biases, strict=True):
-        layer = nn.Linear(*weight.shape, dtype=torch.float64)
+        layer = nn.Linear(weight.shape[0], weight.shape[1], dtype=torch.float64)
         with torch.no_grad():
             layer.weight.copy_(torch.from_numpy(np.ascontiguousarray(weight.T, dtype=np.float64)))
             layer.bias.copy_(torch.from_numpy(np.broadcast_to(np.asarray(bias, dtype=np.float64), layer.bias.shape).copy()))

@@ -127,7 +127,7 @@ def adapt_regressor(
         y = np.asarray(y, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError("y of a regression must hold numbers.") from error
-    training = {"seed": seed, "training_budget": training_budget, "device": device, "verbose": verbose}
+    training: dict[str, Any] = {"seed": seed, "training_budget": training_budget, "device": device, "verbose": verbose}
     dtype = torch.from_numpy(np.empty(0, dtype=X.dtype)).dtype
     if regressor is None:
         net = _train(X, y, name="regressor", **training)

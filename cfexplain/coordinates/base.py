@@ -54,8 +54,16 @@ class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     module_: Any  # a subclass says more: an nn.Module
 
     exact = False
-    # False where a code is found by a search of its own (GAN inversion)
-    encodes_at_once = True
+    module_: Any
+    latent_dim_: int
+    layout_: Layout
+    dtype_: np.dtype
+    data_range: tuple[float, float]
+    image_shape: tuple[int, ...] | None
+    @property
+    def encodes_at_once(self) -> bool:
+        """Whether a code is computed in one pass; False where it is found by a search of its own (GAN inversion)."""
+        return True
 
     def _read_fit(self, X: Any) -> np.ndarray:
         """X as networks want it, with ``layout_``, ``n_features_in_`` and ``dtype_`` recorded."""
@@ -95,20 +103,20 @@ class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         -------
         mean, std : ndarray of shape (n, latent_dim_)
         """
-        mean, std = self._tiled(self.posterior, X)
+        mean, std = self.in_tiles(self.posterior, X)
         return mean, std
 
-    def _tiled(self, function: Callable[..., Any], rows: np.ndarray) -> Any:
+    def in_tiles(self, function: Callable[..., Any], rows: np.ndarray) -> Any:
         """`function` of the rows on the networks' device, as arrays of ``dtype_``."""
         device = next((t.device for t in (*self.module_.parameters(), *self.module_.buffers())), torch.device("cpu"))
-        rows = torch.from_numpy(np.require(rows, self.dtype_, ["C", "W"]))
+        tensor = torch.from_numpy(np.require(rows, self.dtype_, ["C", "W"]))
 
         def on_device(tile: Tensor) -> Any:
             out = function(tile.to(device))
             return tuple(o.cpu() for o in out) if isinstance(out, tuple) else out.cpu()
 
         with torch.no_grad():
-            out = in_tiles(on_device, rows)
+            out = in_tiles(on_device, tensor)
         return tuple(o.numpy() for o in out) if isinstance(out, tuple) else out.numpy()
 
     # --------------------------------------------------- scikit-learn's side
@@ -128,11 +136,11 @@ class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def inverse_transform(self, Z: ArrayLike | Tensor) -> np.ndarray:
         """Samples of the codes `Z` (n, latent_dim_), in the layout that X had at `fit`."""
         check_is_fitted(self)
-        Z = check_array(to_numpy(Z), dtype=(np.float64, np.float32), input_name="Z")
-        if Z.shape[1] != self.latent_dim_:
+        codes = check_array(to_numpy(Z), dtype=(np.float64, np.float32), input_name="Z")
+        if codes.shape[1] != self.latent_dim_:
             raise ValueError(
-                f"Z has {Z.shape[1]} columns, but the codes of this {type(self).__name__} have {self.latent_dim_}.")
-        return restore_samples(self._tiled(self.decode, Z), self.layout_)
+                f"Z has {codes.shape[1]} columns, but the codes of this {type(self).__name__} have {self.latent_dim_}.")
+        return restore_samples(self.in_tiles(self.decode, codes), self.layout_)
 
     @property
     def _n_features_out(self) -> int:
@@ -248,6 +256,8 @@ class TrainedCoordinates(Coordinates):
 
 class DecodeModule(nn.Module):
     """``decode`` of coordinates as the forward of a module."""
+
+    module: Any
 
     def __init__(self, module: nn.Module):
         super().__init__()

@@ -206,7 +206,7 @@ class Flow(Coordinates):
         self._check_parameters(len(X))
         seed, is_image = draw_seed(self.random_state), self.layout_.is_image
         with seeded_torch(seed):
-            net = self._make_module()
+            net: Any = self._make_module()
         self.latent_dim_ = net.latent_dim
         rows = torch.from_numpy(X)
         if is_image:
@@ -274,7 +274,7 @@ class Flow(Coordinates):
             settings["levels"] = possible if self.levels is None else self.levels
         bfloat16 = self.precision == "bfloat16" or self.precision == "auto" and _computes_in_bfloat16(self.device)
         return ImageFlowNet(
-            shape, data_range=self.data_range, n_bits=self.n_bits, whiten=self.whiten, pad=self.pad,
+            (shape[0], shape[1], shape[2]), data_range=self.data_range, n_bits=self.n_bits, whiten=self.whiten, pad=self.pad,
             mixing="conv" if kind == "glow" else "masks", precision="bfloat16" if bfloat16 else "float32", **settings)
 
     def _levels(self, shape: tuple[int, ...], wanted: int) -> int:
@@ -297,7 +297,7 @@ class Flow(Coordinates):
     def score_samples(self, X: ArrayLike | Tensor) -> np.ndarray:
         """log p(x) in nats, shape (n,), per unit of X's own scale."""
         check_is_fitted(self)
-        return self._tiled(self.log_prob, read_samples(self, X, reset=False, data_range=self.data_range))
+        return self.in_tiles(self.log_prob, read_samples(self, X, reset=False, data_range=self.data_range))
 
     def bits_per_dim(self, X: ArrayLike | Tensor, random_state: Any = 0) -> np.ndarray:
         """Bits per dimension of images, shape (n,), dequantised with noise from `random_state`; smaller is better.
@@ -308,15 +308,15 @@ class Flow(Coordinates):
         check_is_fitted(self)
         if not self.layout_.is_image:
             raise ValueError("Bits per dimension are of quantised pixels, but this flow is of a table; see score_samples.")
-        X = read_samples(self, X, reset=False, data_range=self.data_range)
+        rows = read_samples(self, X, reset=False, data_range=self.data_range)
         with seeded_torch(draw_seed(random_state)):
-            return self._tiled(self.module_.bits_per_dim, X)
+            return self.in_tiles(self.module_.bits_per_dim, rows)
 
     def sample(self, n_samples: int = 1, *, temperature: float = 1.0, random_state: Any = None) -> np.ndarray:
         """Samples in the layout of `fit`; `temperature` scales the deviation of z (0.7 gives cleaner images)."""
         check_is_fitted(self)
         z = np.random.RandomState(draw_seed(random_state)).standard_normal((n_samples, self.latent_dim_))
-        return restore_samples(self._tiled(self.decode, (temperature * z).astype(self.dtype_)), self.layout_)
+        return restore_samples(self.in_tiles(self.decode, (temperature * z).astype(self.dtype_)), self.layout_)
 
 
 def _computes_in_bfloat16(device: str) -> bool:

@@ -224,7 +224,8 @@ def _train_adversaries(net: GANNet, critic: Discriminator, u: Tensor, *, updates
     names = ("generator_loss", "discriminator_loss")
     with seeded_torch(seed):
         trainer = _Adversaries(
-            module=_Pair(net, critic).to(device, memory_format=torch.channels_last), criterion=nn.Identity,
+            module=_Pair(net, critic).to(device=device, memory_format=torch.channels_last),  # type: ignore[call-overload]
+            criterion=nn.Identity,
             optimizer=torch.optim.Adam, lr=lr, optimizer__betas=(0.0, 0.99), max_epochs=epochs, batch_size=batch_size,
             iterator_train__shuffle=True, iterator_train__drop_last=True, train_split=None, verbose=0, device=device,
             callbacks=[(name, PassthroughScoring(name, on_train=True)) for name in names]

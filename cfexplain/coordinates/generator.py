@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from cfexplain.coordinates.base import Coordinates
 from cfexplain.coordinates.inversion import Inversion, Inverter
-from cfexplain.coordinates.pretrained import _as_module, _moved, _read_latents, _read_sample
+from cfexplain.coordinates.pretrained import as_module, moved_to, read_latents, read_sample
 from cfexplain.foundation.borrowed import frozen
 from cfexplain.foundation.random import draw_seed, seeded_torch
 from cfexplain.persistence import storable, stored_by_parts
@@ -144,8 +144,8 @@ class GeneratorCoordinates(Coordinates):
             shape than expected, or X cannot be used.
         """
         X = self._read_fit(X)
-        generator = _as_module(self.generator, "generator")
-        encoder = None if self.encoder is None else _as_module(self.encoder, "encoder")
+        generator = as_module(self.generator, "generator")
+        encoder = None if self.encoder is None else as_module(self.encoder, "encoder")
         shape = self._latent_shape(generator)
         self.latent_dim_ = math.prod(shape)
         loc, gain = self._ranges()
@@ -169,7 +169,7 @@ class GeneratorCoordinates(Coordinates):
                 raise ValueError(f"latent_shape={shape} holds {math.prod(shape)} numbers, but latent_dim="
                                  f"{self.latent_dim}. Give one of the two, or make them agree.")
             return shape
-        size = self.latent_dim
+        size: Any = self.latent_dim
         if size is None:
             size = next((v for v in (getattr(generator, name, None) for name in _LATENT_NAMES)
                          if isinstance(v, (int, np.integer)) and not isinstance(v, bool)), None)
@@ -210,7 +210,7 @@ class GeneratorCoordinates(Coordinates):
         z = np.random.default_rng(0).normal(size=(2, self.latent_dim_))
         with seeded_torch(0):
             try:
-                once, again = self._tiled(self.decode, z), self._tiled(self.decode, z)
+                once, again = self.in_tiles(self.decode, z), self.in_tiles(self.decode, z)
             except (RuntimeError, IndexError) as error:
                 raise ValueError(
                     f"{type(self.module_.generator.network).__name__} does not take z of shape (B, "
@@ -225,7 +225,7 @@ class GeneratorCoordinates(Coordinates):
             raise ValueError("The generator returns different samples for the same z, so it cannot be inverted. Fix its "
                              'noise: noise_mode="const" in a StyleGAN.')
         if self.module_.encoder is not None:
-            self._tiled(self.module_.encoder, X[:1])
+            self.in_tiles(self.module_.encoder, X[:1])
 
     def __sklearn_clone__(self) -> GeneratorCoordinates:
         bare = copy.copy(self)
@@ -238,7 +238,7 @@ class GeneratorCoordinates(Coordinates):
 def inversion_errors(coordinates: Coordinates, X: np.ndarray) -> np.ndarray:
     """Error of G(encode(x)) of up to 256 rows, spread evenly over `X` (n, *net_shape), as `invert` measures it."""
     some = np.unique(np.linspace(0, len(X) - 1, min(len(X), LOOKED_AT)).astype(int))
-    return coordinates._tiled(coordinates.module_.invert, X[some])[1]
+    return coordinates.in_tiles(coordinates.module_.invert, X[some])[1]
 
 
 def _spread(X: np.ndarray) -> np.ndarray:
@@ -269,7 +269,7 @@ class _Lent(nn.Module):
 class _Decoder(_Lent):
     def forward(self, z: Tensor) -> Tensor:
         with self.lent() as G:
-            out = _read_sample(G(_moved(z.reshape(len(z), *self.shape), G))).to(z)
+            out = read_sample(G(moved_to(z.reshape(len(z), *self.shape), G))).to(z)
         return out if (self.loc, self.gain) == (0.0, 1.0) else self.loc + self.gain * out
 
 
@@ -277,7 +277,7 @@ class _Decoder(_Lent):
 class _Encoder(_Lent):
     def forward(self, x: Tensor) -> Tensor:
         with self.lent() as encoder:
-            latents = _read_latents(encoder(_moved((x - self.loc) / self.gain, encoder)))[0].to(x)
+            latents = read_latents(encoder(moved_to((x - self.loc) / self.gain, encoder)))[0].to(x)
         if latents.ndim < 2 or math.prod(latents.shape[1:]) != math.prod(self.shape) or len(latents) != len(x):
             raise ValueError(
                 f"The encoder returned latents of shape {tuple(latents.shape)} for {len(x)} rows; the generator takes "

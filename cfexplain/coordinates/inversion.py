@@ -172,7 +172,7 @@ def _descend(decode: Callable[[Tensor], Tensor], x: Tensor, z: Tensor, options: 
     """Best z of each row by its loss, with that loss and pixel error."""
     h = options.feature_layer
     with torch.no_grad():
-        features = None if h is None else h(x)
+        features = h(x) if h is not None else None
     first, second = torch.zeros_like(z), torch.zeros_like(z)
     best_z, best_loss, best_error = z, z.new_full((len(z),), torch.inf), z.new_full((len(z),), torch.inf)
     for step in range(options.steps + 1):
@@ -181,7 +181,7 @@ def _descend(decode: Callable[[Tensor], Tensor], x: Tensor, z: Tensor, options: 
         out = decode(z)
         pixels = ((out - x) / scale).square().flatten(1).mean(1)
         loss = pixels + options.prior_weight / 2 * z.square().sum(1)
-        if features is not None:
+        if h is not None and features is not None:
             loss = loss + options.feature_weight * (h(out) - features).square().flatten(1).mean(1)
         gradient = None if last else torch.autograd.grad(loss.sum(), z)[0].nan_to_num(0.0, 0.0, 0.0)
         with torch.no_grad():
@@ -244,7 +244,7 @@ class Inverter(nn.Module):
         return z, torch.zeros_like(z)
 
     def encode(self, x: Tensor) -> Tensor:
-        return self.encoder(x) if self.options is None else self.invert(x)[0]
+        return self.encoder(x) if self.encoder is not None and self.options is None else self.invert(x)[0]
 
     def decode(self, z: Tensor) -> Tensor:
         return self.generator(z)

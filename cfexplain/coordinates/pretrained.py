@@ -20,7 +20,7 @@ from cfexplain.foundation.borrowed import frozen
 from cfexplain.nets.autoencoders import unit_scale
 from cfexplain.persistence import storable, stored_by_parts
 
-__all__ = ["PretrainedCoordinates"]
+__all__ = ["PretrainedCoordinates", "as_module", "moved_to", "read_latents", "read_sample"]
 
 
 @storable
@@ -110,7 +110,7 @@ class PretrainedCoordinates(Coordinates):
         self.latent_shape_ = tuple(latents.shape[1:])
         self.latent_dim_ = latents[0].numel()
         borrowed.set_latents(self.latent_shape_, torch.from_numpy(X).dtype)
-        back = self._tiled(self.decode, self.encode_dataset(X[:2])[0])
+        back = self.in_tiles(self.decode, self.encode_dataset(X[:2])[0])
         if back.shape != X[:2].shape:
             raise ValueError(
                 f"decode(encode(x)) has shape {back.shape[1:]} a row, but x has {X.shape[1:]}. The decoder must return "
@@ -120,9 +120,9 @@ class PretrainedCoordinates(Coordinates):
         return self
 
     def _networks(self) -> tuple[nn.Module, nn.Module | None]:
-        encoder = _as_module(self.encoder, "encoder")
+        encoder = as_module(self.encoder, "encoder")
         if self.decoder is not None:
-            return encoder, _as_module(self.decoder, "decoder")
+            return encoder, as_module(self.decoder, "decoder")
         for method in ("encode", "decode"):
             if not callable(getattr(encoder, method, None)):
                 raise TypeError(
@@ -138,7 +138,7 @@ class PretrainedCoordinates(Coordinates):
         return twin
 
 
-def _as_module(network: Any, role: str) -> nn.Module:
+def as_module(network: Any, role: str) -> nn.Module:
     if isinstance(network, nn.Module):
         return network
     if hasattr(network, "initialize") and hasattr(network, "get_params_for"):  # a skorch net
@@ -162,6 +162,8 @@ class _Borrowed(nn.Module):
     loc: Tensor
     scale: Tensor
     inverse: Tensor
+    encoder: Any
+    decoder: Any
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module | None):
         super().__init__()
@@ -181,8 +183,8 @@ class _Borrowed(nn.Module):
     def latents(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Mean and (if there is one) standard deviation, as the user's network shapes them, in x's dtype."""
         with self._lent():
-            out = (self.encoder.encode if self.decoder is None else self.encoder)(_moved(x, self.encoder))
-        mean, std = _read_latents(out)
+            out = (self.encoder.encode if self.decoder is None else self.encoder)(moved_to(x, self.encoder))
+        mean, std = read_latents(out)
         if mean.ndim < 2 or len(mean) != len(x):
             raise ValueError(f"encode(x) returned shape {tuple(mean.shape)} for {len(x)} rows; expected (B, ...).")
         return mean.to(x), None if std is None else std.to(x)
@@ -201,8 +203,8 @@ class _Borrowed(nn.Module):
         decoder = self.encoder if self.decoder is None else self.decoder
         latents = (self.loc.to(z) + self.scale.to(z) * z).reshape(len(z), *self.latent_shape)
         with self._lent():
-            out = (decoder.decode if self.decoder is None else decoder)(_moved(latents, decoder))
-        return _read_sample(out).to(z)
+            out = (decoder.decode if self.decoder is None else decoder)(moved_to(latents, decoder))
+        return read_sample(out).to(z)
 
     @contextmanager
     def _lent(self) -> Iterator[None]:
@@ -221,19 +223,19 @@ def _home(network: nn.Module) -> tuple[torch.dtype | None, torch.device]:
     return None, torch.device("cpu")
 
 
-def _moved(x: Tensor, network: nn.Module) -> Tensor:
+def moved_to(x: Tensor, network: nn.Module) -> Tensor:
     dtype, device = _home(network)
     return x if dtype is None else x.to(device=device, dtype=dtype)
 
 
-def _read_latents(out: Any) -> tuple[Tensor, Tensor | None]:
+def read_latents(out: Any) -> tuple[Tensor, Tensor | None]:
     if isinstance(out, (tuple, list)) and out:
         out = out[0]
     if isinstance(out, Tensor):
         return out, None
     for name in ("latent_dist", "latents"):
         if hasattr(out, name):
-            return _read_latents(getattr(out, name))
+            return read_latents(getattr(out, name))
     mean = getattr(out, "mean", None)
     if isinstance(mean, Tensor):  # a distribution, of diffusers or of torch
         std = getattr(out, "std", None)
@@ -243,7 +245,7 @@ def _read_latents(out: Any) -> tuple[Tensor, Tensor | None]:
         f"encode(x) returned {type(out).__name__}; expected a tensor, or an object with .latent_dist, .latents or .mean.")
 
 
-def _read_sample(out: Any) -> Tensor:
+def read_sample(out: Any) -> Tensor:
     if isinstance(out, (tuple, list)) and out:
         out = out[0]
     if not isinstance(out, Tensor):

@@ -146,6 +146,7 @@ class VAE(TrainedCoordinates):
     def _loss(self, net: AutoencoderNet, rows: Rows, progress: float) -> Tensor:
         u = self._augmented(net, rows["u"])
         mean, log_var = net.moments(u)
+        assert log_var is not None  # of a variational network
         out = net.outputs(mean + (log_var / 2).exp() * torch.randn_like(mean))
         if self._is_bernoulli():
             fit = F.binary_cross_entropy_with_logits(out, u, reduction="none").flatten(1).sum(1)

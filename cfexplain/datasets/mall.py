@@ -61,11 +61,11 @@ def load_mall(path: str | os.PathLike | None = None, *, data_home: str | os.Path
         return images, count.astype(np.float32), np.split(heads, offset[1:-1])
     places = _head_places(found / "mall_gt.mat")
     X, scale = _cut_frames(found / "frames", len(places))
-    heads = []
+    kept: list[np.ndarray] = []
     for every, factor in zip(places, scale, strict=True):
         moved = every * factor - (COLUMN, ROW)
-        heads.append(moved[((moved >= 0) & (moved < SIDE)).all(1)].astype(np.float32))
-    return X, np.array([len(one) for one in heads], dtype=np.float32), heads
+        kept.append(moved[((moved >= 0) & (moved < SIDE)).all(1)].astype(np.float32))
+    return X, np.array([len(one) for one in kept], dtype=np.float32), kept
 
 
 def _head_places(file: Path) -> list[np.ndarray]:

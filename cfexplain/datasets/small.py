@@ -106,15 +106,16 @@ def _mnist_in(place: Path) -> Path | None:
     if npz is not None:
         return npz
     for folder in (place, place / "mnist", place / "MNIST" / "raw", place / "raw"):
-        if all(_idx_file(folder, name) is not None for name in MNIST_FILES):
+        if all(_idx_file(folder, name).is_file() for name in MNIST_FILES):
             return folder
     return None
 
 
-def _idx_file(folder: Path, name: str) -> Path | None:
+def _idx_file(folder: Path, name: str) -> Path:
+    """The file, under one of the names that it is known by; the last of them if there is none."""
     plain = name.removesuffix(".gz")
-    names = (plain, name, plain.replace("-idx", ".idx"))
-    return next((folder / name for name in names if (folder / name).is_file()), None)
+    files = [folder / known for known in (plain, name, plain.replace("-idx", ".idx"))]
+    return next((file for file in files if file.is_file()), files[-1])
 
 
 def load_smiles(path: str | os.PathLike | None = None, *, data_home: str | os.PathLike | None = None,

@@ -182,10 +182,10 @@ class ConditionalFlow(DensityMixin, ClassDensity):
         self._check_parameters()
         dtypes = (np.float64, np.float32)
         if y is None:
-            Z = validate_data(self, Z, dtype=dtypes, ensure_min_samples=2)
+            Z = np.asarray(validate_data(self, Z, dtype=dtypes, ensure_min_samples=2))
             y = np.zeros(len(Z), dtype=int)
         else:
-            Z, y = validate_data(self, Z, y, dtype=dtypes)
+            Z, y = (np.asarray(part) for part in validate_data(self, Z, y, dtype=dtypes))
             check_classification_targets(y)
         self.classes_, codes = np.unique(column_or_1d(y, warn=True), return_inverse=True)
         counts = np.bincount(codes)
@@ -262,13 +262,14 @@ class ConditionalFlow(DensityMixin, ClassDensity):
             raise ValueError(f"base={self.base!r} is not known. Use 'gaussian' or 'attributes'.")
         for name in ("transforms", "batch_size"):
             value = getattr(self, name)
-            if not isinstance(value, Integral) or value < 1:
+            if not isinstance(value, Integral) or int(value) < 1:
                 raise ValueError(f"{name}={value!r} must be an integer of at least 1.")
         for name in ("attribute_scale", "lr", "training_budget"):
             value = getattr(self, name)
-            if not isinstance(value, Real) or not 0 < value < math.inf:
+            if not isinstance(value, Real) or not 0 < float(value) < math.inf:
                 raise ValueError(f"{name}={value!r} must be a positive number.")
-        if not isinstance(self.weight_decay, Real) or not 0 <= self.weight_decay < math.inf:
+        decay: Any = self.weight_decay
+        if not isinstance(decay, Real) or not 0 <= float(decay) < math.inf:
             raise ValueError(f"weight_decay={self.weight_decay!r} must be a number of at least 0.")
         if any(not isinstance(width, Integral) or width < 1 for width in self.hidden_features):
             raise ValueError(f"hidden_features={self.hidden_features!r} must be integers of at least 1.")
@@ -276,7 +277,7 @@ class ConditionalFlow(DensityMixin, ClassDensity):
     def _check_std(self, std: ArrayLike | None, Z: np.ndarray) -> np.ndarray:
         if std is None:
             return np.zeros(Z.shape[1])
-        std = check_array(std, dtype=np.float64, input_name="std")
+        std = np.asarray(check_array(std, dtype=np.float64, input_name="std"))
         if std.shape != Z.shape or std.min() < 0:
             raise ValueError(
                 f"std must hold standard deviations, none below 0, in the shape of Z {Z.shape}; got shape {std.shape} "
@@ -406,7 +407,7 @@ class ConditionalFlow(DensityMixin, ClassDensity):
         return tuple(o.cpu().numpy() for o in out) if isinstance(out, tuple) else out.cpu().numpy()
 
 
-def _negative_log_likelihood(module: nn.Module, rows: Rows, progress: float) -> Tensor:
+def _negative_log_likelihood(module: ClassFlow, rows: Rows, progress: float) -> Tensor:
     noise = torch.randn_like(rows["z"]) if module.training else rows["fixed"]
     return -module.log_prob(rows["z"] + rows["noise"] * noise, rows["c"])
 

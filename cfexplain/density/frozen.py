@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from cfexplain.density.class_flow import ClassFlow
 from cfexplain.foundation.optional import import_triton
-from cfexplain.foundation.weight_cache import kept
-from cfexplain.ops.coupling_flow import NotPackable, PackedFlow, differentiable, pack, reference
+from cfexplain.foundation.weight_cache import cached_by_weights
+from cfexplain.ops.coupling_flow import NotPackable, PackedFlow, differentiable, pack_couplings, reference
 
 if TYPE_CHECKING:
     from cfexplain.ops.coupling_flow.triton import TritonFlow
 
-__all__ = ["BACKENDS", "FrozenDensity", "freeze"]
+__all__ = ["BACKENDS", "FrozenDensity", "freeze", "pack"]
 
 BACKENDS = ("reference", "zuko", "packed", "triton")
 
@@ -47,7 +47,8 @@ class FrozenDensity:
     """
 
     def __init__(self, flow: ClassFlow | PackedFlow | TritonFlow, backend: str, reason: str = ""):
-        self.backend, self.reason, self._flow = backend, reason, flow
+        self.backend, self.reason = backend, reason
+        self._flow: Any = flow  # what `backend` reads
 
     def __repr__(self) -> str:
         return f"FrozenDensity(backend={self.backend!r}" + (f", reason={self.reason!r})" if self.reason else ")")
@@ -97,6 +98,41 @@ def freeze(flow: ClassFlow, backend: str = "auto", precision: str = "float32") -
     return FrozenDensity(tensors, "packed")
 
 
+def pack(class_flow: ClassFlow, dtype: torch.dtype | None = None) -> PackedFlow:
+    """The tensors of a class-conditional coupling flow, on its device.
+
+    Parameters
+    ----------
+    class_flow : ClassFlow
+        Of zuko couplings with affine maps ("nice", "realnvp"), with either base.
+    dtype : torch.dtype, optional
+        None: the module's.
+
+    Raises
+    ------
+    NotPackable
+        Something in the flow is none of: affine couplings by ReLU networks of equally many layers, fixed permutations,
+        a diagonal normal base.
+
+    Examples
+    --------
+    >>> import torch, zuko
+    >>> from cfexplain.density import ClassFlow
+    >>> packed = pack(ClassFlow(zuko.flows.NICE(5, 3, transforms=4, hidden_features=(20,)), 5, 3))
+    >>> [tuple(w.shape) for w in packed.weights], tuple(packed.biases[0].shape)
+    ([(4, 8, 24), (4, 24, 16)], (4, 3, 24))
+    >>> pack(ClassFlow(zuko.flows.NSF(5, 3), 5, 3))
+    Traceback (most recent call last):
+    ...
+    cfexplain.ops.coupling_flow.structure.NotPackable: layer 0 is a MaskedAutoregressiveTransform; packed flows are ...
+    """
+    attributes = class_flow.attributes
+    return pack_couplings(
+        class_flow.flow, class_flow.loc, class_flow.scale, dtype=dtype,
+        contexts=class_flow.n_classes if class_flow.has_context else 0,
+        base=None if attributes is None else (attributes.mean, attributes.scale))
+
+
 def _for_kernel(flow: PackedFlow, precision: str) -> TritonFlow:
     import_triton("backend='triton'")
     from cfexplain.ops.coupling_flow.triton import prepare
@@ -105,4 +141,4 @@ def _for_kernel(flow: PackedFlow, precision: str) -> TritonFlow:
 
 
 def _packed(flow: ClassFlow) -> PackedFlow:
-    return kept(flow, "packed", lambda: pack(flow))
+    return cached_by_weights(flow, "packed", lambda: pack(flow))

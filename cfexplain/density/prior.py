@@ -53,4 +53,4 @@ class Prior(ClassDensity):
 
     def score_samples(self, Z: ArrayLike, y: Any = None) -> np.ndarray:
         """log p(z) in nats, shape (n,); the same for every class."""
-        return or_impossible(self.coordinates._tiled(self.log_prob, np.asarray(Z)))
+        return or_impossible(self.coordinates.in_tiles(self.log_prob, np.asarray(Z)))

@@ -21,9 +21,9 @@ from cfexplain.coordinates.base import DecodeModule
 from cfexplain.density import ConditionalFlow
 from cfexplain.explainers.attributes import ExplainerParameters
 from cfexplain.foundation.optional import import_triton, no_cuda
-from cfexplain.foundation.weight_cache import kept
+from cfexplain.foundation.weight_cache import cached_by_weights
 from cfexplain.nets.flow_nets import VectorFlowNet
-from cfexplain.ops.coupling_flow import NotPackable, PackedFlow, pack_vector_flow
+from cfexplain.ops.coupling_flow import NotPackable, PackedFlow
 from cfexplain.ops.coupling_flow import differentiable as coupling_flow
 from cfexplain.ops.freezing import freeze_for_search
 from cfexplain.ops.freezing.freeze import FrozenModule
@@ -168,15 +168,15 @@ class _FrozenScores(ModuleScores):
 
 def _frozen(module: nn.Module, function: nn.Module, precision: str, example: Tensor | None) -> FrozenModule:
     """`function`, which is `module` or calls it, frozen: as long as its tensors stay and both answer alike."""
-    return kept(module, (type(function), precision),
-                lambda: freeze_for_search(function, precision=precision, example=example),
-                lambda net: example is None or _alike(function, net, example))
+    return cached_by_weights(
+        module, (type(function), precision), lambda: freeze_for_search(function, precision=precision, example=example),
+        lambda net: example is None or _alike(function, net, example))
 
 
 def _packed(module: VectorFlowNet) -> PackedFlow | None:
     """A table's flow, packed; None if it is no affine coupling."""
     try:
-        return kept(module, "packed", lambda: pack_vector_flow(module))
+        return cached_by_weights(module, "packed", module.packed)
     except NotPackable:
         return None
 
@@ -184,7 +184,7 @@ def _packed(module: VectorFlowNet) -> PackedFlow | None:
 def _in_one_kernel(module: VectorFlowNet) -> TritonFlow:
     from cfexplain.ops.coupling_flow.triton import prepare  # imports Triton
 
-    return kept(module, "triton", lambda: prepare(pack_vector_flow(module)))
+    return cached_by_weights(module, "triton", lambda: prepare(module.packed()))
 
 
 def _inverse(flow: PackedFlow | TritonFlow) -> Callable[[Tensor], Tensor]:

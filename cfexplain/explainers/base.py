@@ -152,7 +152,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
                 "Pass X in that shape, or coordinates that are not fitted yet.")
         if self.coordinates_.exact:
             x = X[:TILE]
-            back = self.coordinates_._tiled(self.coordinates_.decode, self.coordinates_.encode_dataset(x)[0])
+            back = self.coordinates_.in_tiles(self.coordinates_.decode, self.coordinates_.encode_dataset(x)[0])
             error = np.abs(back - x).max() / max(float(np.abs(x - x.mean(0)).max()), 1e-12)
             if not error < NOT_INVERTIBLE:
                 raise ValueError(

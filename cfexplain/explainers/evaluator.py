@@ -13,7 +13,7 @@ from torch import Tensor
 from cfexplain.coordinates.detail import clipped, detail_mode, render
 from cfexplain.explainers.attributes import ExplainerParameters
 from cfexplain.explainers.backends import Engine
-from cfexplain.foundation.partial_tiles import FewRows
+from cfexplain.foundation.partial_tiles import PartialTiles
 from cfexplain.foundation.tiles import TILE, TileSizes, in_tiles
 from cfexplain.objective import Objective, Point, Term, TypicalFeatures
 from cfexplain.search import Evaluation
@@ -22,7 +22,7 @@ __all__ = ["Evaluator"]
 
 # What is known of the computations of an explainer in other numbers of rows: by explainer, and then by what decides which
 # kernels run. It holds as long as the fitted parts, which come first, stay the same objects.
-_tile_sizes: WeakKeyDictionary[Any, tuple[list[Any], dict[tuple, tuple[TileSizes, FewRows]]]] = WeakKeyDictionary()
+_tile_sizes: WeakKeyDictionary[Any, tuple[list[Any], dict[tuple, tuple[TileSizes, PartialTiles]]]] = WeakKeyDictionary()
 
 
 class Evaluator:
@@ -105,7 +105,7 @@ class Evaluator:
         known = self._known(tile)
         return None if known is None or self.explainer.batch_size != "auto" or tile != self.tile else known[0]
 
-    def _known(self, tile: int) -> tuple[TileSizes, FewRows] | None:
+    def _known(self, tile: int) -> tuple[TileSizes, PartialTiles] | None:
         """Nothing on a GPU, nor without the search's tile: a worker would have to find out anew for every few rows."""
         explainer = self.explainer
         if explainer.device_.type != "cpu" or self.tile is None:
@@ -118,5 +118,5 @@ class Evaluator:
             _tile_sizes[explainer] = parts, known
         key = (*self.kernels, tile, torch.get_num_threads())
         if key not in known:
-            known[key] = TileSizes(tile, int(np.prod(explainer.layout_.net_shape))), FewRows()
+            known[key] = TileSizes(tile, int(np.prod(explainer.layout_.net_shape))), PartialTiles()
         return known[key]

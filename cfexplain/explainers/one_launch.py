@@ -13,8 +13,9 @@ from cfexplain.coordinates import Identity
 from cfexplain.coordinates.base import DecodeModule
 from cfexplain.coordinates.detail import detail_mode
 from cfexplain.density import ConditionalFlow
+from cfexplain.density.frozen import pack
 from cfexplain.explainers.attributes import ExplainerParameters
-from cfexplain.foundation.weight_cache import kept
+from cfexplain.foundation.weight_cache import cached_by_weights
 from cfexplain.objective.point import Point
 from cfexplain.objective.terms import (
     LOG_DENSITY_SLACK,
@@ -32,7 +33,7 @@ from cfexplain.objective.terms import (
     Term,
     TypicalDensity,
 )
-from cfexplain.ops.coupling_flow import NotPackable, pack
+from cfexplain.ops.coupling_flow import NotPackable
 from cfexplain.ops.freezing import freeze_for_search
 from cfexplain.ops.table_search import Dense, Network, NotCovered, TableSearch, read_network
 from cfexplain.search import SearchResult
@@ -195,7 +196,8 @@ def _read(module: nn.Module, function: nn.Module, example: Tensor, what: str) ->
         except NotCovered as error:
             raise NotCovered(f"{what}: {error}") from None
 
-    return kept(module, ("table", type(function)), read, lambda network: network.agrees(example, function(example)))
+    return cached_by_weights(module, ("table", type(function)), read,
+                             lambda network: network.agrees(example, function(example)))
 
 
 def _members(ensemble: LatentEnsemble) -> tuple[tuple[Dense, ...], ...]:
@@ -211,6 +213,6 @@ def _flow(density: Any) -> Any:
     if not isinstance(density, ConditionalFlow):
         raise NotCovered(f"the density {type(density).__name__}")
     try:
-        return kept(density.flow_, "table", lambda: pack(density.flow_))
+        return cached_by_weights(density.flow_, "table", lambda: pack(density.flow_))
     except NotPackable as error:
         raise NotCovered(f"the flow: {error}") from error

@@ -7,7 +7,6 @@ list, `meta`, the version of this format and a digest of everything are JSON in 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import secrets
@@ -19,7 +18,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-__all__ = ["atomic_write", "read_arrays", "read_kind", "write_arrays"]
+from cfexplain.foundation.digest import arrays_digest
+
+__all__ = ["atomic_write", "read_arrays", "read_kind", "sync_folder", "write_arrays"]
 
 FORMAT = "cfexplain"
 VERSION = 1
@@ -93,7 +94,7 @@ def write_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], meta
         else:
             raise TypeError(f"The array {name!r} has the dtype {array.dtype}; expected numbers, bools or str.")
     content = json.dumps({"meta": dict(meta), "texts": texts}, default=_plain)
-    header = {"format": FORMAT, "version": str(VERSION), "content": content, "digest": _digest(content, tensors)}
+    header = {"format": FORMAT, "version": str(VERSION), "content": content, "digest": arrays_digest(content, tensors)}
     atomic_write(path, _in_order(safetensors.numpy.save(tensors, metadata=header)))
 
 
@@ -115,7 +116,7 @@ def read_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[st
             header = file.metadata() or {}
             _check_header(path, header)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        if _digest(header["content"], tensors) != header["digest"]:
+        if arrays_digest(header["content"], tensors) != header["digest"]:
             raise ValueError("its content does not match its digest")
         content = json.loads(header["content"], object_pairs_hook=_unique)
         arrays = dict(tensors)
@@ -216,15 +217,6 @@ def _in_order(data: bytes) -> bytes:
     head = json.dumps(dict(sorted(header.items())), separators=(",", ":"), ensure_ascii=False).encode()
     head += b" " * (-len(head) % 8)  # tensors begin at a multiple of eight
     return b"".join([len(head).to_bytes(8, "little"), head, memoryview(data)[end:]])
-
-
-def _digest(content: str, tensors: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256(content.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"\n{name} {tensor.dtype.name} {tensor.shape}\n".encode())
-        digest.update(np.ascontiguousarray(tensor).tobytes())
-    return digest.hexdigest()
 
 
 def _plain(value: Any) -> Any:

@@ -1,8 +1,8 @@
-"""A tile that is mostly padding: networks compute only its first rows, where that changes no bit.
+"""Partial tiles: of a tile that is mostly padding, networks compute only the first rows, where that changes no bit.
 
-What a row's bits depend on, beside its numbers: the kernels that convolve and multiply, chosen by shape; and whether
-functions such as exp meet it inside a vectorised loop or in the remainder behind, which other code computes. The first is
-tried on random points, the second is excluded by watching every operation: what is not exact must leave no remainder.
+Beside its own numbers, two things decide the bits of a row. Kernels that convolve and multiply are chosen by shape: whether
+another number of rows changes a bit is tried on random points. And vectorised loops leave the last few numbers to other
+code: no operation that computes numbers one by one may leave such a remainder.
 """
 
 from __future__ import annotations
@@ -17,25 +17,15 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from cfexplain.foundation.tiles import aligned, probes
 
-__all__ = ["FewRows", "TileRows"]
+__all__ = ["PartialTiles", "TileRows"]
 
 # The longest step of a vectorised loop, in numbers
 _VECTOR = 32
-# Numbers come out the same by any code (IEEE 754), or by code that is tried: a sum in another order differs on random points
-_TRIED = frozenset([
-    # sums of products, tried
-    "convolution", "convolution_backward", "mkldnn_convolution", "addmm", "mm", "bmm", "baddbmm", "addmv", "mv", "sum",
-    "mean", "avg_pool2d", "avg_pool2d_backward", "_adaptive_avg_pool2d", "_adaptive_avg_pool2d_backward", "im2col", "col2im",
-    # one rounding at most, by any code
-    "add", "sub", "mul", "div", "sqrt", "neg", "abs", "sign", "relu", "threshold_backward", "leaky_relu",
-    "leaky_relu_backward", "clamp", "clamp_min", "clamp_max", "maximum", "minimum", "amax", "amin", "where", "masked_fill",
-    # numbers are moved, chosen or made
-    "max_pool2d_with_indices", "max_pool2d_with_indices_backward", "upsample_nearest2d", "upsample_nearest2d_backward",
-    "constant_pad_nd", "gather", "scatter", "index", "index_select", "index_put", "cat", "stack", "split", "slice_backward",
-    "select_backward", "zeros", "zeros_like", "ones", "ones_like", "full", "full_like", "empty", "empty_like",
-    "empty_strided", "new_zeros", "new_empty", "new_empty_strided", "fill", "zero", "copy", "_to_copy", "clone", "detach",
-    "alias", "view", "_unsafe_view", "_reshape_alias", "reshape", "expand", "permute", "transpose", "t", "squeeze",
-    "unsqueeze", "slice", "select", "as_strided", "flip", "roll", "lift_fresh", "arange", "linspace", "unfold"])
+# Operations that need no watching; one that is missing here costs speed, never a bit. Sums of products, whose order shows on
+# random points; numbers that any code rounds alike; and memory that is not yet written to.
+_SAFE = frozenset(["addmm", "baddbmm", "bmm", "convolution", "convolution_backward", "mean", "mm", "sum",
+                   "add", "div", "mul", "sub", "relu", "threshold_backward", "where",
+                   "empty_like", "new_empty", "new_empty_strided"])
 
 
 class TileRows(dict):
@@ -46,14 +36,14 @@ class TileRows(dict):
         self.live = live
 
 
-class FewRows:
-    """``function(x)`` on a tile of which only the first `live` rows are asked for.
+class PartialTiles:
+    """``function(x)`` on a tile of which only the first `live` rows matter.
 
     Examples
     --------
     >>> import torch
-    >>> layer, x, few = torch.nn.Conv2d(1, 8, 3), torch.rand(32, 1, 8, 8), FewRows()
-    >>> out = few("layer", layer, x, live=3)  # the other rows hold anything
+    >>> layer, x, partial = torch.nn.Conv2d(1, 8, 3), torch.rand(32, 1, 8, 8), PartialTiles()
+    >>> out = partial("layer", layer, x, live=3)  # the other rows hold anything
     >>> out.shape, torch.equal(out[:3], layer(x)[:3])
     (torch.Size([32, 8, 6, 6]), True)
     """
@@ -80,9 +70,9 @@ def _sizes_with_equal_bits(function: Callable, x: Tensor, gradient: bool) -> lis
     with aligned():
         whole, found = answer(some), []
         for size in (len(x) // 8, len(x) // 4, len(x) // 2, 3 * len(x) // 4):
-            with _Remainders() as seen:
+            with _Remainders(max(size, 1)) as seen:
                 part = answer(some[:size]) if size else None
-            if part and not seen.names and all(torch.equal(a[:size], b) for a, b in zip(whole, part, strict=True)):
+            if part and not seen.found and all(torch.equal(a[:size], b) for a, b in zip(whole, part, strict=True)):
                 found.append(size)
     return found
 
@@ -106,20 +96,36 @@ def _with_gradient(function: Callable, wanted: bool) -> Callable[[Tensor], tuple
 
 
 class _Remainders(TorchDispatchMode):
-    """Names of operations, not known to be exact or tried, some of whose numbers lie behind the last whole vector."""
+    """Watches a computation of `rows` rows for operations that leave a remainder of their numbers; `found` names the last.
 
-    def __init__(self) -> None:
+    Numbers that went in are moved and not computed, and so are zeros that are put beside them. A tensor whose length is no
+    multiple of the rows does not depend on how many there are.
+    """
+
+    def __init__(self, rows: int) -> None:
         super().__init__()
-        self.names: set[str] = set()
+        self.rows, self.found = rows, ""
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out, name = function(*args, **(kwargs or {})), function.overloadpacket.__name__.rstrip("_")
-        scaled = name in ("add", "sub") and (kwargs or {}).get("alpha", 1) != 1  # a fused multiply and add rounds once
-        if name not in _TRIED or scaled:
-            for tensor in tree_leaves(out):
-                if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.numel() % _VECTOR:
-                    self.names.add(name)
+        given, name = tree_leaves((args, kwargs or {})), function.overloadpacket.__name__.rstrip("_")
+        fused = (kwargs or {}).get("alpha", 1) != 1  # a multiplication and an addition that round once
+        tensors = [leaf for leaf in given if isinstance(leaf, Tensor)]
+        if not tensors or (name in _SAFE and not fused):
+            return function(*args, **(kwargs or {}))
+        known = [tensor.detach().flatten().double() for tensor in tensors]  # before they are written to
+        if torch.Tag.pointwise not in function.tags:
+            known.append(torch.zeros(1, dtype=torch.float64))
+        out = function(*args, **(kwargs or {}))
+        for made in tree_leaves(out):
+            if isinstance(made, Tensor) and made.is_floating_point() and made.numel() % _VECTOR \
+                    and made.numel() % self.rows == 0 and not _among(made, torch.cat(known)):
+                self.found = name
         return out
+
+
+def _among(made: Tensor, known: Tensor) -> bool:
+    """Whether each number of `made` is one of `known`, perhaps in another precision."""
+    return bool(torch.isin(made.double(), torch.cat([known, known.to(made.dtype).double()])).all())
 
 
 class _Refilled(torch.autograd.Function):

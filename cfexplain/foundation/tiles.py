@@ -83,7 +83,7 @@ def in_tiles(function: Callable[..., Any], *rows: Tensor, tile: int = TILE, plac
     tensor([1., 2., 3., 4., 5.])
     """
     n, first = len(rows[0]), 0
-    parts = []
+    parts: list[Any] = []
     with aligned():
         while first < n or not parts:
             size = tile if places is None or not n else places(n - first)
@@ -163,8 +163,9 @@ def _nearest(sizes: list[int], left: int) -> int:
     """A tile that holds all rows with few empty places, or else the largest that they fill."""
     holding = next((size for size in sizes if size >= left), None)
     filled = max((size for size in sizes if size <= left), default=None)
-    if filled is None or (holding is not None and holding - left <= max(holding // 3, 8)):
+    if holding is not None and (filled is None or holding - left <= max(holding // 3, 8)):
         return holding
+    assert filled is not None  # one of the two there is
     return filled
 
 

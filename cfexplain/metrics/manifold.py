@@ -168,7 +168,7 @@ def class_autoencoders(
     >>> values.shape, bool((values < 1).all())
     ((50,), True)
     """
-    X = to_numpy(X)
+    X = np.asarray(to_numpy(X))
     y = as_labels(y, len(X), "y")
     autoencoder = Autoencoder(random_state=random_state) if autoencoder is None else autoencoder
     return {label: clone(autoencoder).fit(X[y == label]) for label in np.unique(y).tolist()}

@@ -105,7 +105,7 @@ def rank_among(distance: ArrayLike, real: ArrayLike) -> np.ndarray:
     >>> rank_among([0.5, 1.0, 3.5], [1.0, 2.0, 3.0, 4.0]).tolist()
     [100.0, 100.0, 25.0]
     """
-    return 100 * (1 - np.searchsorted(real, distance) / len(real))
+    return 100 * (1 - np.searchsorted(np.asarray(real), distance) / np.size(real))
 
 
 def sharpness(images: ArrayLike | Tensor) -> np.ndarray:

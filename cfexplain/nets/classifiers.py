@@ -94,6 +94,9 @@ class ClassifierNet(nn.Module):
     [[-1.0, -1.0], [1.0, 1.0]]
     """
 
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, net_shape: tuple[int, ...], n_classes: int):
         super().__init__()
         self.net_shape = tuple(net_shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +14,15 @@ from torch import Tensor, nn
 
 from cfexplain.nets.autoencoders import unit_scale
 from cfexplain.nets.image_flows import LogitPixels, MultiScale
+from cfexplain.ops.coupling_flow import PackedFlow, pack_couplings
 
 __all__ = ["FlowNet", "ImageFlowNet", "VectorFlowNet", "standard_normal"]
 
 
 class FlowNet(nn.Module, ABC):
     """``encode`` · ``decode`` · ``log_prob`` of an exact flow; a subclass writes ``push`` and ``pull``."""
+
+    latent_dim: int
 
     @abstractmethod
     def push(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,7 +77,7 @@ class ImageFlowNet(FlowNet):
     """
 
     def __init__(self, net_shape: tuple[int, int, int], *, data_range: tuple[float, float] = (0.0, 1.0), n_bits: int = 8,
-                 whiten: bool = True, pad: bool = False, **architecture: object):
+                 whiten: bool = True, pad: bool = False, **architecture: Any):
         super().__init__()
         channels, *sides = net_shape
         unit = 2 ** int(architecture["levels"])
@@ -143,6 +147,7 @@ class VectorFlowNet(FlowNet):
 
     loc: Tensor
     scale: Tensor
+    varying: Tensor
 
     def __init__(self, columns: int, *, architecture: str = "coupling", steps: int = 8,
                  hidden: tuple[int, ...] = (128, 128)):
@@ -186,3 +191,13 @@ class VectorFlowNet(FlowNet):
         u = z.clone()
         u[:, self.varying] = self.flow.transform().inv(z[:, self.varying])
         return self.loc + self.scale * u
+
+    def packed(self, dtype: torch.dtype | None = None) -> PackedFlow:
+        """The tensors of what `log_prob` and `pull` compute, for the kernels of `cfexplain.ops.coupling_flow`.
+
+        Raises
+        ------
+        NotPackable
+            The flow is not made of affine couplings.
+        """
+        return pack_couplings(self.flow, self.loc, self.scale, dtype=dtype, moving=self.varying.nonzero()[:, 0].tolist())

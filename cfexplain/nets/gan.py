@@ -45,7 +45,8 @@ class GANNet(AutoencoderNet):
     def __init__(self, net_shape: tuple[int, ...], latent_dim: int, *, width: int = 32,
                  data_range: tuple[float, float] = (0.0, 1.0)):
         super().__init__(net_shape, latent_dim, variational=False, width=width, data_range=data_range)
-        first, relu, unflatten, *up = self.decoder
+        first, relu, unflatten, *up = self.decoder.children()
+        assert isinstance(unflatten, nn.Unflatten)
         self.decoder = nn.Sequential(first, unflatten, nn.BatchNorm2d(unflatten.unflattened_size[0]), relu, *up)
 
 

@@ -26,6 +26,13 @@ IMAGE = constraints.independent(constraints.real, 3)
 VECTOR = constraints.independent(constraints.real, 1)
 
 
+def _zero(layer: nn.Conv2d) -> None:
+    """Let `layer` begin as the function 0."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
 def levels_that_divide(sides: Sequence[int], limit: int = 6) -> int:
     """How often both `sides` can be halved, at most `limit` times.
 
@@ -118,8 +125,7 @@ class Couple(nn.Module):
         self.affine, self.precision = affine, precision
         middle: list[nn.Module] = [_Residual(hidden) for _ in range(blocks)] or [nn.Conv2d(hidden, hidden, 1)]
         head = nn.Conv2d(hidden, changed * (2 if affine else 1), 3, padding=1)
-        nn.init.zeros_(head.weight)
-        nn.init.zeros_(head.bias)
+        _zero(head)
         self.net = nn.Sequential(nn.Conv2d(given, hidden, 3, padding=1), nn.ReLU(), *middle, nn.ReLU(), head)
         self.gain = nn.Parameter(torch.zeros(head.out_channels, 1, 1))
 
@@ -259,8 +265,7 @@ class MultiScale(_Lazy):
             if level < levels - 1:
                 stay = channels // 2
                 prior = nn.Conv2d(stay, 2 * (channels - stay), 3, padding=1)
-                nn.init.zeros_(prior.weight)
-                nn.init.zeros_(prior.bias)
+                _zero(prior)
                 self.priors.append(prior)
                 channels = stay
 
@@ -279,9 +284,9 @@ class MultiScale(_Lazy):
 
     def _down(self, x: Tensor, whiten: bool = True, initialise: bool = False) -> tuple[Tensor, Tensor]:
         ladj, left = torch.zeros(len(x), dtype=x.dtype, device=x.device), []
-        for level, steps in enumerate(self.levels):
+        for level in range(len(self.levels)):
             x = _squeeze(x)
-            for step in steps:
+            for step in self._steps(level):
                 if initialise:
                     step.initialise(x)
                 x, change = step.push(x)
@@ -308,10 +313,13 @@ class MultiScale(_Lazy):
                     mean, log_std = self._prior(level, x)
                     b = b * log_std.exp() + mean
                 x = torch.cat([x, b], 1)
-            for step in reversed(self.levels[level]):
+            for step in reversed(self._steps(level)):
                 x = step.pull(x)
             x = _unsqueeze(x)
         return x
+
+    def _steps(self, level: int) -> list[Any]:
+        return list(self.levels.get_submodule(str(level)).children())
 
     def _prior(self, level: int, stay: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_std = self.priors[level](stay).chunk(2, 1)

@@ -20,7 +20,7 @@ from cfexplain.nets.training_callbacks import Average, Bar, ClipGradients, Progr
 __all__ = ["Rows", "train_network"]
 
 Rows = Mapping[str, Tensor]
-Loss = Callable[[nn.Module, Rows, float], Tensor]
+Loss = Callable[[Any, Rows, float], Tensor]  # of a network of any class
 
 
 def train_network(
@@ -108,7 +108,7 @@ def train_network(
             callbacks=callbacks, verbose=0, device=str(device),
         )
         # convolutions are about 1.4 times faster on a CPU with channels last
-        module.to(device, memory_format=torch.channels_last).requires_grad_(True)
+        module.to(device=device, memory_format=torch.channels_last).requires_grad_(True)  # type: ignore[call-overload]
         # Not net.fit: early stopping raises KeyboardInterrupt, and net.fit takes a person's Ctrl-C for the same.
         data = _RowData(train_rows)
         net.initialize()

@@ -41,7 +41,7 @@ def made_up_rows(explainer: Explainer) -> np.ndarray:
     count = max(2, min(_ROWS, _VALUES // max(1, math.prod(layout.net_shape))))
 
     def decode(z: np.ndarray) -> np.ndarray:
-        return coordinates._tiled(coordinates.decode, z.astype(explainer.dtype_))
+        return coordinates.in_tiles(coordinates.decode, z.astype(explainer.dtype_))
 
     z = np.random.RandomState(0).standard_normal((count, coordinates.latent_dim_))
     if hasattr(explainer.density_, "loc_"):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from sklearn.frozen import FrozenEstimator
-from torch import Tensor, nn
+from torch import nn
 
-__all__ = ["LoadedObjects", "NotGiven", "RefusedError", "SavedObjects", "digest", "is_skorch", "without_frozen"]
+from cfexplain.foundation.digest import named_weights, weights_digest
+
+__all__ = ["LoadedObjects", "NotGiven", "RefusedError", "SavedObjects", "is_skorch", "without_frozen"]
 
 
 class RefusedError(ValueError):
@@ -116,26 +116,8 @@ def describe(name: str, value: Any) -> dict[str, Any]:
     about: dict[str, Any] = {"type": type(value).__qualname__}
     # the flow of a density is only a plan: its weights were trained in a copy, and are in the file
     if modules and name.rpartition("__")[2] != "flow":
-        about |= {"digest": digest(modules), "numbers": sum(t.numel() for m in modules for t in _state(m).values())}
+        about |= {"digest": weights_digest(modules), "numbers": _count(modules)}
     return about
-
-
-def digest(modules: list[nn.Module]) -> str:
-    """Of names, shapes, dtypes and bytes of every weight and buffer; on any device the same.
-
-    >>> net = nn.Linear(2, 1)
-    >>> before = digest([net])
-    >>> _ = nn.init.zeros_(net.bias)
-    >>> digest([net]) == before
-    False
-    """
-    found = hashlib.sha256()
-    for module in modules:
-        for name, tensor in sorted(_state(module).items()):
-            tensor = tensor.detach().cpu()
-            found.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            found.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
 
 
 def _check_weights(name: str, value: Any, about: dict[str, Any]) -> None:
@@ -145,8 +127,8 @@ def _check_weights(name: str, value: Any, about: dict[str, Any]) -> None:
     if not modules:
         raise RefusedError(f"{name}= is a {type(value).__qualname__}; expected the {about['type']} that the "
                            "explainer was made with, a network.")
-    if digest(modules) != wanted:
-        count = sum(t.numel() for m in modules for t in _state(m).values())
+    if weights_digest(modules) != wanted:
+        count = _count(modules)
         raise RefusedError(
             f"{name}= is another network than the one that the explainer was made with: the weights of this "
             f"{type(value).__qualname__} ({count:,} numbers) are not those of that {about['type']} "
@@ -154,11 +136,15 @@ def _check_weights(name: str, value: Any, about: dict[str, Any]) -> None:
             "load(..., verify=False).")
 
 
+def _count(modules: list[nn.Module]) -> int:
+    return sum(tensor.numel() for module in modules for tensor in named_weights(module).values())
+
+
 def _alike(a: Any, b: Any) -> bool:
     """Whether one is the other, or may be the copy of it that scikit-learn's clone makes of a parameter."""
     if a is b or type(a) is not type(b):
         return a is b
-    return not isinstance(a, nn.Module) or digest([a]) == digest([b])
+    return not isinstance(a, nn.Module) or weights_digest([a]) == weights_digest([b])
 
 
 def _only_training(name: str) -> bool:
@@ -196,9 +182,3 @@ def _modules(value: Any) -> list[nn.Module]:
     if inspect.ismethod(value) and isinstance(value.__self__, nn.Module):
         return [value.__self__]
     return []
-
-
-def _state(module: nn.Module) -> dict[str, Tensor]:
-    """Weights and buffers by name; what torch.compile wraps has the names of what is inside."""
-    return {name.replace("_orig_mod.", ""): tensor for name, tensor in module.state_dict().items()
-            if isinstance(tensor, Tensor)}

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from cfexplain.foundation.arrays import to_numpy
+from cfexplain.foundation.digest import digest
 from cfexplain.foundation.exceptions import TargetError
 from cfexplain.foundation.optional import optional_import
 from cfexplain.foundation.protocols import FittedExplainer
 from cfexplain.scale.blocks import is_dask, one_for_each_row
-from cfexplain.scale.digest import digest
 
 __all__ = ["transform_dask"]
 

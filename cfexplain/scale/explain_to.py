@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from cfexplain.foundation.digest import digest
 from cfexplain.foundation.exceptions import ConvergenceWarning, StoreError
 from cfexplain.foundation.protocols import FittedExplainer
 from cfexplain.result import Counterfactuals
 from cfexplain.scale.blocks import Block, BlockSource, Targets
-from cfexplain.scale.digest import digest
 from cfexplain.scale.folder import FORMAT, VERSION, Writer, shard_name
 from cfexplain.scale.store import CounterfactualStore, read_shard_header
 

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cfexplain.explainers.run import Run
-from cfexplain.foundation.partial_tiles import FewRows
+from cfexplain.explainers.evaluator import Evaluator
+from cfexplain.foundation.partial_tiles import PartialTiles
 from cfexplain.foundation.tiles import TileSizes, aligned, in_tiles
 from cfexplain.search import Evaluation, SearchOptions, search
 
@@ -43,7 +43,7 @@ def test_a_function_whose_bits_depend_on_company_keeps_its_tile(wrong):
     places = TileSizes(8, 4).choice("wrong", wrong, torch.rand(20, 4))
     assert {places(left) for left in (1, 3, 8, 9, 100)} == {8}
     x = torch.rand(32, 4)
-    np.testing.assert_array_equal(FewRows()("wrong", wrong, x, live=3), wrong(x))
+    np.testing.assert_array_equal(PartialTiles()("wrong", wrong, x, live=3), wrong(x))
 
 
 def test_zeros_do_not_hide_what_differs():
@@ -54,7 +54,7 @@ def test_zeros_do_not_hide_what_differs():
 
 def sizes_seen(function, x, live, few=None):
     """Sizes of x that `function` was called with where an answer was made."""
-    seen, few = [], few or FewRows()
+    seen, few = [], few or PartialTiles()
     few("name", function, x, live)  # finds out
     few("name", lambda x: (seen.append(len(x)), function(x))[1], x, live)
     return seen
@@ -68,12 +68,17 @@ def test_few_rows_are_computed_in_the_smallest_part_that_holds_them(live, size):
 
 
 @pytest.mark.parametrize("smooth", [torch.sigmoid, torch.tanh, torch.exp, F.softplus, F.gelu,
-                                    lambda x: x.abs() ** 0.3, lambda x: torch.add(x, x, alpha=0.3), lambda x: x.softmax(1)])
+                                    lambda x: F.glu(torch.cat([x, x], 1)), lambda x: x.abs() ** 0.3,
+                                    lambda x: torch.add(x, x, alpha=0.3), lambda x: x.softmax(1)])
 def test_what_would_be_computed_behind_the_last_whole_vector_keeps_its_tile(smooth):
     """Of 4 rows of 10 numbers, eight are no whole vector of 32; of 16 such rows, or of 4 rows of 16 numbers, all are."""
     assert sizes_seen(smooth, torch.rand(32, 10), 3) == [16]
     assert sizes_seen(smooth, torch.rand(32, 11), 3) == [32]
     assert sizes_seen(lambda x: smooth(x) + 0, torch.rand(32, 16), 3) == [4]
+
+
+def test_an_answer_that_saturates_on_random_points_is_still_computed():
+    assert sizes_seen(lambda x: (1000 * x.abs() + 1000).sigmoid(), torch.rand(32, 10), 3) == [16]
 
 
 @pytest.mark.parametrize("live", [1, 3, 7, 17])
@@ -86,7 +91,7 @@ def test_values_and_gradients_of_few_rows_have_the_bits_of_the_tile(live, channe
     x = torch.randn(32, 3, 16, 16)
     if channels_last:
         x, net = x.contiguous(memory_format=torch.channels_last), net.to(memory_format=torch.channels_last)
-    few, answers = FewRows(), []
+    few, answers = PartialTiles(), []
     for function in (net, lambda x: few("net", net, x, live)):
         leaf = x.clone().requires_grad_()
         with aligned():
@@ -99,7 +104,7 @@ def test_values_and_gradients_of_few_rows_have_the_bits_of_the_tile(live, channe
 
 
 def test_a_size_is_tried_once_and_the_global_random_state_is_left_alone():
-    sizes, few, x, calls = TileSizes(16, 4), FewRows(), torch.rand(40, 4), []
+    sizes, few, x, calls = TileSizes(16, 4), PartialTiles(), torch.rand(40, 4), []
     before = torch.get_rng_state()
 
     def function(x):
@@ -138,7 +143,7 @@ def test_what_is_found_does_not_depend_on_the_sizes(name, n, request, digits, ta
     explainer = request.getfixturevalue(name)
     X = (digits if "image" in name else table)[0][:n]
     sized = explainer.explain(X)
-    monkeypatch.setattr(Run, "_tried", lambda self, tile: (None, None))
+    monkeypatch.setattr(Evaluator, "_known", lambda self, tile: None)
     plain = explainer.explain(X)
     for field in ("x_cf", "z_cf", "n_steps", "log_density", "proba_after", "reconstruction"):
         np.testing.assert_array_equal(getattr(sized, field), getattr(plain, field), err_msg=field)

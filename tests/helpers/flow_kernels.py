@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from coupling_flows import nice
 
-from cfexplain.ops.coupling_flow import pack
+from cfexplain.density.frozen import pack
 from cfexplain.ops.coupling_flow.triton import prepare
 
 GPU = torch.cuda.is_available()

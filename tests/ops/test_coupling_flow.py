@@ -20,9 +20,10 @@ from zuko.lazy import Flow, UnconditionalDistribution, UnconditionalTransform
 from zuko.transforms import AdditiveTransform, MonotonicAffineTransform, MonotonicRQSTransform, PermutationTransform
 
 from cfexplain.density import ClassFlow, ConditionalFlow
+from cfexplain.density.frozen import pack
 from cfexplain.foundation.tiles import aligned, in_tiles
 from cfexplain.nets.flow_nets import VectorFlowNet
-from cfexplain.ops.coupling_flow import NotPackable, differentiable, pack, pack_vector_flow, packed, reference
+from cfexplain.ops.coupling_flow import NotPackable, differentiable, packed, reference
 
 IMPLEMENTATIONS = [reference, packed]
 
@@ -152,7 +153,7 @@ def test_tables_with_constant_columns():
     net = VectorFlowNet(6, steps=3, hidden=(16,)).double()
     net.set_columns(X.numpy())
     perturbed(net)
-    tensors, c = pack_vector_flow(net), torch.zeros(20, dtype=torch.long)
+    tensors, c = net.packed(), torch.zeros(20, dtype=torch.long)
     z = X.clone().requires_grad_()
     expected = net.log_prob(z)
     (gradient,) = torch.autograd.grad(expected.sum(), z)

@@ -17,7 +17,7 @@ from cfexplain import DiffeomorphicExplainer
 from cfexplain.coordinates import Flow
 from cfexplain.explainers.backends import make_engine
 from cfexplain.nets.flow_nets import VectorFlowNet
-from cfexplain.ops.coupling_flow import differentiable, pack_vector_flow
+from cfexplain.ops.coupling_flow import differentiable
 from cfexplain.ops.coupling_flow.triton import ROWS, prepare
 
 
@@ -118,7 +118,7 @@ def test_a_tables_flow(constant, poisoned):
         net.set_columns(X)
     perturbed(net)
     u, v = torch.randn(2, 20, 7, generator=torch.Generator().manual_seed(0))
-    found = computed(prepare(pack_vector_flow(net).to(DEVICE)), u, torch.zeros(20, dtype=torch.long), v)
+    found = computed(prepare(net.packed().to(DEVICE)), u, torch.zeros(20, dtype=torch.long), v)
     assert_near(found, by_autograd(copy.deepcopy(net).double().pull, u, v))
 
 

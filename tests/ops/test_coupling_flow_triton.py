@@ -15,7 +15,8 @@ from coupling_flows import by_autograd, codes, nice
 from flow_kernels import DEVICE, FLOWS, GPU, on_device
 
 from cfexplain.density import ConditionalFlow
-from cfexplain.ops.coupling_flow import NotPackable, differentiable, pack
+from cfexplain.density.frozen import pack
+from cfexplain.ops.coupling_flow import NotPackable, differentiable
 from cfexplain.ops.coupling_flow.triton import ROWS, prepare
 
 pytest.importorskip("triton", reason="needs Triton: pip install triton")

@@ -20,10 +20,10 @@ pytest.importorskip("triton", reason="needs Triton: pip install triton")
 from cfexplain import PLACEExplainer
 from cfexplain.coordinates import VAE
 from cfexplain.density import ClassFlow, ConditionalFlow
+from cfexplain.density.frozen import pack
 from cfexplain.explainers.backends import make_engine
 from cfexplain.explainers.one_launch import pack_table
 from cfexplain.explainers.run import Run
-from cfexplain.ops.coupling_flow import pack
 from cfexplain.ops.search_step import StepOptions
 from cfexplain.ops.table_search import Dense, Network, NotCovered, TableSearch, read_network
 from cfexplain.ops.table_search.reference import evaluate, table_search

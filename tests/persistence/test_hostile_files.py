@@ -19,7 +19,8 @@ from cfexplain import CounterfactualExplainer, PLACEExplainer
 from cfexplain.coordinates import VAE, Flow
 from cfexplain.density import ConditionalFlow
 from cfexplain.explainers import DiffeomorphicExplainer
-from cfexplain.foundation.files import _digest, read_arrays, read_kind, write_arrays
+from cfexplain.foundation.digest import arrays_digest
+from cfexplain.foundation.files import read_arrays, read_kind, write_arrays
 
 pytestmark = pytest.mark.usefixtures("quietly")
 
@@ -240,7 +241,7 @@ def test_parts_that_do_not_fit_each_other(saved, tmp_path):
 
 def raw(arrays, content, **header):
     """A file around any text as its JSON, with the digest that belongs to it."""
-    known = {"format": "cfexplain", "version": "1", "content": content, "digest": _digest(content, arrays)}
+    known = {"format": "cfexplain", "version": "1", "content": content, "digest": arrays_digest(content, arrays)}
     return safetensors.numpy.save(dict(arrays), metadata={**known, **header})
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scale_jobs import make_explainer
 
-from cfexplain.scale.digest import digest
+from cfexplain.foundation.digest import digest
 
 pytestmark = pytest.mark.usefixtures("quietly")
 

@@ -140,9 +140,11 @@ _SCHEMA = ("(Tensor z, Tensor c, Tensor[] weights, Tensor[] biases, Tensor[] pla
 def logp_and_grad_op(z: Tensor, c: Tensor, weights: list[Tensor], biases: list[Tensor], places: list[Tensor],
                      log_constant: float, bound: float, standard_base: bool) -> tuple[Tensor, Tensor]:
     """log p(z | c), (B,), and its gradient, (B, d), of the flow that `flattened` took apart."""
-    flow = PackedFlow(tuple(weights), tuple(biases), *places[:8], places[8] if len(places) > 8 else None,
-                      log_constant=log_constant, bound=bound, standard_base=standard_base)
-    return packed.logp_and_grad(flow, z, c)
+    routes = places[8] if len(places) > 8 else None
+    flow = PackedFlow(tuple(weights), tuple(biases), *places[:8], routes, log_constant, bound, standard_base)  # type: ignore[call-arg, arg-type]
+    logp, gradient = packed.logp_and_grad(flow, z, c)
+    assert gradient is not None
+    return logp, gradient
 
 
 @logp_and_grad_op.register_fake

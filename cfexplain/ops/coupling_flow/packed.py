@@ -122,14 +122,15 @@ class _Networks:
     """The couplings' networks on rows of classes `c`; remembers the hidden units of each run, last run last."""
 
     def __init__(self, flow: PackedFlow, c: Tensor | None = None):
-        self.flow, self.units = flow, []
+        self.flow = flow
+        self.units: list[list[Tensor]] = []
         self.one = flow.loc.new_ones(())
         self.table = flow.biases[0].index_select(1, c) if c is not None and flow.biases[0].shape[1] > 1 else None
         self.weights, self.biases, self.transposed = flow.by_layer
 
     def forward(self, layer: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """s, r = t q and q = 1 / (1 + |t| / bound), each (B, P)."""
-        units = []
+        units: list[Tensor] = []
         for depth, (weight, bias) in enumerate(zip(self.weights[layer], self.biases[layer], strict=True)):
             if depth == 0 and self.table is not None:
                 x = self.table[layer].addmm_(x, weight)
@@ -154,7 +155,8 @@ class _Networks:
         """The halves as the next coupling wants them."""
         if self.flow.routes is None:
             return left, right
-        return torch.cat([left, right], 1).index_select(1, self.flow.routes[layer]).chunk(2, 1)
+        left, right = torch.cat([left, right], 1).index_select(1, self.flow.routes[layer]).chunk(2, 1)
+        return left, right
 
     def route_back(self, layer: int, g: Tensor) -> Tensor:
         if self.flow.routes is None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,11 +23,7 @@ from cfexplain.ops.coupling_flow.structure import (
     read_slope,
 )
 
-if TYPE_CHECKING:
-    from cfexplain.density import ClassFlow
-    from cfexplain.nets.flow_nets import VectorFlowNet
-
-__all__ = ["NotPackable", "PackedFlow", "pack", "pack_couplings", "pack_vector_flow"]
+__all__ = ["NotPackable", "PackedFlow", "pack_couplings"]
 
 
 @dataclass(frozen=True)
@@ -133,52 +129,6 @@ class PackedFlow:
             return value.to(device=device, dtype=dtype if value.is_floating_point() else None)
 
         return replace(self, **{f.name: moved(getattr(self, f.name)) for f in fields(self)})
-
-
-def pack(class_flow: ClassFlow, dtype: torch.dtype | None = None) -> PackedFlow:
-    """The tensors of a class-conditional coupling flow, on its device.
-
-    Parameters
-    ----------
-    class_flow : ClassFlow
-        Of zuko couplings with affine maps ("nice", "realnvp"), with either base.
-    dtype : torch.dtype, optional
-        None: the module's.
-
-    Raises
-    ------
-    NotPackable
-        Something in the flow is none of: affine couplings by ReLU networks of equally many layers, fixed permutations,
-        a diagonal normal base.
-
-    Examples
-    --------
-    >>> import torch, zuko
-    >>> from cfexplain.density import ClassFlow
-    >>> packed = pack(ClassFlow(zuko.flows.NICE(5, 3, transforms=4, hidden_features=(20,)), 5, 3))
-    >>> [tuple(w.shape) for w in packed.weights], tuple(packed.biases[0].shape)
-    ([(4, 8, 24), (4, 24, 16)], (4, 3, 24))
-    >>> pack(ClassFlow(zuko.flows.NSF(5, 3), 5, 3))
-    Traceback (most recent call last):
-    ...
-    cfexplain.ops.coupling_flow.structure.NotPackable: layer 0 is a MaskedAutoregressiveTransform; packed flows are ...
-    """
-    attributes = class_flow.attributes
-    return pack_couplings(
-        class_flow.flow, class_flow.loc, class_flow.scale, dtype=dtype,
-        contexts=class_flow.n_classes if class_flow.has_context else 0,
-        base=None if attributes is None else (attributes.mean, attributes.scale))
-
-
-def pack_vector_flow(net: VectorFlowNet, dtype: torch.dtype | None = None) -> PackedFlow:
-    """The tensors of a table's flow: what ``log_prob`` and ``pull`` of a `VectorFlowNet` compute.
-
-    Raises
-    ------
-    NotPackable
-        As :func:`pack`.
-    """
-    return pack_couplings(net.flow, net.loc, net.scale, dtype=dtype, moving=net.varying.nonzero()[:, 0].tolist())
 
 
 @torch.no_grad()

@@ -137,7 +137,8 @@ def _change_sides(flow: PackedFlow, layer: int, a: Tensor, b: Tensor) -> tuple[T
     """What the next coupling reads and moves."""
     if flow.routes is None:
         return b, a
-    return torch.cat([b, a], 1)[:, flow.routes[layer]].chunk(2, 1)
+    left, right = torch.cat([b, a], 1)[:, flow.routes[layer]].chunk(2, 1)
+    return left, right
 
 
 def _change_sides_back(flow: PackedFlow, layer: int, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

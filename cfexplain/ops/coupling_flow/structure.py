@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,8 @@ Coupling = tuple[GeneralCouplingTransform, list[int], list[int]]
 
 def read_couplings(transform: nn.Module, columns: list[int]) -> tuple[list[Coupling], list[int]]:
     """The couplings with the columns that each reads and moves, and the columns in the order that they end in."""
-    layers, found = _flattened(transform), []
+    found: list[Coupling] = []
+    layers = _flattened(transform)
     for i, layer in enumerate(layers):
         if _hooked(layer):
             raise NotPackable(f"layer {i} has hooks, which a packed flow would not run.")
@@ -51,7 +53,7 @@ def read_couplings(transform: nn.Module, columns: list[int]) -> tuple[list[Coupl
     return found, columns
 
 
-def _flattened(transform: nn.Module) -> list[nn.Module]:
+def _flattened(transform: Any) -> list[Any]:
     if type(transform) is LazyComposedTransform:
         return [layer for part in transform.transforms for layer in _flattened(part)]
     return [transform]

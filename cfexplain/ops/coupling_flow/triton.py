@@ -205,12 +205,12 @@ def prepare(flow: PackedFlow, precision: str = "float32") -> TritonFlow:
     check(flow, precision)
     half = max(16, triton.next_power_of_2(flow.half))
     hidden = max(-(-w.shape[2] // _UNIT) * _UNIT for w in flow.weights[:-1])
-    w_1, *w_2, w_3 = flow.weights
+    w_1, *middle, w_3 = flow.weights
     table, *b_2, b_3 = flow.biases
-    if not w_2:  # one hidden layer is two, the second of which repeats the first: ReLU of what is not negative
-        w_2 = [torch.eye(w_1.shape[2], device=flow.device).expand(flow.layers, -1, -1)]
+    if not middle:  # one hidden layer is two, the second of which repeats the first: ReLU of what is not negative
+        middle = [torch.eye(w_1.shape[2], device=flow.device).expand(flow.layers, -1, -1)]
         b_2 = [torch.zeros_like(table[:, 0])]
-    w_1, w_2 = _grown(w_1, half, hidden), _grown(w_2[0], hidden, hidden)
+    w_1, w_2 = _grown(w_1, half, hidden), _grown(middle[0], hidden, hidden)
     w_3 = _halves(_grown(w_3, hidden, w_3.shape[2]), half)
     classes = flow.classes
     table = _grown(table.expand(-1, classes, -1), -(-classes // 16) * 16, hidden)

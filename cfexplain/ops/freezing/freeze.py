@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrizations, parametrize
 from torch.utils._pytree import tree_leaves, tree_map_only
 
@@ -167,7 +167,7 @@ def freeze_for_search(
     module = getattr(module, "_orig_mod", module)  # torch.compile's wrapper: the same function
     plain, baked, left = _copied(module)
     counts = Counts(left=left)
-    last = channels_last if channels_last != "auto" else precision != "float64"
+    last = precision != "float64" if channels_last == "auto" else bool(channels_last)
     net, hidden = fuse(copy.deepcopy(plain), counts, last)
     if example is not None:
         problem = _disagreement(net, hidden, plain, example if isinstance(example, tuple) else (example,))
@@ -182,7 +182,7 @@ def freeze_for_search(
 
 def _copied(module: nn.Module) -> tuple[nn.Module, int, list[str]]:
     """A copy in evaluation mode without parameter gradients, how many parametrizations were baked, and which were not."""
-    lazy = [name for name, p in _named_tensors(module) if isinstance(p, UninitializedTensorMixin)]
+    lazy = [name for name, p in _named_tensors(module) if is_lazy(p)]
     if lazy:
         raise ValueError(f"The parameter {lazy[0]!r} has no shape yet. Call the network on one batch before freezing it.")
     # what a forward has left behind with a graph (old-style weight norm does) cannot be copied as it is
@@ -294,7 +294,7 @@ def _response(net: nn.Module, example: tuple[Tensor, ...]) -> tuple[list[Tensor]
     with torch.enable_grad():
         out = [t for t in tree_leaves(net(*inputs)) if isinstance(t, Tensor) and t.is_floating_point()]
         moving = [t for t in inputs if t.requires_grad]
-        loss = sum(t.double().square().sum() for t in out)
+        loss = sum((t.double().square().sum() for t in out), torch.zeros(()))
         gradients = torch.autograd.grad(loss, moving, allow_unused=True) if moving and loss.requires_grad else ()
     zeros = (torch.zeros_like(t) if g is None else g for t, g in zip(moving, gradients, strict=False))
     return [t.detach() for t in out], list(zeros)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -68,9 +69,9 @@ def fuse(module: nn.Module, counts: Counts, channels_last: bool) -> tuple[nn.Mod
     root = nn.Sequential(module)
     graph, leaves = trace_around(root)
     hidden: list[nn.Module] = []
-    called = {root.get_submodule(node.target) for node in graph.nodes if node.op == "call_module"} & set(leaves)
+    called = {root.get_submodule(str(node.target)) for node in graph.nodes if node.op == "call_module"} & set(leaves)
     names = {part: name.removeprefix("0").removeprefix(".") or type(module).__name__ for name, part in root.named_modules()}
-    for part in sorted(called, key=names.get):
+    for part in sorted(called, key=lambda part: names[part]):
         counts.left.append(f"{names[part]} is not rewritten: {leaves[part]}")
         if not is_hooked(part) and not isinstance(part, torch.jit.ScriptModule):
             hidden += _inside(part, counts, channels_last)
@@ -104,7 +105,7 @@ def _rewritten(root: nn.Module, graph: fx.Graph, leaves: dict, counts: Counts, c
             problem = _fold(net, node, norm)
             counts.folded += problem is None
             if problem is not None:
-                counts.left.append(f"{node.target.removeprefix('0.')} is not folded: {problem}")
+                counts.left.append(f"{str(node.target).removeprefix('0.')} is not folded: {problem}")
     _swap(net, counts)
     convolves = any(isinstance(part, nn.Conv2d | nn.ConvTranspose2d) for part in net.modules())
     problem = _lay_out(net, leaves) if channels_last and convolves else "no 2-d convolution"
@@ -117,21 +118,21 @@ def _rewritten(root: nn.Module, graph: fx.Graph, leaves: dict, counts: Counts, c
     return Fused(net, problem is None)
 
 
-def _called(net: fx.GraphModule, node: fx.Node | None, kinds: tuple[type, ...]) -> nn.Module | None:
+def _called(net: fx.GraphModule, node: Any, kinds: tuple[type, ...]) -> Any:
     """The module that `node` calls on one tensor, if it is exactly of one of `kinds` and nobody watches it."""
     if not isinstance(node, fx.Node) or node.op != "call_module" or len(node.args) != 1 or node.kwargs:
         return None
-    module = net.get_submodule(node.target)
+    module = net.get_submodule(str(node.target))
     return module if type(module) in kinds and not is_hooked(module) else None
 
 
 def _remove_nothings(net: fx.GraphModule, counts: Counts) -> None:
-    for node in list(net.graph.nodes):
+    nodes: list[Any] = list(net.graph.nodes)
+    for node in nodes:
         module = _called(net, node, _NOTHING)
         idle = module is not None and (type(module) is nn.Identity or not module.training)
         if idle or (node.target in _DROPPING and node.kwargs.get("training") is False):
-            node.replace_all_uses_with(node.args[0])
-            net.graph.erase_node(node)
+            _skip(net, node)
             counts.removed += 1
 
 
@@ -149,7 +150,7 @@ class _ByRank(nn.Module):
         return self.folded(x) if x.ndim == self.ndim else self.pair(x)
 
 
-def _fold(net: fx.GraphModule, node: fx.Node, norm: nn.Module) -> str | None:
+def _fold(net: fx.GraphModule, node: Any, norm: Any) -> str | None:
     """Fold the BatchNorm at `node` into its neighbour; why not, where that cannot be done."""
     if norm.training or norm.running_mean is None:
         return "it normalises by statistics of the batch"
@@ -158,11 +159,13 @@ def _fold(net: fx.GraphModule, node: fx.Node, norm: nn.Module) -> str | None:
     layer = _called(net, before, kinds)
     if layer is not None and len(before.users) == 1:
         _put(net, before, _after(layer, norm), nn.Sequential(layer, norm))
-        return _skip(net, node)
+        _skip(net, node)
+        return None
     dense = _linear_before_unflatten(net, before, norm)
     if dense is not None:
         _put(net, dense, _after(net.get_submodule(dense.target), norm, repeat=True))
-        return _skip(net, node)
+        _skip(net, node)
+        return None
     after = next(iter(node.users), None)
     follower = _called(net, after, kinds)
     if follower is None or len(node.users) > 1:
@@ -179,15 +182,16 @@ def _fold(net: fx.GraphModule, node: fx.Node, norm: nn.Module) -> str | None:
         if isinstance(follower, _TRANSPOSED) or not bare:
             return "the convolution after it pads with zeros, which are not moved by it"
     _put(net, after, _before(follower, scale, shift), nn.Sequential(norm, follower))
-    return _skip(net, node)
+    _skip(net, node)
+    return None
 
 
-def _skip(net: fx.GraphModule, node: fx.Node) -> None:
+def _skip(net: fx.GraphModule, node: Any) -> None:
     node.replace_all_uses_with(node.args[0])
     net.graph.erase_node(node)
 
 
-def _put(net: fx.GraphModule, node: fx.Node, folded: nn.Module, pair: nn.Sequential | None = None) -> None:
+def _put(net: fx.GraphModule, node: Any, folded: nn.Module, pair: nn.Sequential | None = None) -> None:
     """Let `node` call `folded`. A layer that is called elsewhere too stays as it is there."""
     if pair is not None and any(isinstance(part, nn.BatchNorm1d) for part in pair):
         folded = _ByRank(folded, pair, 2 if isinstance(folded, nn.Linear) else 3)
@@ -196,7 +200,7 @@ def _put(net: fx.GraphModule, node: fx.Node, folded: nn.Module, pair: nn.Sequent
     node.target = name
 
 
-def _linear_before_unflatten(net: fx.GraphModule, node: fx.Node, norm: nn.Module) -> fx.Node | None:
+def _linear_before_unflatten(net: fx.GraphModule, node: Any, norm: Any) -> Any:
     """A linear layer whose features are unflattened to the channels of `norm` and their positions."""
     unflatten = _called(net, node, (nn.Unflatten,))
     if unflatten is None or len(node.users) != 1 or unflatten.dim != 1:
@@ -210,7 +214,7 @@ def _linear_before_unflatten(net: fx.GraphModule, node: fx.Node, norm: nn.Module
     return linear if fits and whole and len(linear.users) == 1 else None
 
 
-def _affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
+def _affine(norm: Any) -> tuple[Tensor, Tensor]:
     """What BatchNorm does in evaluation, ``scale * x + shift``, each (C,) in float64."""
     scale = (norm.running_var.double() + norm.eps).rsqrt()
     scale = scale if norm.weight is None else scale * norm.weight.double()
@@ -218,7 +222,7 @@ def _affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
     return scale, shift if norm.bias is None else shift + norm.bias.double()
 
 
-def _after(layer: nn.Module, norm: nn.Module, repeat: bool = False) -> nn.Module:
+def _after(layer: Any, norm: Any, repeat: bool = False) -> nn.Module:
     """`norm` of `layer` as one layer, in float64; with `repeat` each channel stands for a run of features."""
     scale, shift = _affine(norm)
     if repeat:
@@ -234,7 +238,7 @@ def _after(layer: nn.Module, norm: nn.Module, repeat: bool = False) -> nn.Module
     return _with(layer, weight, bias * scale + shift)
 
 
-def _before(layer: nn.Module, scale: Tensor, shift: Tensor) -> nn.Module:
+def _before(layer: Any, scale: Tensor, shift: Tensor) -> nn.Module:
     """`layer` of ``scale * x + shift`` as one layer, in float64."""
     weight = layer.weight.double()
     positions = [1] * (weight.ndim - 2)
@@ -247,7 +251,7 @@ def _before(layer: nn.Module, scale: Tensor, shift: Tensor) -> nn.Module:
     return _with(layer, weight, moved if layer.bias is None else moved + layer.bias.double())
 
 
-def _with(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
+def _with(layer: Any, weight: Tensor, bias: Tensor | None) -> nn.Module:
     layer = copy.deepcopy(layer)
     layer.weight = nn.Parameter(weight, requires_grad=False)
     layer.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
@@ -265,8 +269,9 @@ def _swap(net: fx.GraphModule, counts: Counts) -> None:
     max(relu(a), relu(b)) is relu(max(a, b)). The gradient is the same too, ties included: where the largest of a window
     is positive, the same first largest one gets it; elsewhere ReLU lets nothing through, whichever one was chosen.
     """
-    for pool in list(net.graph.nodes):
-        relu = pool.args[0] if pool.args else None
+    nodes: list[Any] = list(net.graph.nodes)
+    for pool in nodes:
+        relu: Any = pool.args[0] if pool.args else None
         if not _pools(net, pool) or not _is_relu(net, relu) or len(relu.users) != 1:
             continue
         source = relu.args[0]
@@ -286,12 +291,13 @@ def _swap(net: fx.GraphModule, counts: Counts) -> None:
 
 def _may_be_written_to(net: fx.GraphModule, node: fx.Node) -> bool:
     """Whether something that follows writes to the output of `node`, or to a view of it."""
-    aliases, seen = [node], set()
+    aliases: list[Any] = [node]
+    seen: set[fx.Node] = set()
     while aliases:
         alias = aliases.pop()
         seen.add(alias)
         for user in alias.users:
-            module = net.get_submodule(user.target) if user.op == "call_module" else None
+            module = net.get_submodule(str(user.target)) if user.op == "call_module" else None
             if is_in_place(user, module):
                 if user.args[0] is alias:
                     return True
@@ -310,7 +316,7 @@ def _pools(net: fx.GraphModule, node: fx.Node) -> bool:
     return node.op == "call_function" and node.target in _POOLING and not node.kwargs.get("return_indices")
 
 
-def _is_relu(net: fx.GraphModule, node: fx.Node | None) -> bool:
+def _is_relu(net: fx.GraphModule, node: Any) -> bool:
     if not isinstance(node, fx.Node) or len(node.args) != 1:
         return False
     if node.op == "call_function":
@@ -323,8 +329,8 @@ def _is_relu(net: fx.GraphModule, node: fx.Node | None) -> bool:
 
 def _lay_out(net: fx.GraphModule, leaves: dict) -> str | None:
     """Make the graph fit for activations and weights in channels last; why not, where that cannot be done."""
-    nodes = list(net.graph.nodes)
-    modules = dict(net.named_modules())
+    nodes: list[Any] = list(net.graph.nodes)
+    modules: dict[str, Any] = dict(net.named_modules())
     writes = any(is_in_place(node, modules.get(str(node.target))) for node in nodes)
     for node in nodes:
         name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
@@ -334,7 +340,7 @@ def _lay_out(net: fx.GraphModule, leaves: dict) -> str | None:
         if reshapes and writes and sum(not _asks(user) for user in node.all_input_nodes[0].users) > 1:
             return "it may write to a reshaped view of a tensor that it still reads"
     for node in nodes:
-        module = modules.get(str(node.target)) if node.op == "call_module" else None
+        module: Any = modules.get(str(node.target)) if node.op == "call_module" else None
         if node.op == "call_method" and node.target == "view" and not _reinterprets(node):
             node.target = "reshape"  # a view of channels last does not always exist
         elif module in leaves:
@@ -350,13 +356,13 @@ def _lay_out(net: fx.GraphModule, leaves: dict) -> str | None:
     return None
 
 
-def _asks(node: fx.Node) -> bool:
+def _asks(node: Any) -> bool:
     """Whether `node` is a question for the size or kind of a tensor, and not for its values."""
     name = node.args[1] if node.target is getattr else node.target
     return name in ("size", "shape", "dim", "ndim", "numel", "dtype", "device", "is_floating_point")
 
 
-def _reinterprets(node: fx.Node) -> bool:
+def _reinterprets(node: Any) -> bool:
     kinds = [arg.args[1:] if isinstance(arg, fx.Node) and arg.target is getattr else arg
              for arg in (*node.args[1:], *node.kwargs.values())]
     return any(isinstance(kind, torch.dtype) or kind == ("dtype",) for kind in kinds)

@@ -49,7 +49,7 @@ def is_in_place(node: fx.Node, module: nn.Module | None) -> bool:
 class _Proxy(fx.Proxy):
     """A stand-in for a tensor that does not let itself be taken for something else."""
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> type:  # what isinstance() looks at; `type` is not affected
         frame = sys._getframe(1)
         top = frame.f_globals.get("__name__", "").partition(".")[0]

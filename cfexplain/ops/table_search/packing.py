@@ -228,14 +228,13 @@ class _Reader(fx.Interpreter):
         elif given != [self.carrier]:
             raise NotCovered(f"{node.name} reads a layer before the last one")
         elif node.op != "output":
-            before = self.env[self.carrier]
-            self._note(node, before, result)
+            self._note(node, self.env[given[0]], result)
         self.carrier = node
         self.seen.add(node)
         return result
 
     def _note(self, node: fx.Node, before: Tensor, after: Tensor) -> None:
-        module = self.fetch_attr(node.target) if node.op == "call_module" else None
+        module = self.fetch_attr(str(node.target)) if node.op == "call_module" else None
         args, kwargs = self.fetch_args_kwargs_from_env(node)
         if type(module) is nn.Linear:
             return self._linear(module.weight, module.bias)
@@ -245,14 +244,14 @@ class _Reader(fx.Interpreter):
         name = _activation(module) if module is not None else _FUNCTIONS.get(node.target)
         if name is not None and len(args) == 1 and not kwargs.get("approximate"):
             return self._activation(name)
-        what = _AFFINE.get(node.target)
-        if what is not None and len(args) == 2 and not kwargs:
-            return self._affine(what, *args, before=before)
+        operation = _AFFINE.get(node.target)
+        if operation is not None and len(args) == 2 and not kwargs:
+            return self._affine(operation, *args, before=before)
         if after.shape == before.shape and node.op == "call_method" and torch.equal(after.to(before), before):
             return None  # a reshape, a cast
         if type(module) is nn.Flatten and after.shape == before.shape:
             return None
-        what = type(module).__name__ if module is not None else getattr(node.target, "__name__", node.target)
+        what = type(module).__name__ if module is not None else getattr(node.target, "__name__", str(node.target))
         raise NotCovered(f"{what} is no linear layer, activation or scale")
 
     def _linear(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -299,7 +298,7 @@ class _Reader(fx.Interpreter):
             self.scale, self.shift = torch.ones_like(self.scale), torch.zeros_like(self.shift)
 
     def network(self) -> Network:
-        if not self.layers:
+        if self.input_scale is None:
             raise NotCovered("a network without a linear layer")
         self._settle()
         if self.layers[-1].activation != "identity":  # what follows a network takes a layer without

@@ -6,7 +6,7 @@ M rows of `block` columns side by side; weights lie in tiles of `block` by `bloc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -56,7 +56,7 @@ class Program:
     block: int
 
     def to(self, device: torch.device) -> Program:
-        return Program(*(t.to(device) for t in (self.products, self.plan, self.numbers)), self.columns, self.block)
+        return replace(self, products=self.products.to(device), plan=self.plan.to(device), numbers=self.numbers.to(device))
 
 
 def assemble(search: TableSearch, block: int) -> Program:
@@ -102,7 +102,7 @@ class _Assembler:
             self.flow(search, code)
         network = search.classifier
         plan |= {"loc": self.vector(network.loc), "inverse_scale": self.vector(network.inverse_scale)}
-        if search.rules:
+        if search.held is not None and search.low is not None and search.high is not None:
             plan |= {"low": self.vector(search.low, -torch.inf), "high": self.vector(search.high, torch.inf),
                      "held": self.vector(search.held.double(), 1.0)}
         numbers = torch.cat(self.numbers)
@@ -177,6 +177,7 @@ class _Assembler:
     def flow(self, search: TableSearch, code: int) -> None:
         """Couplings in the order of z's columns: a network reads all of them, by weights that are 0 for those it must not
         see, and gives t = s = 0 for those that it must not move. So no column ever changes place."""
+        assert search.flow is not None
         plan, flow, width = self.plan, search.flow.to("cpu", torch.float64), self.wide(search.dim)
         plan["layers"], plan["flow_step"] = flow.layers, len(flow.weights)
         plan["flow_x"] = self.region((flow.layers + 1) * width)
@@ -212,7 +213,7 @@ def _columns(flow: Any, d: int) -> list[list[int]]:
     return found
 
 
-def _coupling(flow: Any, layer: int, columns: list[int], d: int, width: int) -> list[Dense]:
+def _coupling(flow: Any, layer: int, columns: list[int], d: int, width: int) -> tuple[Dense, ...]:
     """One coupling's network, from all columns to t of all and, `width` further, s of all; biases (out,), or (K, out)."""
     half = flow.half
     dense = [(w[layer], b[layer]) for w, b in zip(flow.weights, flow.biases, strict=True)]
@@ -228,4 +229,4 @@ def _coupling(flow: Any, layer: int, columns: list[int], d: int, width: int) -> 
         for offset, side in ((0, 0), (width, half)):  # t, then s
             wide[:, offset + column], shift[..., offset + column] = weight[:, side + place], bias[..., side + place]
     dense[-1] = wide, shift
-    return [Dense(w, b, "identity" if i == len(dense) - 1 else "relu") for i, (w, b) in enumerate(dense)]
+    return tuple(Dense(w, b, "identity" if i == len(dense) - 1 else "relu") for i, (w, b) in enumerate(dense))

@@ -53,7 +53,7 @@ def _judged(search: TableSearch, z: Tensor, rows: Mapping[str, Tensor]) -> tuple
     x = z if search.decoder is None else _through(search.decoder, z)
     if search.residual:
         x = x0 + (x - rows["reconstruction"].to(z))
-    if search.rules:
+    if search.held is not None:
         high, low = (torch.as_tensor(side).to(z) for side in (search.high, search.low))
         x = torch.maximum(torch.minimum(x, torch.maximum(high, x0)), torch.minimum(low, x0))
         x = torch.where(search.held.to(z.device), x0, x)
@@ -73,7 +73,7 @@ def _judged(search: TableSearch, z: Tensor, rows: Mapping[str, Tensor]) -> tuple
     if search.input_norm:
         change = x - x0
         loss = loss + number["input"] * (change.abs() if search.input_norm == 1 else change.square()).sum(1)
-    if search.density != "none":
+    if search.flow is not None and search.density != "none":
         flow = search.flow.to(z.device, z.dtype)
         logp = differentiable.with_gradient(lambda z, c, _: coupling_flow.logp_and_grad(flow, z, c), z, target)
         if search.density == "likelihood":

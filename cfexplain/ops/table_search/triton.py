@@ -118,7 +118,8 @@ class TritonTableSearch:
         """Gradient (B, dim), loss, score, done and valid (B,) of points: a search of no steps."""
         n = len(z)
         slots = Slots.fill(z.detach().contiguous(), reference.detach().contiguous(), triton.cdiv(n, ROWS) * ROWS)
-        return tuple(values[:n] for values in self._launch(slots, rows, StepOptions(max_steps=0)))
+        gradient, loss, score, done, valid = self._launch(slots, rows, StepOptions(max_steps=0))
+        return gradient[:n], loss[:n], score[:n], done[:n], valid[:n]
 
     def _launch(self, slots: Slots, rows: Mapping[str, Tensor], options: StepOptions
                 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

@@ -1,6 +1,7 @@
-"""A digest of any object's content: the same in every process if values, weights and classes are the same.
+"""SHA-256 digests of content: of any object, of a network's weights, and of the arrays of a file.
 
-The bytes of `pickle` would differ: they depend on which parts are one object, and a tensor's on its address.
+Each is the same in every process and on every device. `pickle` will not do: its bytes depend on which parts are one object,
+and a tensor's on its address. Stored results and saved explainers hold these digests, so that their values must not change.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["digest"]
+__all__ = ["arrays_digest", "digest", "named_weights", "weights_digest"]
 
 # Attributes of a module that do not change what it computes in evaluation mode
 _NOT_CONTENT = frozenset(["training", "_is_full_backward_hook", "call_super_init", "_compiled_call_impl"])
-# The log of a training, with the seconds of each epoch
-_LOG = "history_"
+# What an estimator records of its training, such as how long an epoch took
+_RECORD = "history_"
 
 
 def digest(value: Any, *, without: Iterable[str] = ()) -> str:
@@ -55,6 +56,38 @@ def digest(value: Any, *, without: Iterable[str] = ()) -> str:
         raise TypeError(f"A {type(value).__name__} is nested too deeply to be read.") from error
 
 
+def weights_digest(modules: Iterable[nn.Module]) -> str:
+    """SHA-256 of names, shapes, dtypes and bytes of every weight and buffer; on any device the same.
+
+    >>> net = nn.Linear(2, 1)
+    >>> before = weights_digest([net])
+    >>> _ = nn.init.zeros_(net.bias)
+    >>> weights_digest([net]) == before
+    False
+    """
+    made = hashlib.sha256()
+    for module in modules:
+        for name, tensor in sorted(named_weights(module).items()):
+            made.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            made.update(_bytes(tensor.detach().cpu().contiguous()))
+    return made.hexdigest()
+
+
+def named_weights(module: nn.Module) -> dict[str, Tensor]:
+    """Weights and buffers by name; what torch.compile wraps has the names of what is inside."""
+    return {name.replace("_orig_mod.", ""): tensor for name, tensor in module.state_dict().items()
+            if isinstance(tensor, Tensor)}
+
+
+def arrays_digest(text: str, arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of `text`, and of names, dtypes, shapes and bytes of `arrays`."""
+    made = hashlib.sha256(text.encode())
+    for name in sorted(arrays):
+        made.update(f"\n{name} {arrays[name].dtype.name} {arrays[name].shape}\n".encode())
+        made.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return made.hexdigest()
+
+
 class _Digester:
     """Remembers the digests of parts by identity, so that shared parts are read once and cycles end."""
 
@@ -80,7 +113,7 @@ class _Digester:
         return made
 
     def object(self, kind: type, state: Mapping[str, Any], where: str) -> bytes:
-        state = {name: part for name, part in state.items() if name != _LOG}
+        state = {name: part for name, part in state.items() if name != _RECORD}
         return _joined(b"object", _name(kind).encode(), self._mapping(state, where))
 
     def _made(self, value: Any, where: str) -> bytes:
@@ -121,7 +154,7 @@ class _Digester:
         value = value.detach().cpu()
         value = (value.to_dense() if value.layout != torch.strided else value).contiguous()
         shape = f"{value.dtype} {tuple(value.shape)}".encode()
-        return _joined(b"tensor", shape, value.resolve_conj().resolve_neg().reshape(-1).view(torch.uint8).numpy().data)
+        return _joined(b"tensor", shape, _bytes(value.resolve_conj().resolve_neg()))
 
     def _array(self, value: np.ndarray, where: str) -> bytes:
         head = f"{value.dtype.str} {value.shape}".encode()
@@ -165,6 +198,10 @@ class _Digester:
             return _joined(b"name", reduced.encode())
         parts = [list(part) if i > 2 and part is not None else part for i, part in enumerate(reduced[:5])]
         return _joined(b"reduced", *(self.of(part, where) for part in parts))
+
+
+def _bytes(value: Tensor) -> memoryview:
+    return value.reshape(-1).view(torch.uint8).numpy().data
 
 
 def _name(value: Any) -> str:
