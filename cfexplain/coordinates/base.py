@@ -54,12 +54,9 @@ class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     module_: Any  # a subclass says more: an nn.Module
 
     exact = False
-    module_: Any
-    latent_dim_: int
-    layout_: Layout
-    dtype_: np.dtype
     data_range: tuple[float, float]
     image_shape: tuple[int, ...] | None
+
     @property
     def encodes_at_once(self) -> bool:
         """Whether a code is computed in one pass; False where it is found by a search of its own (GAN inversion)."""

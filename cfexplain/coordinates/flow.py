@@ -52,7 +52,7 @@ def _untrained_flow(flow: Flow, state: State) -> nn.Module:
     if columns * hidden[0] * steps > _SPARE and count < columns:
         raise ValueError(f"a flow of {columns:,} columns, of which {count:,} vary")
     with seeded_torch(0):
-        module = flow._make_module()
+        module: Any = flow._make_module()
         if not varying.all():
             module.varying.copy_(varying)
             module._make_flow()
@@ -310,7 +310,8 @@ class Flow(Coordinates):
             raise ValueError("Bits per dimension are of quantised pixels, but this flow is of a table; see score_samples.")
         rows = read_samples(self, X, reset=False, data_range=self.data_range)
         with seeded_torch(draw_seed(random_state)):
-            return self.in_tiles(self.module_.bits_per_dim, rows)
+            bits_per_dim: Any = self.module_.bits_per_dim
+            return self.in_tiles(bits_per_dim, rows)
 
     def sample(self, n_samples: int = 1, *, temperature: float = 1.0, random_state: Any = None) -> np.ndarray:
         """Samples in the layout of `fit`; `temperature` scales the deviation of z (0.7 gives cleaner images)."""

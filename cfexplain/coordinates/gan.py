@@ -146,7 +146,8 @@ class GAN(Coordinates):
         self.seed_ = draw_seed(self.random_state)
         with seeded_torch(self.seed_):
             self.module_ = self._make_module()
-            net, critic = self.module_.generator.net, Discriminator(self.layout_.net_shape, width=self.width)
+            net: Any = self.module_.generator.net
+            critic = Discriminator(self.layout_.net_shape, width=self.width)
         u = net.to_units(torch.from_numpy(X).float()).clamp(0, 1)
         updates = max(1, round(self._updates * self.training_budget))
         self.history_ = _train_adversaries(

@@ -212,9 +212,10 @@ class GeneratorCoordinates(Coordinates):
             try:
                 once, again = self.in_tiles(self.decode, z), self.in_tiles(self.decode, z)
             except (RuntimeError, IndexError) as error:
+                generator: Any = self.module_.generator
                 raise ValueError(
-                    f"{type(self.module_.generator.network).__name__} does not take z of shape (B, "
-                    f"{', '.join(map(str, self.module_.generator.shape))}): {error}. Pass the shape of one row's "
+                    f"{type(generator.network).__name__} does not take z of shape (B, "
+                    f"{', '.join(map(str, generator.shape))}): {error}. Pass the shape of one row's "
                     "latents: latent_shape=(100, 1, 1), say.") from error
         if once.shape[1:] != X.shape[1:]:
             raise ValueError(

@@ -162,8 +162,6 @@ class _Borrowed(nn.Module):
     loc: Tensor
     scale: Tensor
     inverse: Tensor
-    encoder: Any
-    decoder: Any
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module | None):
         super().__init__()
@@ -183,7 +181,8 @@ class _Borrowed(nn.Module):
     def latents(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Mean and (if there is one) standard deviation, as the user's network shapes them, in x's dtype."""
         with self._lent():
-            out = (self.encoder.encode if self.decoder is None else self.encoder)(moved_to(x, self.encoder))
+            encode: Any = self.encoder.encode if self.decoder is None else self.encoder
+            out = encode(moved_to(x, self.encoder))
         mean, std = read_latents(out)
         if mean.ndim < 2 or len(mean) != len(x):
             raise ValueError(f"encode(x) returned shape {tuple(mean.shape)} for {len(x)} rows; expected (B, ...).")
@@ -200,7 +199,7 @@ class _Borrowed(nn.Module):
         return self.posterior(x)[0]
 
     def decode(self, z: Tensor) -> Tensor:
-        decoder = self.encoder if self.decoder is None else self.decoder
+        decoder: Any = self.encoder if self.decoder is None else self.decoder
         latents = (self.loc.to(z) + self.scale.to(z) * z).reshape(len(z), *self.latent_shape)
         with self._lent():
             out = (decoder.decode if self.decoder is None else decoder)(moved_to(latents, decoder))
