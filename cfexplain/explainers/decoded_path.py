@@ -149,9 +149,9 @@ def _decoded(explainer: ExplainerParameters, cf: Counterfactuals, z: np.ndarray,
     unchanged = (cf.status == "already_target")[rows]
     x[unchanged] = original[rows][unchanged]
     finite &= np.isfinite(x.reshape(len(x), -1)).all(1)
-    asked = np.where(finite.reshape(-1, *[1] * (x.ndim - 1)), x, original[rows])
+    samples = np.where(finite.reshape(-1, *[1] * (x.ndim - 1)), x, original[rows])
     proba, value = np.full(len(z), np.nan), None
-    answers: Any = explainer.task_.answers(explainer.classifier_, asked)
+    answers: Any = explainer.task_.answers(explainer.classifier_, samples)
     if explainer.is_regression:
         value = answers.astype(float)
     else:

@@ -288,9 +288,9 @@ class PerceptualDistance(Term):
         return [f"{self.name}:{id(self.distance)}:{layer}" for layer in range(count)]  # other terms have distances too
 
     def loss(self, point: Point) -> Tensor:
-        kept = [point.rows[key] for key in self._keys(len(point.rows)) if key in point.rows]
-        if kept:
-            return self.distance.distance_to(tuple(kept), point.x)
+        features = tuple(point.rows[key] for key in self._keys(len(point.rows)) if key in point.rows)
+        if features:
+            return self.distance.distance_to(features, point.x)
         return self.distance(point.rows["x"], point.x)
 
 
@@ -323,11 +323,11 @@ class Objective:
         loss: Any = sum(point.rows.get(f"weight:{k}", term.weight) * term.loss(point) for k, term in enumerate(self.terms))
         with torch.no_grad():
             done = point.valid.clone() if self.needs_valid else torch.ones_like(point.valid)
-            for held in self.conditions(point).values():
-                done &= held
+            for met in self.conditions(point).values():
+                done &= met
             return Evaluation(loss=loss, done=done, valid=point.valid, score=point.score.detach())
 
     def conditions(self, point: Point) -> dict[str, Tensor]:
         """Which condition each row meets: name -> bool tensor of shape (B,)."""
-        held = {term.name: term.holds(point) for term in self.terms}
-        return {name: rows for name, rows in held.items() if rows is not None}
+        met = {term.name: term.holds(point) for term in self.terms}
+        return {name: rows for name, rows in met.items() if rows is not None}

@@ -25,7 +25,7 @@ def search_path(
     options: SearchOptions,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> SearchResult:
-    """The first point on each row's path that meets every condition, or else the best one that was seen.
+    """The first point on each row's path that meets every condition, or else the best one that was tried.
 
     Parameters
     ----------
@@ -44,12 +44,12 @@ def search_path(
     best_z, best_rank = start.clone(), torch.full((n,), -1, device=start.device)
     best_value, low, high = (start.new_full((n,), value) for value in (-torch.inf, 0.0, torch.inf))
     count = torch.zeros(n, dtype=torch.long, device=start.device)
-    seen: list[list[Tensor]] = [[] for _ in range(n)]
+    points: list[list[Tensor]] = [[] for _ in range(n)]
 
     def tile(fraction: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
-        some = dict(zip(names, values, strict=True))
-        z = path(fraction, some)
-        found = evaluate(z, some)
+        tile_rows = dict(zip(names, values, strict=True))
+        z = path(fraction, tile_rows)
+        found = evaluate(z, tile_rows)
         # beyond the data a flow can overflow: such a point is worth nothing
         finite = torch.isfinite(z).all(1) & torch.isfinite(found.loss)
         return (z, torch.where(finite, found.loss, torch.inf), found.done & finite, found.valid & finite,
@@ -67,7 +67,7 @@ def search_path(
         chosen = index[better]
         best_z[chosen], best_rank[chosen], best_value[chosen] = z[better], rank[better], value[better]
         for i, point in zip(index.tolist(), z, strict=True) if options.record_path else ():
-            seen[i].append(point.clone())
+            points[i].append(point.clone())
         return done
 
     active, interrupted = torch.arange(n, device=start.device), False
@@ -95,5 +95,5 @@ def search_path(
                       "far.", RuntimeWarning, stacklevel=2)
     return SearchResult(
         z=best_z, n_steps=count, done=best_rank == 2, valid=best_rank >= 1, finished=best_rank == 2,
-        path=[torch.stack(p) if p else start[i : i + 1] for i, p in enumerate(seen)] if options.record_path else None,
+        path=[torch.stack(p) if p else start[i : i + 1] for i, p in enumerate(points)] if options.record_path else None,
         interrupted=interrupted)
