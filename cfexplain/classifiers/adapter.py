@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.frozen import FrozenEstimator
-from skorch import NeuralNet, NeuralNetClassifier
 from torch import Tensor, nn
 
 from cfexplain.classifiers.features import PenultimateFeatures
@@ -21,6 +20,7 @@ from cfexplain.foundation.arrays import Layout
 from cfexplain.foundation.borrowed import frozen
 from cfexplain.foundation.exceptions import ClassifierOutputError, NotFittedError
 from cfexplain.foundation.labels import class_indices
+from cfexplain.foundation.optional import is_instance
 from cfexplain.persistence import stored_by_attributes
 
 __all__ = ["ClassifierAdapter", "adapt_classifier"]
@@ -266,7 +266,7 @@ def adapt_classifier(
         scores, columns = read_module(classifier, X, layout, outputs=outputs, device=device)
         check_count(columns, classes, "y has")
         return ClassifierAdapter(scores, classes, device)
-    if isinstance(classifier, NeuralNet):
+    if is_instance(classifier, "skorch", "NeuralNet"):
         return _adapt_skorch(classifier, X, classes, layout, outputs, device)
     if isinstance(classifier, type) or not callable(getattr(classifier, "predict", None)):
         what = f"the class {classifier.__name__}" if isinstance(classifier, type) else f"a {type(classifier).__name__}"
@@ -287,7 +287,7 @@ def adapt_classifier(
 
 
 def _adapt_skorch(
-    net: NeuralNet, X: np.ndarray, classes: np.ndarray, layout: Layout, outputs: str, device: str | torch.device
+    net: Any, X: np.ndarray, classes: np.ndarray, layout: Layout, outputs: str, device: str | torch.device
 ) -> ClassifierAdapter:
     name = type(net).__name__
     if not getattr(net, "initialized_", False):
@@ -325,12 +325,12 @@ def _adapt_skorch(
     return ClassifierAdapter(scores, classes, device)
 
 
-def _what_criterion_implies(net: NeuralNet, criterion: Any) -> str | None:
+def _what_criterion_implies(net: Any, criterion: Any) -> str | None:
     if isinstance(criterion, nn.CrossEntropyLoss | nn.BCEWithLogitsLoss):
         return "logits"
     if isinstance(criterion, nn.BCELoss):
         return "probabilities"
     if isinstance(criterion, nn.NLLLoss):
         # NeuralNetClassifier takes the logarithm itself; a plain NeuralNet trains log-probabilities, which are logits
-        return "probabilities" if isinstance(net, NeuralNetClassifier) else "logits"
+        return "probabilities" if is_instance(net, "skorch", "NeuralNetClassifier") else "logits"
     return None

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cfexplain.foundation.random import seeded_torch
-from cfexplain.nets.training import Rows, train_network
+from cfexplain.nets.losses import Rows
 from cfexplain.persistence import stored_by_sizes
 
 __all__ = ["LatentEnsemble", "train_latent_ensemble"]
@@ -77,6 +77,8 @@ def train_latent_ensemble(
         Class indices.
     """
     weight = torch.tensor(len(y) / (n_classes * np.bincount(y, minlength=n_classes)), dtype=torch.float32)
+
+    from cfexplain.nets.training import train_network  # skorch is loaded when something is trained
 
     def loss(ensemble: LatentEnsemble, rows: Rows, progress: float) -> Tensor:
         shape = (ensemble.members, *rows["mean"].shape)

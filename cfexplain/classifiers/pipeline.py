@@ -10,11 +10,11 @@ import torch
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.metaestimators import available_if
-from skorch import NeuralNet
 from torch import Tensor, nn
 
 from cfexplain.classifiers.adapter import ClassifierAdapter, adapt_classifier
 from cfexplain.foundation.arrays import Layout
+from cfexplain.foundation.optional import is_instance
 from cfexplain.tables.mixed import MixedTable
 
 __all__ = ["PipelineModel", "unwrapped"]
@@ -120,7 +120,7 @@ class PipelineModel:
         if affine is None:
             return None
         module = _Composed(*affine, *last).eval()
-        if self._adapter is None and not isinstance(self.final, NeuralNet):
+        if self._adapter is None and not is_instance(self.final, "skorch", "NeuralNet"):
             with torch.no_grad():
                 said = module(torch.from_numpy(codes[:_CHECKED])).softmax(1).numpy()
             if not np.allclose(said, self.predict_proba(codes[:_CHECKED]), atol=1e-5):
@@ -130,7 +130,7 @@ class PipelineModel:
     def _last_module(self, codes: np.ndarray) -> tuple[nn.Module, ClassifierAdapter | None] | None:
         if self._adapter is not None:
             return self._adapter.module, self._adapter
-        if isinstance(self.final, NeuralNet):
+        if is_instance(self.final, "skorch", "NeuralNet"):
             features = self.features(self._frame(codes)).astype(np.float32)
             adapter = adapt_classifier(self.final, features, self.classes_, self.classes_,
                                        layout=Layout(features.shape[1:], features.shape[1:]))

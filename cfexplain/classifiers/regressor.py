@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from sklearn.base import is_classifier
 from sklearn.frozen import FrozenEstimator
-from skorch import NeuralNet
 from torch import Tensor, nn
 
 from cfexplain.classifiers.outputs import ModuleScores, check_finite, read_module, tiled
@@ -19,9 +18,10 @@ from cfexplain.classifiers.surrogate import BlackBox, can_predict, rows_between
 from cfexplain.foundation.arrays import Layout
 from cfexplain.foundation.borrowed import frozen
 from cfexplain.foundation.exceptions import ClassifierOutputError, NotFittedError
+from cfexplain.foundation.optional import is_instance
 from cfexplain.foundation.random import seeded_torch
 from cfexplain.nets.classifiers import ClassifierNet
-from cfexplain.nets.training import Rows, train_network
+from cfexplain.nets.losses import Rows
 from cfexplain.persistence import stored_by_attributes, stored_by_sizes
 
 __all__ = ["RegressorAdapter", "adapt_regressor"]
@@ -132,8 +132,8 @@ def adapt_regressor(
     if regressor is None:
         net = _train(X, y, name="regressor", **training)
         return RegressorAdapter(ModuleScores(net.to(dtype), layout.net_shape), device)
-    if isinstance(regressor, (nn.Module, NeuralNet)):
-        skorch, module = isinstance(regressor, NeuralNet), regressor
+    skorch, module = is_instance(regressor, "skorch", "NeuralNet"), regressor
+    if skorch or isinstance(regressor, nn.Module):
         if skorch:
             _refuse_classifier(regressor)
             if not getattr(regressor, "initialized_", False):
@@ -198,6 +198,8 @@ class _Scaled(nn.Module):
 def _train(X: np.ndarray, y: np.ndarray, *, seed: int, training_budget: float, device: str | torch.device, verbose: int,
            name: str, updates: int = 1500) -> _Scaled:
     """A network that gives `y` for `X` with the least squared error, in float32."""
+    from cfexplain.nets.training import train_network  # skorch is loaded when something is trained
+
     with seeded_torch(seed):
         net = ClassifierNet(X.shape[1:], 1).set_scale(X)
     mean, scale = float(np.mean(y)), float(np.std(y)) or 1.0

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cfexplain.foundation.random import seeded_torch
 from cfexplain.nets.classifiers import ClassifierNet
-from cfexplain.nets.training import Rows, train_network
+from cfexplain.nets.losses import Rows
 
 __all__ = ["train_classifier"]
 
@@ -44,6 +44,8 @@ def train_classifier(
     net : ClassifierNet
         In evaluation mode, without parameter gradients, on `device`.
     """
+    from cfexplain.nets.training import train_network  # skorch is loaded when something is trained
+
     with seeded_torch(seed):
         net = ClassifierNet(X.shape[1:], targets.shape[1]).set_scale(X)
     # standardised before the cast: a column of large values and little spread keeps its digits

@@ -17,7 +17,7 @@ from cfexplain.foundation.random import draw_seed, seeded_torch
 from cfexplain.foundation.tiles import in_tiles
 from cfexplain.nets.autoencoders import AutoencoderNet
 from cfexplain.nets.flow_nets import standard_normal
-from cfexplain.nets.training import Rows, train_network
+from cfexplain.nets.losses import Rows
 from cfexplain.persistence import MayBeAbsent
 from cfexplain.persistence.networks import State, check_repeats, on_meta
 
@@ -186,6 +186,8 @@ class TrainedCoordinates(Coordinates):
         FloatingPointError
             Training ended in a loss that is not finite.
         """
+        from cfexplain.nets.training import train_network  # skorch is loaded when something is trained
+
         X = self._read_fit(X)
         self.latent_dim_ = self._latent_dim(self.layout_)
         self._check_parameters()

@@ -16,8 +16,8 @@ from cfexplain.coordinates.base import Coordinates, untrained_module
 from cfexplain.foundation.arrays import read_samples, restore_samples
 from cfexplain.foundation.random import draw_seed, seeded_torch
 from cfexplain.nets.flow_nets import FlowNet, ImageFlowNet, VectorFlowNet
-from cfexplain.nets.image_flows import levels_that_divide
-from cfexplain.nets.training import Rows, train_network
+from cfexplain.nets.losses import Rows
+from cfexplain.nets.resize import levels_that_divide
 from cfexplain.persistence import storable
 from cfexplain.persistence.networks import State, check_repeats, check_size, dense_size
 
@@ -202,6 +202,8 @@ class Flow(Coordinates):
         FloatingPointError
             Training ended in a loss that is not finite.
         """
+        from cfexplain.nets.training import train_network  # skorch is loaded when something is trained
+
         X = self._read_fit(X)
         self._check_parameters(len(X))
         seed, is_image = draw_seed(self.random_state), self.layout_.is_image

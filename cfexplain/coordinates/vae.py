@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cfexplain.coordinates.base import TrainedCoordinates, untrained_module
 from cfexplain.nets.autoencoders import AutoencoderNet
-from cfexplain.nets.training import Rows
+from cfexplain.nets.losses import Rows
 from cfexplain.persistence import storable
 
 __all__ = ["VAE"]

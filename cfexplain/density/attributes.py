@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from zuko.distributions import DiagNormal
+from torch.distributions import Distribution
 
 __all__ = ["AttributeBase"]
 
@@ -67,6 +67,8 @@ class AttributeBase(nn.Module):
         self.register_buffer("mean", mean)
         self.register_buffer("scale", deviation)
 
-    def forward(self, c: Tensor) -> DiagNormal:
+    def forward(self, c: Tensor) -> Distribution:
         """The base of classes `c`, long (B,): a batch of B distributions over `features` dimensions."""
+        from zuko.distributions import DiagNormal  # loaded where a flow is
+
         return DiagNormal(self.mean[c], self.scale.expand(len(c), -1))

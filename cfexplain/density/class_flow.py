@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-import zuko
 from torch import Tensor, nn
 from torch.distributions import Distribution, Transform
-from zuko.distributions import NormalizingFlow
 
 from cfexplain.density.attributes import AttributeBase
 
@@ -37,7 +37,7 @@ class ClassFlow(nn.Module):
     loc: Tensor
     scale: Tensor
 
-    def __init__(self, flow: zuko.flows.Flow, features: int, n_classes: int, attributes: AttributeBase | None = None):
+    def __init__(self, flow: Any, features: int, n_classes: int, attributes: AttributeBase | None = None):
         super().__init__()
         self.flow, self.attributes, self.n_classes = flow, attributes, n_classes
         self.register_buffer("loc", torch.zeros(features))
@@ -61,6 +61,8 @@ class ClassFlow(nn.Module):
 
     def log_prob(self, z: Tensor, c: Tensor) -> Tensor:
         """log p(z | c) in nats, (B,). NaN or infinite for codes so wild that the flow overflows."""
+        from zuko.distributions import NormalizingFlow  # loaded where a flow is
+
         density = NormalizingFlow(self.transform(self.shares(c)), self.base(c))
         return density.log_prob((z - self.loc) / self.scale) - self.scale.log().sum()
 
@@ -88,6 +90,8 @@ class ClassFlow(nn.Module):
 
 def check_sizes(module: ClassFlow, features: int, context: int) -> None:
     """A trial run on two rows: sizes of a user's flow are nowhere written down."""
+    from zuko.distributions import NormalizingFlow
+
     c = torch.zeros(2, dtype=torch.long)
     try:
         density = NormalizingFlow(module.transform(module.shares(c)), module.base(c))
@@ -103,7 +107,7 @@ def check_sizes(module: ClassFlow, features: int, context: int) -> None:
         )
 
 
-def start_at_identity(flow: zuko.flows.Flow) -> None:
+def start_at_identity(flow: Any) -> None:
     """Zero what the networks put out: on few rows a random first map costs nats that training never wins back."""
     for layer in flow.transform.transforms:
         last = [layer.hyper[-1].weight, layer.hyper[-1].bias] if hasattr(layer, "hyper") else list(layer.phi)

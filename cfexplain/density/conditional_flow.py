@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import zuko
 from numpy.typing import ArrayLike
 from sklearn.base import DensityMixin
 from sklearn.utils.multiclass import check_classification_targets
@@ -23,13 +22,14 @@ from cfexplain.density.class_flow import ClassFlow, check_sizes, start_at_identi
 from cfexplain.density.frozen import FrozenDensity, freeze
 from cfexplain.foundation.random import draw_seed, seeded_torch
 from cfexplain.foundation.tiles import in_tiles
-from cfexplain.nets.training import Rows, train_network
+from cfexplain.nets.losses import Rows
 from cfexplain.persistence import storable
 from cfexplain.persistence.networks import State, check_repeats, check_size, dense_size
 
 __all__ = ["ConditionalFlow"]
 
-_FLOWS = {"nice": zuko.flows.NICE, "realnvp": zuko.flows.RealNVP, "maf": zuko.flows.MAF, "nsf": zuko.flows.NSF}
+# Names of the classes in zuko.flows
+_FLOWS = {"nice": "NICE", "realnvp": "RealNVP", "maf": "MAF", "nsf": "NSF"}
 _UPDATES = 1200  # ten epochs of MNIST's 60,000 codes in batches of 512
 _TILE = 256  # rows evaluated at once, always: the bits of a row then do not depend on how many others came with it
 
@@ -179,6 +179,8 @@ class ConditionalFlow(DensityMixin, ClassDensity):
             A class with fewer than 2 rows, too few features for the attributes, a parameter out of range, `std` of
             another shape or negative, a flow of other sizes.
         """
+        from cfexplain.nets.training import train_network  # skorch is loaded when something is trained
+
         self._check_parameters()
         dtypes = (np.float64, np.float32)
         if y is None:
@@ -225,12 +227,14 @@ class ConditionalFlow(DensityMixin, ClassDensity):
 
         A fitted flow comes back from ``_build_flow(n_features_in_, len(classes_)).load_state_dict(...)``.
         """
+        import zuko  # loaded where a flow is
+
         context = n_classes if self.base == "gaussian" and n_classes > 1 else 0
         attributes = AttributeBase(features, n_classes, self.attribute_scale) if self.base == "attributes" else None
         with seeded_torch(seed):
             if isinstance(self.flow, str):
                 hidden = [min(int(width), 64) if features <= 4 else int(width) for width in self.hidden_features]
-                flow = _FLOWS[self._name(features)](
+                flow = getattr(zuko.flows, _FLOWS[self._name(features)])(
                     features, context, transforms=self.transforms, hidden_features=hidden
                 )
                 start_at_identity(flow)

@@ -10,7 +10,7 @@ from torch import Tensor
 from cfexplain.density.class_flow import ClassFlow
 from cfexplain.foundation.optional import import_triton
 from cfexplain.foundation.weight_cache import cached_by_weights
-from cfexplain.ops.coupling_flow import NotPackable, PackedFlow, differentiable, pack_couplings, reference
+from cfexplain.ops.coupling_flow import NotPackable, PackedFlow, differentiable, reference
 
 if TYPE_CHECKING:
     from cfexplain.ops.coupling_flow.triton import TritonFlow
@@ -124,9 +124,11 @@ def pack(class_flow: ClassFlow, dtype: torch.dtype | None = None) -> PackedFlow:
     >>> pack(ClassFlow(zuko.flows.NSF(5, 3), 5, 3))
     Traceback (most recent call last):
     ...
-    cfexplain.ops.coupling_flow.structure.NotPackable: layer 0 is a MaskedAutoregressiveTransform; packed flows are ...
+    cfexplain.ops.coupling_flow.packed_flow.NotPackable: layer 0 is a MaskedAutoregressiveTransform; packed flows are ...
     """
     attributes = class_flow.attributes
+    from cfexplain.ops.coupling_flow.packing import pack_couplings  # zuko is loaded where a flow is
+
     return pack_couplings(
         class_flow.flow, class_flow.loc, class_flow.scale, dtype=dtype,
         contexts=class_flow.n_classes if class_flow.has_context else 0,

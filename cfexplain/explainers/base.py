@@ -11,12 +11,12 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import sklearn
 import torch
-import zuko
 from joblib import effective_n_jobs
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
@@ -308,7 +308,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             "user_shape": list(self.layout_.user_shape), "net_shape": list(self.layout_.net_shape),
             "feature_names": [str(name) for name in getattr(self, "feature_names_in_", ())] or None,
             "feature_scale": None if self.layout_.is_image else self.scale_.tolist(), "device": str(self.device_),
-            "versions": {"torch": torch.__version__, "scikit-learn": sklearn.__version__, "zuko": zuko.__version__},
+            "versions": {"torch": torch.__version__, "scikit-learn": sklearn.__version__, "zuko": version("zuko")},
         }
 
     # ------------------------------------------------------------------ what a method may write anew

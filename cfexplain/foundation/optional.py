@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
 from types import ModuleType
+from typing import Any
 
 import torch
 
-__all__ = ["import_triton", "no_cuda", "optional_import"]
+__all__ = ["import_triton", "is_instance", "no_cuda", "optional_import"]
 
 # The first with tensor descriptors made on the host
 TRITON = (3, 4)
@@ -51,3 +53,15 @@ def optional_import(name: str, purpose: str) -> ModuleType:
             f"{purpose} needs the package '{package}', which could not be imported ({error}). "
             f"Install a version that fits your torch: pip install --upgrade torch {package}"
         ) from error
+
+
+def is_instance(value: Any, module: str, *names: str) -> bool:
+    """Whether `value` is an instance of one of the classes `names` of `module`, which is not imported for it.
+
+    Where the module was never imported, nobody can have made an instance.
+
+    >>> is_instance(1, "a_package_that_is_not_loaded", "Class"), is_instance(1, "builtins", "int")
+    (False, True)
+    """
+    loaded = sys.modules.get(module)
+    return loaded is not None and isinstance(value, tuple(getattr(loaded, name) for name in names))

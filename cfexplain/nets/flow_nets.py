@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-import zuko
 from torch import Tensor, nn
 
 from cfexplain.nets.autoencoders import unit_scale
-from cfexplain.nets.image_flows import LogitPixels, MultiScale
-from cfexplain.ops.coupling_flow import PackedFlow, pack_couplings
+from cfexplain.ops.coupling_flow import PackedFlow
 
 __all__ = ["FlowNet", "ImageFlowNet", "VectorFlowNet", "standard_normal"]
 
@@ -79,6 +77,8 @@ class ImageFlowNet(FlowNet):
     def __init__(self, net_shape: tuple[int, int, int], *, data_range: tuple[float, float] = (0.0, 1.0), n_bits: int = 8,
                  whiten: bool = True, pad: bool = False, **architecture: Any):
         super().__init__()
+        from cfexplain.nets.image_flows import LogitPixels, MultiScale  # zuko is loaded when a flow is made
+
         channels, *sides = net_shape
         unit = 2 ** int(architecture["levels"])
         padded = [math.ceil(side / unit) * unit for side in sides] if pad else sides
@@ -160,6 +160,8 @@ class VectorFlowNet(FlowNet):
         self._make_flow()
 
     def _make_flow(self) -> None:
+        import zuko  # loaded when a flow is made
+
         count = int(self.varying.sum())
         if count == 1:  # nothing to couple with: one autoregressive transform of a single number
             self.flow = zuko.flows.NSF(1, transforms=2, hidden_features=self.hidden)
@@ -200,4 +202,6 @@ class VectorFlowNet(FlowNet):
         NotPackable
             The flow is not made of affine couplings.
         """
+        from cfexplain.ops.coupling_flow.packing import pack_couplings
+
         return pack_couplings(self.flow, self.loc, self.scale, dtype=dtype, moving=self.varying.nonzero()[:, 0].tolist())

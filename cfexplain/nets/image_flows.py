@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from torch.distributions import Transform, constraints
 from zuko.lazy import LazyTransform
 
-__all__ = ["Couple", "LogitPixels", "MultiScale", "Step", "levels_that_divide"]
+from cfexplain.nets.resize import levels_that_divide
+
+__all__ = ["Couple", "LogitPixels", "MultiScale", "Step"]
 
 # A coupling scales by a factor in exp(-LOG_SCALE) … exp(LOG_SCALE): unbounded ones blow up on single batches.
 LOG_SCALE = 2.0
@@ -31,15 +33,6 @@ def _zero(layer: nn.Conv2d) -> None:
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
-
-
-def levels_that_divide(sides: Sequence[int], limit: int = 6) -> int:
-    """How often both `sides` can be halved, at most `limit` times.
-
-    >>> levels_that_divide((28, 28)), levels_that_divide((64, 48)), levels_that_divide((27, 28))
-    (2, 4, 0)
-    """
-    return next((k for k in range(limit, 0, -1) if not any(side % 2**k for side in sides)), 0)
 
 
 class _Built(Transform):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Resize"]
+__all__ = ["Resize", "levels_that_divide"]
 
 
 class Resize(nn.Module):
@@ -43,3 +45,12 @@ class Resize(nn.Module):
 
     def extra_repr(self) -> str:
         return f"size={self.size}"
+
+
+def levels_that_divide(sides: Sequence[int], limit: int = 6) -> int:
+    """How often both `sides` can be halved, at most `limit` times.
+
+    >>> levels_that_divide((28, 28)), levels_that_divide((64, 48)), levels_that_divide((27, 28))
+    (2, 4, 0)
+    """
+    return next((k for k in range(limit, 0, -1) if not any(side % 2**k for side in sides)), 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,10 @@ from skorch.helper import predefined_split
 from torch import Tensor, nn
 
 from cfexplain.foundation.random import seeded_torch
+from cfexplain.nets.losses import Loss, Rows
 from cfexplain.nets.training_callbacks import Average, Bar, ClipGradients, Progress, Resume
 
-__all__ = ["Rows", "train_network"]
-
-Rows = Mapping[str, Tensor]
-Loss = Callable[[Any, Rows, float], Tensor]  # of a network of any class
+__all__ = ["train_network"]
 
 
 def train_network(

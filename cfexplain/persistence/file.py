@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import sklearn
 import torch
-import zuko
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -49,7 +49,7 @@ def write(explainer: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return out.arrays, {
         "kind": "explainer", "format": FORMAT, "class": cls.__name__.lstrip("_"), "device": str(explainer.device_),
         "given": users.described(), "tree": tree,
-        "versions": {"torch": torch.__version__, "scikit-learn": sklearn.__version__, "zuko": zuko.__version__}}
+        "versions": {"torch": torch.__version__, "scikit-learn": sklearn.__version__, "zuko": version("zuko")}}
 
 
 def read(path: str | os.PathLike, arrays: dict[str, np.ndarray], meta: dict[str, Any], cls: type, objects: dict[str, Any],

@@ -1,5 +1,5 @@
 """log p(z | c) of a chain of affine couplings, its gradient in z, and its inverse."""
 
-from cfexplain.ops.coupling_flow.packing import NotPackable, PackedFlow, pack_couplings
+from cfexplain.ops.coupling_flow.packed_flow import NotPackable, PackedFlow
 
-__all__ = ["NotPackable", "PackedFlow", "pack_couplings"]
+__all__ = ["NotPackable", "PackedFlow"]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cfexplain.ops.coupling_flow import packed
-from cfexplain.ops.coupling_flow.packing import PackedFlow
+from cfexplain.ops.coupling_flow.packed_flow import PackedFlow
 
 if TYPE_CHECKING:
     from cfexplain.ops.coupling_flow.triton import TritonFlow
@@ -46,7 +46,7 @@ def log_prob(flow: PackedFlow | TritonFlow, z: Tensor, c: Tensor) -> Tensor:
     Examples
     --------
     >>> import torch, zuko
-    >>> from cfexplain.ops.coupling_flow import pack_couplings
+    >>> from cfexplain.ops.coupling_flow.packing import pack_couplings
     >>> flow = pack_couplings(zuko.flows.NICE(3, transforms=2), torch.zeros(3), torch.ones(3))
     >>> z = torch.zeros(4, 3, requires_grad=True)
     >>> log_prob(flow, z, torch.zeros(4, dtype=torch.long)).sum().backward(); z.grad.shape

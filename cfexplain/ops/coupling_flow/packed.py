@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cfexplain.ops.coupling_flow.packing import PackedFlow
+from cfexplain.ops.coupling_flow.packed_flow import PackedFlow
 
 __all__ = ["inverse", "inverse_and_vjp", "inverse_vjp", "logp_and_grad"]
 
@@ -25,7 +25,7 @@ def logp_and_grad(flow: PackedFlow, z: Tensor, c: Tensor, gradient: bool = True)
     Examples
     --------
     >>> import torch, zuko
-    >>> from cfexplain.ops.coupling_flow import pack_couplings
+    >>> from cfexplain.ops.coupling_flow.packing import pack_couplings
     >>> flow = pack_couplings(zuko.flows.NICE(3, transforms=2), torch.zeros(3), torch.ones(3))
     >>> logp, grad = logp_and_grad(flow, torch.zeros(4, 3), torch.zeros(4, dtype=torch.long))
     >>> logp.shape, grad.shape

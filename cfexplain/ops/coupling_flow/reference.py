@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cfexplain.ops.coupling_flow.packing import PackedFlow
+from cfexplain.ops.coupling_flow.packed_flow import PackedFlow
 
 __all__ = ["inverse_and_vjp", "logp_and_grad"]
 
@@ -42,7 +42,7 @@ def logp_and_grad(flow: PackedFlow, z: Tensor, c: Tensor) -> tuple[Tensor, Tenso
     Examples
     --------
     >>> import torch, zuko
-    >>> from cfexplain.ops.coupling_flow import pack_couplings
+    >>> from cfexplain.ops.coupling_flow.packing import pack_couplings
     >>> nice = zuko.flows.NICE(3, transforms=2).double()
     >>> flow = pack_couplings(nice, torch.zeros(3).double(), torch.ones(3).double())
     >>> z = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)

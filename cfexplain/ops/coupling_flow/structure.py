@@ -14,14 +14,9 @@ from zuko.flows.coupling import GeneralCouplingTransform
 from zuko.lazy import LazyComposedTransform, UnconditionalDistribution, UnconditionalTransform
 from zuko.transforms import MonotonicAffineTransform, PermutationTransform
 
-__all__ = ["WIDTH", "Coupling", "NotPackable", "read_base", "read_couplings", "read_network", "read_slope"]
+from cfexplain.ops.coupling_flow.packed_flow import WIDTH, NotPackable
 
-# Rows of matrices whose widths are multiples of this start at aligned addresses: see cfexplain.foundation.tiles.
-WIDTH = 8
-
-
-class NotPackable(ValueError):
-    """The flow is not a chain of affine couplings by ReLU networks; the message names the part that is not."""
+__all__ = ["Coupling", "read_base", "read_couplings", "read_network", "read_slope"]
 
 
 # a layer, the columns that it reads, the columns that it moves

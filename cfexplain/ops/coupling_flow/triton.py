@@ -19,7 +19,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from cfexplain.ops.coupling_flow.inverse_kernel import inverse_kernel, inverse_vjp_kernel
 from cfexplain.ops.coupling_flow.kernel import coupling_flow_kernel
-from cfexplain.ops.coupling_flow.packing import NotPackable, PackedFlow
+from cfexplain.ops.coupling_flow.packed_flow import NotPackable, PackedFlow
 
 __all__ = ["TILES", "Tiles", "TritonFlow", "check", "constants", "descriptor_blocks", "prepare", "runs_on", "tiles"]
 
