@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from cfexplain.foundation.tiles import aligned, probes
+from cfexplain.foundation.tiles import aligned, padded, probes
 
 __all__ = ["PartialTiles", "TileRows"]
 
@@ -136,7 +136,7 @@ class _Refilled(torch.autograd.Function):
         ctx.live = len(rows)
         layout = torch.channels_last if rows.ndim == 4 and rows.is_contiguous(memory_format=torch.channels_last) \
             else torch.contiguous_format
-        return torch.cat([rows, rows[-1:].expand(n - len(rows), *rows.shape[1:])]).contiguous(memory_format=layout)
+        return padded(rows, n).contiguous(memory_format=layout)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["TILE", "TileSizes", "aligned", "in_tiles", "probes"]
+__all__ = ["TILE", "TileSizes", "aligned", "in_tiles", "padded", "probes"]
 
 TILE = 32
 _WIDTH = 8
@@ -89,14 +89,18 @@ def in_tiles(function: Callable[..., Any], *rows: Tensor, tile: int = TILE, plac
             size = tile if places is None or not n else places(n - first)
             cut = [r[first : first + size] for r in rows]
             keep = len(cut[0])
-            if keep < size and n:
-                cut = [torch.cat([r, r[-1:].expand(size - keep, *r.shape[1:])]) for r in cut]
-            out = function(*cut)
+            out = function(*([padded(r, size) for r in cut] if n else cut))
             parts.append(tuple(o[:keep] for o in out) if isinstance(out, tuple) else out[:keep])
             first += size
     if isinstance(parts[0], tuple):
         return tuple(torch.cat(column) for column in zip(*parts, strict=True))
     return torch.cat(parts)
+
+
+def padded(rows: Tensor, n: int) -> Tensor:
+    """`rows` (at least one), and behind them the last of them again until there are `n`."""
+    more = n - len(rows)
+    return torch.cat([rows, rows[-1:].expand(more, *rows.shape[1:])]) if more > 0 else rows
 
 
 class TileSizes:
