@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cfexplain.foundation.partial_tiles import TileRows
-from cfexplain.foundation.tiles import TileSizes, aligned
+from cfexplain.foundation.tiles import TileSizes, aligned, padded
 from cfexplain.ops.search_step import ATTEMPTS, SearchState, StepOptions, step
 
 __all__ = ["ATTEMPTS", "Evaluation", "SearchResult", "SearchOptions", "evaluate_tile", "search"]
@@ -126,9 +126,9 @@ def search(
                 while len(moving):
                     places = tile_places[gradient](len(moving))
                     tile, moving = moving[:places], moving[places:]
-                    padded = torch.cat([tile, tile[-1:].expand(places - len(tile))]) if places > len(tile) else tile
-                    before = state[padded]
-                    tile_rows = TileRows({name: values[padded] for name, values in rows.items()}, live=len(tile))
+                    index = padded(tile, places)
+                    before = state[index]
+                    tile_rows = TileRows({name: values[index] for name, values in rows.items()}, live=len(tile))
                     point = evaluate_tile(evaluate, before.z, tile_rows, gradient)
                     for i in tile.tolist() if options.record_path else ():
                         path[i].append(state.z[i].clone())
