@@ -182,7 +182,7 @@ assert density.frozen().backend == "packed"
 for wanted, hidden in ((RuntimeError, False), (ImportError, True)):
     if hidden:
         for name in list(sys.modules):
-            if name.split(".")[0] == "triton" or name.endswith((".triton", "._kernel")):
+            if name.split(".")[0] == "triton" or name.endswith((".triton", ".kernel", ".inverse_kernel")):
                 del sys.modules[name]
         sys.modules["triton"] = None
     try:
