@@ -7,9 +7,11 @@ from pathlib import Path
 if "PYTEST_XDIST_WORKER" in os.environ:  # processes side by side do the sharing; read when torch is imported
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import joblib
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
@@ -61,41 +63,58 @@ def table():
 
 
 @pytest.fixture(scope="session")
-def image_explainer(digits):
+def fitted_once(tmp_path_factory):
+    """``fitted_once(estimator, X, y)`` is ``estimator.fit(X, y)``, which one process does and the others read."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+
+    def fit(estimator, X, y):
+        file = shared / f"{joblib.hash((estimator, X, y))}.joblib"
+        with FileLock(f"{file}.lock"):
+            if not file.exists():
+                joblib.dump(estimator.fit(X, y), file)
+        return joblib.load(file)
+
+    return fit
+
+
+@pytest.fixture(scope="session")
+def image_explainer(digits, fitted_once):
     X, y, _, _ = digits
-    return PLACEExplainer(random_state=0, training_budget=0.25).fit(X, y)
+    return fitted_once(PLACEExplainer(random_state=0, training_budget=0.25), X, y)
 
 
 @pytest.fixture(scope="session")
-def table_explainer(table):
+def table_explainer(table, fitted_once):
     X, y, _, _ = table
-    return PLACEExplainer(random_state=0, training_budget=0.5).fit(X, y)
+    return fitted_once(PLACEExplainer(random_state=0, training_budget=0.5), X, y)
 
 
 @pytest.fixture(scope="session")
-def flow_image_explainer(digits):
+def flow_image_explainer(digits, fitted_once):
     X, y, _, _ = digits
     flow = Flow(steps=2, hidden=24, training_budget=0.05)
-    return DiffeomorphicExplainer(generator=flow, random_state=0, training_budget=0.2).fit(X, y)
+    return fitted_once(DiffeomorphicExplainer(generator=flow, random_state=0, training_budget=0.2), X, y)
 
 
 @pytest.fixture(scope="session")
-def flow_table_explainer(table):
+def flow_table_explainer(table, fitted_once):
     X, y, _, _ = table
     flow = Flow(steps=4, hidden=(64, 64), noise=0.1, training_budget=0.2)
-    return DiffeomorphicExplainer(generator=flow, random_state=0, training_budget=0.5).fit(X, y)
+    return fitted_once(DiffeomorphicExplainer(generator=flow, random_state=0, training_budget=0.5), X, y)
 
 
 @pytest.fixture(scope="session")
-def vae_image_explainer(digits):
+def vae_image_explainer(digits, fitted_once):
     X, y, _, _ = digits
-    return DiffeomorphicExplainer(generator="vae", random_state=0, training_budget=0.2).fit(X, y)
+    return fitted_once(DiffeomorphicExplainer(generator="vae", random_state=0, training_budget=0.2), X, y)
 
 
 @pytest.fixture(scope="session")
-def gradient_table_explainer(table):
+def gradient_table_explainer(table, fitted_once):
     X, y, _, _ = table
-    return GradientExplainer(step_size=0.02, random_state=0, training_budget=0.5).fit(X, y)
+    return fitted_once(GradientExplainer(step_size=0.02, random_state=0, training_budget=0.5), X, y)
 
 
 def _shared(explainer):
@@ -144,5 +163,5 @@ def prototype_table_explainer(table, table_explainer):
 def quietly():
     """No convergence warnings: the test looks at the statuses itself."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore", UserWarning)
         yield
