@@ -7,9 +7,11 @@ from pathlib import Path
 if "PYTEST_XDIST_WORKER" in os.environ:  # processes side by side do the sharing; read when torch is imported
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import joblib
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
@@ -35,7 +37,11 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
+LONGEST = ("test_doctests.py", "test_place.py", "test_scikit_learn.py", "test_every_explainer.py", "test_round_trips.py")
+
+
 def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in LONGEST)  # so that no long file is left for the end
     missing = pytest.mark.skip(reason="needs real images: set CFEXPLAIN_DATA to the folder that holds them")
     for item in items:
         if "data" in item.keywords and not (DATA and Path(DATA).is_dir()):
@@ -61,41 +67,58 @@ def table():
 
 
 @pytest.fixture(scope="session")
-def image_explainer(digits):
+def fitted_once(tmp_path_factory):
+    """``fitted_once(estimator, X, y)`` is ``estimator.fit(X, y)``, which one process does and the others read."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+
+    def fit(estimator, X, y, train=lambda estimator, X, y: estimator.fit(X, y)):
+        file = shared / f"{joblib.hash((estimator, X, y))}.joblib"
+        with FileLock(f"{file}.lock"):
+            if not file.exists():
+                joblib.dump(train(estimator, X, y), file)
+        return joblib.load(file)
+
+    return fit
+
+
+@pytest.fixture(scope="session")
+def image_explainer(digits, fitted_once):
     X, y, _, _ = digits
-    return PLACEExplainer(random_state=0, training_budget=0.25).fit(X, y)
+    return fitted_once(PLACEExplainer(random_state=0, training_budget=0.25), X, y)
 
 
 @pytest.fixture(scope="session")
-def table_explainer(table):
+def table_explainer(table, fitted_once):
     X, y, _, _ = table
-    return PLACEExplainer(random_state=0, training_budget=0.5).fit(X, y)
+    return fitted_once(PLACEExplainer(random_state=0, training_budget=0.5), X, y)
 
 
 @pytest.fixture(scope="session")
-def flow_image_explainer(digits):
+def flow_image_explainer(digits, fitted_once):
     X, y, _, _ = digits
     flow = Flow(steps=2, hidden=24, training_budget=0.05)
-    return DiffeomorphicExplainer(generator=flow, random_state=0, training_budget=0.2).fit(X, y)
+    return fitted_once(DiffeomorphicExplainer(generator=flow, random_state=0, training_budget=0.2), X, y)
 
 
 @pytest.fixture(scope="session")
-def flow_table_explainer(table):
+def flow_table_explainer(table, fitted_once):
     X, y, _, _ = table
     flow = Flow(steps=4, hidden=(64, 64), noise=0.1, training_budget=0.2)
-    return DiffeomorphicExplainer(generator=flow, random_state=0, training_budget=0.5).fit(X, y)
+    return fitted_once(DiffeomorphicExplainer(generator=flow, random_state=0, training_budget=0.5), X, y)
 
 
 @pytest.fixture(scope="session")
-def vae_image_explainer(digits):
+def vae_image_explainer(digits, fitted_once):
     X, y, _, _ = digits
-    return DiffeomorphicExplainer(generator="vae", random_state=0, training_budget=0.2).fit(X, y)
+    return fitted_once(DiffeomorphicExplainer(generator="vae", random_state=0, training_budget=0.2), X, y)
 
 
 @pytest.fixture(scope="session")
-def gradient_table_explainer(table):
+def gradient_table_explainer(table, fitted_once):
     X, y, _, _ = table
-    return GradientExplainer(step_size=0.02, random_state=0, training_budget=0.5).fit(X, y)
+    return fitted_once(GradientExplainer(step_size=0.05, random_state=0, training_budget=0.5), X, y)
 
 
 def _shared(explainer):
@@ -136,7 +159,7 @@ def direction_table_explainer(table, table_explainer):
 @pytest.fixture(scope="session")
 def prototype_table_explainer(table, table_explainer):
     shared = _shared(table_explainer)
-    return PrototypeExplainer(shared["classifier"], autoencoder=shared["coordinates"], k=5, max_steps=300,
+    return PrototypeExplainer(shared["classifier"], autoencoder=shared["coordinates"], k=5, max_steps=150,
                               step_size=0.05, random_state=0).fit(*table[:2])
 
 
@@ -144,5 +167,5 @@ def prototype_table_explainer(table, table_explainer):
 def quietly():
     """No convergence warnings: the test looks at the statuses itself."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore", UserWarning)
         yield

@@ -7,8 +7,21 @@ import pkgutil
 import pytest
 
 import cfexplain
+from cfexplain import CounterfactualExplainer
 
 MODULES = ["cfexplain", *(m.name for m in pkgutil.walk_packages(cfexplain.__path__, "cfexplain."))]
+
+
+@pytest.fixture(autouse=True)
+def trained_once(fitted_once, monkeypatch):
+    """Many examples train the same explainer on the same rows: the first of them does."""
+    fit = CounterfactualExplainer.fit
+
+    def fit_once(explainer, X, y):
+        vars(explainer).update(vars(fitted_once(explainer, X, y, fit)))
+        return explainer
+
+    monkeypatch.setattr(CounterfactualExplainer, "fit", fit_once)
 
 
 @pytest.mark.parametrize("name", MODULES)

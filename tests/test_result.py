@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from results import COLUMNS, made, same
 
-from cfexplain import PLACEExplainer
 from cfexplain.result import Counterfactuals
 
 
@@ -101,11 +100,10 @@ def test_rows_that_do_not_align_are_refused(change, message):
         Counterfactuals(**arguments)
 
 
-def test_what_an_explainer_returns_travels_by_file(digits, tmp_path, quietly):
-    explainer = PLACEExplainer(training_budget=0.02, random_state=0).fit(digits[0][:400], digits[1][:400])
-    cf = explainer.explain(torch.from_numpy(digits[2][:5]), record_path=True)
+def test_what_an_explainer_returns_travels_by_file(image_explainer, digits, tmp_path, quietly):
+    cf = image_explainer.explain(torch.from_numpy(digits[2][:5]), record_path=True)
     cf.save(tmp_path / "cf")
     again = Counterfactuals.load(tmp_path / "cf")
     same(again, cf)
     np.testing.assert_array_equal(again.array, cf.array)
-    np.testing.assert_array_equal(explainer.predict(cf), cf.prediction)
+    np.testing.assert_array_equal(image_explainer.predict(cf), cf.prediction)

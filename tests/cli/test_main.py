@@ -21,7 +21,7 @@ path = "{data}"
 
 [explainer]
 method = "place"
-training_budget = 0.05
+training_budget = 0.02
 random_state = 0
 """
 
@@ -50,7 +50,7 @@ def test_fit_writes_what_the_api_would(work):
     rows = read_rows(work / "train")
     assert rows.X.shape == (400, 8, 8) and rows.X.dtype == np.float32 and rows.X.max() == 1
     assert set(rows.y) == {f"digit-{k}" for k in range(10)}
-    direct = PLACEExplainer(training_budget=0.05, random_state=0).fit(rows.X, rows.y)
+    direct = PLACEExplainer(training_budget=0.02, random_state=0).fit(rows.X, rows.y)
     np.testing.assert_array_equal(saved.explain(rows.X[:3], "digit-9").x_cf, direct.explain(rows.X[:3], "digit-9").x_cf)
 
 

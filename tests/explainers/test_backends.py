@@ -61,7 +61,7 @@ def test_a_copy_follows_its_original(table, rows):
     X, y, _, _ = table
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(30, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 2))
-    explainer = PLACEExplainer(net, random_state=0, training_budget=0.2, feature_weight=0.0).fit(X, y)
+    explainer = PLACEExplainer(net, random_state=0, training_budget=0.02, feature_weight=0.0).fit(X, y)
     x = torch.from_numpy(rows)
     first = engine_of(explainer, rows)
     assert engine_of(explainer, rows).classifier.module is first.classifier.module  # kept
@@ -84,7 +84,7 @@ def test_features_are_those_of_the_network_itself(table, rows):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(30, 16), nn.ReLU(), nn.BatchNorm1d(16), nn.Linear(16, 2))
     net(torch.from_numpy(X))  # running statistics that matter
-    explainer = PLACEExplainer(net, random_state=0, training_budget=0.2, feature_weight=1.0).fit(X, y)
+    explainer = PLACEExplainer(net, random_state=0, training_budget=0.02, feature_weight=1.0).fit(X, y)
     x = torch.from_numpy(rows)
     with torch.no_grad(), explainer.classifier_.frozen():
         found = engine_of(explainer, rows).classifier.logits_and_features(x)[1]
@@ -99,14 +99,14 @@ def test_a_module_that_cannot_be_copied_is_searched_as_it_is(table, rows):
     X, y, _, _ = table
     torch.manual_seed(0)
     net = Locked(nn.Linear(30, 16), nn.ReLU(), nn.Linear(16, 2))
-    explainer = PLACEExplainer(net, random_state=0, training_budget=0.2).fit(X, y)
+    explainer = PLACEExplainer(net, random_state=0, training_budget=0.05).fit(X, y)
     cf = explainer.explain(rows, "malignant")
     assert cf.backend == "packed (classifier eager)"
 
 
 def test_float64_stays_float64(table):
     X, y, X_test, _ = table
-    explainer = PLACEExplainer(random_state=0, training_budget=0.2).fit(X.astype(np.float64), y)
+    explainer = PLACEExplainer(random_state=0, training_budget=0.05).fit(X.astype(np.float64), y)
     cf, eager = (explainer.explain(X_test[:5].astype(np.float64), backend=b) for b in ("packed", "eager"))
     assert np.asarray(cf).dtype == np.float64
     same = cf.n_steps == eager.n_steps

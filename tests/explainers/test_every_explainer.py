@@ -180,18 +180,18 @@ def test_pickle_and_clone(case):
 
 
 def test_seeds_reproduce_and_the_global_state_stays(table):
-    X, y, X_test, _ = table
+    (X, y, X_test, _), tiny = table, {"training_budget": 0.01, "max_steps": 20}
     torch.manual_seed(5)
     np.random.seed(5)
     before, before_numpy = torch.get_rng_state(), np.random.get_state()[1].copy()
-    first = PLACEExplainer(random_state=3, training_budget=0.05).fit(X, y).explain(X_test[:4])
+    first = PLACEExplainer(random_state=3, **tiny).fit(X, y).explain(X_test[:4])
     assert torch.equal(torch.get_rng_state(), before)
     np.testing.assert_array_equal(np.random.get_state()[1], before_numpy)
     np.random.seed(77)
     torch.manual_seed(77)
-    second = PLACEExplainer(random_state=3, training_budget=0.05).fit(X, y).explain(X_test[:4])
+    second = PLACEExplainer(random_state=3, **tiny).fit(X, y).explain(X_test[:4])
     np.testing.assert_array_equal(np.asarray(first), np.asarray(second))
-    other = PLACEExplainer(random_state=4, training_budget=0.05).fit(X, y).explain(X_test[:4])
+    other = PLACEExplainer(random_state=4, **tiny).fit(X, y).explain(X_test[:4])
     assert not np.array_equal(np.asarray(first), np.asarray(other))
 
 
@@ -210,7 +210,7 @@ def test_the_explained_network_is_left_alone(digits):
     net[1].weight.requires_grad_(False)
     before = {k: v.clone() for k, v in net.state_dict().items()}
     modes, flags = [m.training for m in net.modules()], [p.requires_grad for p in net.parameters()]
-    explainer = PLACEExplainer(net, random_state=0, training_budget=0.05).fit(X, y)
+    explainer = PLACEExplainer(net, random_state=0, training_budget=0.01).fit(X, y)
     explainer.explain(X_test[:5])
     explainer.predict(X_test[:5])
     assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
@@ -221,7 +221,7 @@ def test_the_explained_network_is_left_alone(digits):
 def test_held_columns_do_not_move_and_bounded_ones_stay_inside(table):
     X, y, X_test, y_test = table
     explainer = PLACEExplainer(immutable=[0, 3], bounds={1: (None, 0.5), 2: (-1, 1)}, random_state=0,
-                               training_budget=0.3).fit(X, y)
+                               training_budget=0.05).fit(X, y)
     x = X_test[y_test == "malignant"][:30]
     moved = np.asarray(explainer.explain(x, "benign"))
     assert (moved[:, [0, 3]] == x[:, [0, 3]]).all()
@@ -233,7 +233,7 @@ def test_held_columns_do_not_move_and_bounded_ones_stay_inside(table):
 def test_every_image_layout_gives_the_same_counterfactual(digits):
     X, y, x, made = digits[0][:300], digits[1][:300], digits[2][:3], []
     for shape, image_shape in (((8, 8), None), ((1, 8, 8), None), ((64,), (1, 8, 8)), ((64,), (8, 8))):
-        explainer = PLACEExplainer(random_state=0, training_budget=0.02, image_shape=image_shape)
+        explainer = PLACEExplainer(random_state=0, training_budget=0.005, max_steps=10, image_shape=image_shape)
         cf = explainer.fit(X.reshape(-1, *shape), y).explain(x.reshape(-1, *shape))
         assert np.asarray(cf).shape == (3, *shape)
         made.append(np.asarray(cf).reshape(3, -1))

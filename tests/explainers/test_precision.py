@@ -42,7 +42,7 @@ def in_float64(thing, seen=None):
 @pytest.mark.parametrize("name", ["table_explainer", "image_explainer"])
 def test_float32_takes_as_many_steps_as_float64(name, backend, request, digits, table):
     explainer = request.getfixturevalue(name)
-    X = (digits if name == "image_explainer" else table)[2][:200]
+    X = (digits if name == "image_explainer" else table)[2][:100]
     exact = in_float64(explainer)
     assert exact.dtype_ == np.float64
     single, double = explainer.explain(X, backend=backend), exact.explain(X.astype(np.float64), backend=backend)

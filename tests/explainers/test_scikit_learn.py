@@ -20,17 +20,21 @@ from cfexplain import (
     PrototypeExplainer,
     REVISEExplainer,
 )
+from cfexplain.coordinates import Flow
+from cfexplain.density import ConditionalFlow
 
 pytestmark = pytest.mark.usefixtures("quietly")
 
 
 TINY = {"training_budget": 0.002, "max_steps": 5, "random_state": 0}
+SMALL = {**TINY, "density": ConditionalFlow(transforms=1, hidden_features=(8,), training_budget=0.002)}
+FLOW = Flow(steps=1, hidden=(8,), training_budget=0.002)
 
 
 @parametrize_with_checks([
-    PLACEExplainer(**TINY), GradientExplainer(**TINY), DiffeomorphicExplainer(**TINY),
-    DiffeomorphicExplainer(task="regression", target="maximize", generator="vae", **TINY), REVISEExplainer(**TINY),
-    CLARITYExplainer(members=2, **TINY), LeapExplainer(**TINY), ClassDirectionExplainer(generator="vae", **TINY),
+    PLACEExplainer(**TINY), GradientExplainer(**TINY), DiffeomorphicExplainer(generator=FLOW, **TINY),
+    DiffeomorphicExplainer(task="regression", target="maximize", generator="vae", **TINY), REVISEExplainer(**SMALL),
+    CLARITYExplainer(members=2, **SMALL), LeapExplainer(**SMALL), ClassDirectionExplainer(generator="vae", **TINY),
     PrototypeExplainer(**TINY)])
 def test_common_checks(estimator, check):
     check(estimator)
@@ -45,7 +49,7 @@ def wine():
 def test_pipeline_returns_original_units(wine):
     X, y = wine
     pipe = make_pipeline(StandardScaler().set_output(transform="pandas"),
-                         PLACEExplainer(immutable=["hue"], random_state=0, training_budget=0.3))
+                         PLACEExplainer(immutable=["hue"], random_state=0, training_budget=0.15))
     pipe.fit(X, y)
     moved = pipe.inverse_transform(pipe.transform(X[:10]))
     back = pipe[:-1].inverse_transform(pipe[:-1].transform(X[:10]))
@@ -69,7 +73,7 @@ def test_set_output_gives_frames_with_names(wine):
 
 def test_target_is_routed_through_a_pipeline(wine):
     X, y = wine
-    explainer = PLACEExplainer(random_state=0, training_budget=0.3)
+    explainer = PLACEExplainer(random_state=0, training_budget=0.15)
     with sklearn.config_context(enable_metadata_routing=True):
         pipe = make_pipeline(StandardScaler(), explainer.set_transform_request(target=True)).fit(X, y)
         moved = pipe.transform(X[:6], target=y[-1])
@@ -79,7 +83,7 @@ def test_target_is_routed_through_a_pipeline(wine):
 
 def test_grid_search_tunes_weights_on_frozen_parts(wine):
     X, y = StandardScaler().fit_transform(wine[0]), wine[1]
-    fitted = PLACEExplainer(random_state=0, training_budget=0.3).fit(X, y)
+    fitted = PLACEExplainer(random_state=0, training_budget=0.15).fit(X, y)
     explainer = PLACEExplainer(coordinates=FrozenEstimator(fitted.coordinates_), density=FrozenEstimator(fitted.density_),
                                second_opinion=0, random_state=0, training_budget=0.1)
     grid = GridSearchCV(explainer, {"max_steps": [1, 60]}, cv=2).fit(X, y)
