@@ -1,6 +1,7 @@
 """Rules that keep the package as it is drawn: floors without circles, private names that stay private, light imports."""
 
 import ast
+import importlib.util
 import json
 import subprocess
 import sys
@@ -97,7 +98,7 @@ def test_types_agree():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-HEAVY = {"torchvision", "lpips", "captum", "matplotlib", "torchmetrics", "pandas", "dask", "requests", "urllib3", "httpx",
+HEAVY = {"skorch", "zuko", "torchvision", "lpips", "captum", "matplotlib", "torchmetrics", "pandas", "dask", "requests", "urllib3", "httpx",
          "aiohttp", "huggingface_hub", "fsspec", "ftplib", "smtplib", "http.server"}
 ROOMS = ["cfexplain", "cfexplain.result", "cfexplain.metrics", "cfexplain.plotting", "cfexplain.report", "cfexplain.scale",
          "cfexplain.evaluation.frontier", "cfexplain.bridges", "cfexplain.cli"]
@@ -113,6 +114,19 @@ def loaded_by(*modules):
 
 def test_imports_are_light():
     """Nothing heavy and nothing of the network is loaded before it is needed, but what torch and scikit-learn load."""
-    by_others = loaded_by("torch", "torch.func", "sklearn", "skorch", "zuko")[-1]
+    by_others = loaded_by("torch", "torch.func", "sklearn")[-1]
     for module, loaded in zip(ROOMS, loaded_by(*ROOMS), strict=True):
         assert not loaded - by_others, module
+
+
+def test_the_page_on_the_architecture_is_of_this_code():
+    """docs/architecture.md shows every room once, on the floors that import-linter keeps; docs/_ext/architecture.py makes it."""
+    spec = importlib.util.spec_from_file_location("architecture", ROOT / "docs" / "_ext" / "architecture.py")
+    architecture = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(architecture)
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    assert architecture.table() in page, "run python docs/_ext/architecture.py"
+    rooms = [room for floor in architecture.FLOORS for room in floor]
+    assert sorted(rooms) == sorted(architecture.rooms())
+    floor = {room: -k for k, rooms in enumerate(architecture.FLOORS) for room in rooms}
+    assert not [(a, b) for a, b in architecture.arrows() if floor[a] < floor[b]]
