@@ -55,8 +55,8 @@ def table():
     lines = ["| floor | room | what it is |", "|---|---|---|"]
     for k, floor in enumerate(FLOORS):
         for room in floor:
-            name = f"{room}/" if (PACKAGE / room).is_dir() else f"{room}.py"
-            lines.append(f"| {len(FLOORS) - k} | [{name}](../cfexplain/{name}) | {sentence(room)} |")
+            name, file = (f"{room}/", f"{room}/__init__.py") if (PACKAGE / room).is_dir() else (f"{room}.py",) * 2
+            lines.append(f"| {len(FLOORS) - k} | [{name}](../cfexplain/{file}) | {sentence(room)} |")
     return "\n".join(lines)
 
 
