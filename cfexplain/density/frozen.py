@@ -10,7 +10,7 @@ from torch import Tensor
 from cfexplain.density.class_flow import ClassFlow
 from cfexplain.foundation.optional import import_triton
 from cfexplain.foundation.weight_cache import cached_by_weights
-from cfexplain.ops.coupling_flow import NotPackable, PackedFlow, differentiable, reference
+from cfexplain.ops.coupling_flow import NotPackable, PackedFlow, reference
 
 if TYPE_CHECKING:
     from cfexplain.ops.coupling_flow.triton import TritonFlow
@@ -56,6 +56,8 @@ class FrozenDensity:
     def __call__(self, z: Tensor, c: Tensor) -> Tensor:
         if self.backend == "zuko":
             return self._flow.log_prob(z, c)
+        from cfexplain.ops.coupling_flow import differentiable  # registering its operator takes a while
+
         if self.backend == "reference":
             return differentiable.with_gradient(self._reference, z, c)
         return differentiable.log_prob(self._flow, z, c)

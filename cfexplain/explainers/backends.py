@@ -24,7 +24,6 @@ from cfexplain.foundation.optional import import_triton, no_cuda
 from cfexplain.foundation.weight_cache import cached_by_weights
 from cfexplain.nets.flow_nets import VectorFlowNet
 from cfexplain.ops.coupling_flow import NotPackable, PackedFlow
-from cfexplain.ops.coupling_flow import differentiable as coupling_flow
 from cfexplain.ops.freezing import freeze_for_search
 from cfexplain.ops.freezing.freeze import FrozenModule
 from cfexplain.search import search, search_in_slots
@@ -188,7 +187,9 @@ def _in_one_kernel(module: VectorFlowNet) -> TritonFlow:
 
 
 def _inverse(flow: PackedFlow | TritonFlow) -> Callable[[Tensor], Tensor]:
-    return lambda u: coupling_flow.from_base(flow, u, u.new_zeros(len(u), dtype=torch.long))
+    from cfexplain.ops.coupling_flow import differentiable  # registering its operator takes a while
+
+    return lambda u: differentiable.from_base(flow, u, u.new_zeros(len(u), dtype=torch.long))
 
 
 def _alike(function: nn.Module, net: FrozenModule, example: Tensor) -> bool:
