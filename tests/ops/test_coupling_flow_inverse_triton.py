@@ -82,7 +82,7 @@ def test_permuted_rows_give_permuted_bits(poisoned):
 
 
 # the interpreter computes with NumPy, which warns of numbers that are not finite
-@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_rows_that_are_not_finite_and_classes_that_are_none_touch_no_other(poisoned):
     flow = FLOWS["odd"]()
     u, c, v = points(flow, ROWS + 9)

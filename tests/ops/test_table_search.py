@@ -205,7 +205,7 @@ def test_any_number_of_rows(n, poisoned):
 
 
 # the interpreter computes with NumPy, which warns of numbers that are not finite
-@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_rows_are_independent_of_order_programs_and_of_rows_of_nan(poisoned):
     search, z, rows = easy(ROWS + 3)
     options = StepOptions(step_size=0.3, refine=1, max_steps=3)
