@@ -1,22 +1,18 @@
-"""What a search needs of the machine: a device, threads, memory, and a bar that shows how far it is."""
+"""What a search needs of the machine: a device, memory, and a bar that shows how far it is."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from threading import Lock
 from typing import Any
 
 import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-__all__ = ["halving_tiles", "infer_device", "one_thread", "progress_bar"]
+__all__ = ["halving_tiles", "infer_device", "progress_bar"]
 
-# Threads of torch to go back to, one entry a worker: workers may be threads of one process, and the number is the process's
-_workers: list[int] = []
-_lock = Lock()
 SMALLEST_TILE = 8
 
 
@@ -35,19 +31,6 @@ def infer_device(device: str | torch.device | None, classifier: Any) -> torch.de
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device={str(device)!r} was asked for, but this torch sees no CUDA device. Use device='cpu'.")
     return device
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One torch thread a worker: processes side by side do the sharing."""
-    with _lock:
-        _workers.append(1 if _workers else torch.get_num_threads())
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        with _lock:
-            torch.set_num_threads(_workers.pop())
 
 
 @contextmanager
