@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from cfexplain.foundation.optional import check_device
+
 __all__ = ["halving_tiles", "infer_device", "progress_bar"]
 
 SMALLEST_TILE = 8
@@ -22,15 +24,12 @@ def infer_device(device: str | torch.device | None, classifier: Any) -> torch.de
     Raises
     ------
     ValueError
-        If CUDA is asked for and there is none.
+        This machine has no such device.
     """
     if device is None:
         parameters = next(classifier.parameters(), None) if isinstance(classifier, nn.Module) else None
         return torch.device("cpu") if parameters is None else parameters.device
-    device = torch.device(device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device={str(device)!r} was asked for, but this torch sees no CUDA device. Use device='cpu'.")
-    return device
+    return check_device(device)
 
 
 @contextmanager
