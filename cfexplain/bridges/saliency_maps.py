@@ -196,13 +196,13 @@ def given_maps(label: str, given: np.ndarray, cf: Counterfactuals, used: np.ndar
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Seed torch's and NumPy's global generators, from which Captum draws, and restore their states afterwards."""
-    state = np.random.get_state()
-    try:
-        np.random.seed(seed)
-        with seeded_torch(seed):
+    with seeded_torch(seed):
+        state = np.random.get_state()
+        try:
+            np.random.seed(seed)
             yield
-    finally:
-        np.random.set_state(state)
+        finally:
+            np.random.set_state(state)
 
 
 def _captum(score: Score, method: str, x: Tensor, plus: Tensor, minus: Tensor, baseline: Tensor, background: Tensor,

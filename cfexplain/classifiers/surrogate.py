@@ -19,6 +19,7 @@ from cfexplain.foundation.arrays import Layout
 from cfexplain.foundation.exceptions import ClassifierOutputError, NotFittedError
 from cfexplain.foundation.labels import class_indices
 from cfexplain.foundation.optional import optional_import
+from cfexplain.foundation.threads import one_thread
 from cfexplain.nets.classifiers import ClassifierNet
 from cfexplain.persistence import stored_by_attributes
 from cfexplain.persistence.user_objects import without_frozen
@@ -134,6 +135,7 @@ class BlackBox:
             return False
         return False
 
+    @one_thread()
     def _ask(self, method: str, X: np.ndarray) -> np.ndarray:
         rows: Any = X.reshape(len(X), *self.sample_shape)
         names = getattr(self.estimator, "feature_names_in_", None)

@@ -103,8 +103,6 @@ class Autoencoder(TrainedCoordinates):
     def _check_parameters(self) -> None:
         super()._check_parameters()
         self._check_augment()
-        if self.reconstruction not in ("auto", "bce", "mse"):
-            raise ValueError(f"reconstruction={self.reconstruction!r} is not known; choose 'auto', 'bce' or 'mse'.")
         if self.reconstruction == "bce" and not self.layout_.is_image:
             raise ValueError("reconstruction='bce' is for images; a table needs 'mse' (or 'auto').")
 

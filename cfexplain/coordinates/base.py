@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,6 +13,8 @@ from sklearn.utils.validation import check_array, check_is_fitted
 from torch import Tensor, nn
 
 from cfexplain.foundation.arrays import Layout, read_samples, restore_samples, to_numpy
+from cfexplain.foundation.optional import check_device
+from cfexplain.foundation.parameters import TRAINING, Choice, Number, Rule, check_parameters
 from cfexplain.foundation.random import draw_seed, seeded_torch
 from cfexplain.foundation.tiles import in_tiles
 from cfexplain.nets.autoencoders import AutoencoderNet
@@ -56,6 +58,8 @@ class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     exact = False
     data_range: tuple[float, float]
     image_shape: tuple[int, ...] | None
+    # what parameters must be, beside what a subclass says of its own
+    parameter_rules: ClassVar[Mapping[str, Rule]] = TRAINING
 
     @property
     def encodes_at_once(self) -> bool:
@@ -64,9 +68,9 @@ class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
     def _read_fit(self, X: Any) -> np.ndarray:
         """X as networks want it, with ``layout_``, ``n_features_in_`` and ``dtype_`` recorded."""
-        low, high = self.data_range
-        if not low < high:
-            raise ValueError(f"data_range={self.data_range!r} must be (low, high) with low < high.")
+        check_parameters(self)
+        if getattr(self, "device", None) is not None:
+            check_device(self.device)
         X = read_samples(self, X, reset=True, image_shape=self.image_shape, data_range=self.data_range)
         self.dtype_ = X.dtype
         return np.require(X, requirements="W")  # torch warns of memory-mapped arrays that are read-only
@@ -161,6 +165,11 @@ class TrainedCoordinates(Coordinates):
     module_: AutoencoderNet
     history_: list[dict[str, Any]]
     _variational: bool
+    parameter_rules = {
+        "latent_dim": Number(1, whole=True, words=("auto",)), "width": Number(1, whole=True),
+        "beta": Number(0), "sigma": Number(0, between=True), "perceptual_weight": Number(0),
+        "likelihood": Choice(("auto", "bernoulli", "gaussian")), "reconstruction": Choice(("auto", "bce", "mse")),
+        "augment": Choice((None, "mirror"))}
     # gradient updates at training_budget=1
     _updates = {"image": 900, "table": 1000}
 
@@ -231,14 +240,10 @@ class TrainedCoordinates(Coordinates):
             if layout.is_image:
                 return 32 if max(layout.net_shape[1:]) <= 32 else 64
             return min(16, max(2, layout.net_shape[0]))
-        if isinstance(self.latent_dim, str) or int(self.latent_dim) != self.latent_dim or self.latent_dim < 1:
-            raise ValueError(f"latent_dim={self.latent_dim!r} must be 'auto' or a positive integer.")
         return int(self.latent_dim)
 
     def _check_parameters(self) -> None:
-        for name in ("training_budget", "lr", "batch_size", "width"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be positive.")
+        """Raise an error for what does not fit the samples; `_read_fit` has looked at every parameter by itself."""
 
     def _augmented(self, net: nn.Module, u: Tensor) -> Tensor:
         """`u`, with half of the images mirrored while training if ``augment="mirror"``."""
@@ -247,8 +252,6 @@ class TrainedCoordinates(Coordinates):
         return torch.where(torch.rand(len(u), 1, 1, 1, device=u.device) < 0.5, u.flip(3), u)
 
     def _check_augment(self) -> None:
-        if self.augment not in (None, "mirror"):
-            raise ValueError(f"augment={self.augment!r} is not known; choose None or 'mirror'.")
         if self.augment and not self.layout_.is_image:
             raise ValueError("augment='mirror' flips images, but X is a table.")
 

@@ -14,6 +14,7 @@ from torch.backends import mkldnn
 
 from cfexplain.coordinates.base import Coordinates, untrained_module
 from cfexplain.foundation.arrays import read_samples, restore_samples
+from cfexplain.foundation.parameters import Choice, Number
 from cfexplain.foundation.random import draw_seed, seeded_torch
 from cfexplain.nets.flow_nets import FlowNet, ImageFlowNet, VectorFlowNet
 from cfexplain.nets.losses import Rows
@@ -140,6 +141,10 @@ class Flow(Coordinates):
     history_: list[dict[str, Any]]
 
     exact = True
+    parameter_rules = {
+        **dict.fromkeys(("levels", "steps", "blocks"), Number(1, whole=True, none=True)),
+        "n_bits": Number(1, 16, whole=True), "noise": Number(0), "ema": Number(0, 1), "size": Choice(("small", "paper")),
+        "precision": Choice(("auto", "float32", "bfloat16"))}
 
     def __init__(
         self,
@@ -237,11 +242,6 @@ class Flow(Coordinates):
         return -net.log_prob(x + self.noise * net.scale * torch.randn_like(x) if self.noise and net.training else x)
 
     def _check_parameters(self, n: int) -> None:
-        for name in ("training_budget", "batch_size", "n_bits"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be positive.")
-        if not 0 <= self.ema < 1 or self.noise < 0:
-            raise ValueError(f"ema={self.ema!r} must lie in [0, 1), and noise={self.noise!r} must not be negative.")
         if self.hidden is not None and np.ndim(self.hidden) != (0 if self.layout_.is_image else 1):
             raise ValueError(f"hidden={self.hidden!r} does not fit: images take one number of channels (hidden=64), tables "
                              "the widths of some layers (hidden=(128, 128)).")
@@ -256,10 +256,6 @@ class Flow(Coordinates):
         if kind not in known:
             raise ValueError(f"architecture={kind!r} is not for {'images' if self.layout_.is_image else 'tables'}; "
                              f"choose 'auto', {known[0]!r} or {known[1]!r}.")
-        if self.size not in ("small", "paper"):
-            raise ValueError(f"size={self.size!r} is not known; choose 'small' or 'paper'.")
-        if self.precision not in ("auto", "float32", "bfloat16"):
-            raise ValueError(f"precision={self.precision!r} is not known; choose 'auto', 'float32' or 'bfloat16'.")
         chosen = {name: getattr(self, name) for name in ("levels", "steps", "hidden", "blocks", "affine")
                   if getattr(self, name) is not None}
         if not self.layout_.is_image:

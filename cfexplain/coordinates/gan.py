@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cfexplain.coordinates.base import Coordinates, untrained_module
 from cfexplain.coordinates.generator import inversion_errors
 from cfexplain.coordinates.inversion import Inversion, Inverter
+from cfexplain.foundation.parameters import Number
 from cfexplain.foundation.random import draw_seed, seeded_torch
 from cfexplain.nets.gan import Discriminator, GANNet
 from cfexplain.nets.losses import Rows
@@ -85,6 +86,7 @@ class GAN(Coordinates):
     _updates = 2500
 
     encodes_at_once = False
+    parameter_rules = {"latent_dim": Number(1, whole=True), "width": Number(1, whole=True)}
 
     def __init__(
         self,
@@ -183,13 +185,6 @@ class GAN(Coordinates):
             raise ValueError(
                 f"GAN draws images, but X is a table of {self.layout_.net_shape[0]} columns. Pass images (n, H, W) or "
                 "(n, C, H, W), or image_shape=(C, H, W) if the rows are flattened images; VAE() is for tables.")
-        for name in ("latent_dim", "batch_size", "width"):
-            value = getattr(self, name)
-            if int(value) != value or value < 1:
-                raise ValueError(f"{name}={value!r} must be a positive integer.")
-        for name in ("training_budget", "lr"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be positive.")
         if self.inversion is not None and not isinstance(self.inversion, Inversion):
             raise TypeError(f"inversion must be an Inversion(...), got {type(self.inversion).__name__}.")
 

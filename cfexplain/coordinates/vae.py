@@ -127,11 +127,6 @@ class VAE(TrainedCoordinates):
     def _check_parameters(self) -> None:
         super()._check_parameters()
         self._check_augment()
-        if self.beta < 0 or self.sigma <= 0:
-            raise ValueError(f"beta={self.beta!r} must not be negative and sigma={self.sigma!r} must be positive.")
-        if self.likelihood not in ("auto", "bernoulli", "gaussian"):
-            raise ValueError(
-                f"likelihood={self.likelihood!r} is not known; choose 'auto', 'bernoulli' or 'gaussian'.")
         if not self.layout_.is_image:
             if self.likelihood == "bernoulli":
                 raise ValueError("likelihood='bernoulli' is for images; a table needs 'gaussian' (or 'auto').")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
-from numbers import Integral, Real
-from typing import Any
+from collections.abc import Callable, Mapping
+from numbers import Integral
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from cfexplain.density.attributes import AttributeBase
 from cfexplain.density.base import ClassDensity, or_impossible
 from cfexplain.density.class_flow import ClassFlow, check_sizes, start_at_identity
 from cfexplain.density.frozen import FrozenDensity, freeze
+from cfexplain.foundation.optional import check_device
+from cfexplain.foundation.parameters import TRAINING, Number, Rule, check_parameters
 from cfexplain.foundation.random import draw_seed, seeded_torch
 from cfexplain.foundation.tiles import in_tiles
 from cfexplain.nets.losses import Rows
@@ -122,6 +124,9 @@ class ConditionalFlow(DensityMixin, ClassDensity):
     >>> bool(own > other), density.swap(Z[:1], "left", "right").shape
     (True, (1, 2))
     """
+
+    parameter_rules: ClassVar[Mapping[str, Rule]] = {
+        **TRAINING, "transforms": Number(1, whole=True), "attribute_scale": Number(0, between=True)}
 
     class_prior_: np.ndarray
     loc_: np.ndarray
@@ -264,17 +269,8 @@ class ConditionalFlow(DensityMixin, ClassDensity):
                             f"(features, context) -> Flow, got {self.flow!r}.")
         if self.base not in ("gaussian", "attributes"):
             raise ValueError(f"base={self.base!r} is not known. Use 'gaussian' or 'attributes'.")
-        for name in ("transforms", "batch_size"):
-            value = getattr(self, name)
-            if not isinstance(value, Integral) or int(value) < 1:
-                raise ValueError(f"{name}={value!r} must be an integer of at least 1.")
-        for name in ("attribute_scale", "lr", "training_budget"):
-            value = getattr(self, name)
-            if not isinstance(value, Real) or not 0 < float(value) < math.inf:
-                raise ValueError(f"{name}={value!r} must be a positive number.")
-        decay: Any = self.weight_decay
-        if not isinstance(decay, Real) or not 0 <= float(decay) < math.inf:
-            raise ValueError(f"weight_decay={self.weight_decay!r} must be a number of at least 0.")
+        check_parameters(self)
+        check_device(self.device)
         if any(not isinstance(width, Integral) or width < 1 for width in self.hidden_features):
             raise ValueError(f"hidden_features={self.hidden_features!r} must be integers of at least 1.")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,9 +14,11 @@ from cfexplain.classifiers import ClassifierAdapter, RegressorAdapter
 from cfexplain.classifiers.features import ClassFeatures
 from cfexplain.classifiers.latent import LatentEnsemble
 from cfexplain.coordinates import Coordinates
+from cfexplain.coordinates.detail import CLIP_MODES
 from cfexplain.density import ClassDensity
 from cfexplain.explainers.task import Classification, Regression
 from cfexplain.foundation.arrays import Layout
+from cfexplain.foundation.parameters import MOST, TRAINING, Choice, Number, Rule
 from cfexplain.objective import Term
 from cfexplain.persistence import MayBeAbsent
 from cfexplain.search import SearchOptions, SearchResult
@@ -57,6 +59,25 @@ class ExplainerAttributes:
     ink_quantile: float | None = None
     # set by the base: whether `find` is the search by gradients
     searches_by_gradient: bool = True
+
+    # What parameters must be, by name; a method adds rules of its own under the same attribute.
+    parameter_rules: ClassVar[Mapping[str, Rule]] = {
+        **TRAINING, "batch_size": Number(1, 2**16, whole=True, words=("auto",)),
+        "max_steps": Number(0, MOST, whole=True), "refine": Number(0, MOST, whole=True, none=True),
+        "patience": Number(0, MOST, whole=True),
+        "step_size": Number(0, between=True, none=True), "start": Number(0, 1, words=("latent", "swap")),
+        "update": Choice(("adam", "normalized")), "stop": Choice(("conditions", "converged")),
+        "clip": Choice(CLIP_MODES), "detail": Choice(("auto", "decoder", "residual", "blend")),
+        "tau": Number(0, between=True), "max_fraction": Number(0, between=True),
+        "confidence": Number(0, 1, between=True), "opinion_confidence": Number(0, 1, between=True, none=True),
+        "typical_quantile": Number(0, 1, none=True), "feature_quantile": Number(0, 1),
+        "ink_quantile": Number(0, 1, none=True),
+        **dict.fromkeys(("decision_weight", "distance_weight", "plausibility_weight", "perceptual_weight", "ink_weight",
+                         "autoencoder_weight", "prototype_weight", "l1_weight", "l2_weight"), Number(0)),
+        "feature_weight": Number(0, words=("auto",)), "second_opinion": Number(0, whole=True),
+        "classifier_output": Choice(("auto", "logits", "probabilities")),
+        "task": Choice(("auto", "classification", "regression")), "verbose": Number(0, whole=True),
+    }
 
     # What `fit` sets.
     layout_: Layout

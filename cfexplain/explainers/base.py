@@ -38,6 +38,7 @@ from cfexplain.explainers.task import Classification, Goal, make_task
 from cfexplain.foundation.arrays import read_samples, restore_samples, to_numpy
 from cfexplain.foundation.exceptions import ClassifierOutputError
 from cfexplain.foundation.labels import label_indices
+from cfexplain.foundation.parameters import Number, check_options, check_parameters
 from cfexplain.foundation.random import draw_seed
 from cfexplain.foundation.tiles import TILE, in_tiles
 from cfexplain.objective import greyness
@@ -228,6 +229,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             Some rows did not reach their target.
         """
         check_is_fitted(self)
+        self.check_parameters()
         started, container = time.perf_counter(), "torch" if isinstance(X, Tensor) else "numpy"
         X = self.read_samples(X)
         goal = self.goal(X, self.target if target is None else target)
@@ -241,6 +243,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
     def search(self, X: np.ndarray, goal: Goal, *, record_path: bool = False, n_jobs: int | None = None,
                backend: str = "auto", precision: str = "auto") -> Found:
         """What the search finds for the rows of `X`, which `read_samples` gave; see `explain` for the parameters."""
+        check_options({"n_jobs": n_jobs}, {"n_jobs": Number(whole=True, none=True)})
         run, workers = Run(self, record_path, backend, precision), effective_n_jobs(n_jobs)
         return run.search(X, goal) if workers == 1 else run.search_in_workers(X, goal, n_jobs, workers)
 
@@ -350,26 +353,17 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         return search(evaluate, start, rows["z0"], rows, options, report)
 
     def check_parameters(self) -> None:
-        """Raise ValueError for parameters that cannot be used, before anything is trained."""
-        low, high = self.data_range
-        if not low < high:
-            raise ValueError(f"data_range={self.data_range!r} must be (low, high) with low < high.")
-        if self.training_budget <= 0:
-            raise ValueError(f"training_budget={self.training_budget!r} must be positive.")
-        if self.max_steps < 0:
-            raise ValueError(f"max_steps={self.max_steps!r} must not be negative.")
+        """Raise ValueError or TypeError for parameters that cannot be used, before anything is trained or searched.
+
+        Each is held to its rule in ``parameter_rules``, of this class or of a base.
+        """
+        check_parameters(self)
 
     def search_options(self, record_path: bool = False, *, update: str | None = None,
                        refine: int | None = None) -> SearchOptions:
         """How the search steps and when it stops, from the parameters; `update` and `refine` in place of the explainer's."""
+        self.check_parameters()
         update, refine = self.update if update is None else update, self.refine if refine is None else refine
-        for name, value, known in (("update", update, ("adam", "normalized")),
-                                   ("stop", self.stop, ("conditions", "converged"))):
-            if value not in known:
-                raise ValueError(f"{name}={value!r} is not known; choose {known[0]!r} or {known[1]!r}.")
-        start = self.start
-        if start not in ("latent", "swap") and not (isinstance(start, (int, float)) and 0 <= start <= 1):
-            raise ValueError(f"start={start!r} is not known; choose 'latent', 'swap', or a share of the way in [0, 1].")
         step, tile = self.step_size, self.batch_size
         if step is None:
             step = self.step_sizes[update]

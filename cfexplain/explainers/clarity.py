@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cfexplain.explainers.base import CounterfactualExplainer
 from cfexplain.foundation.numbers import check_confidence, log_odds, log_odds_of
+from cfexplain.foundation.parameters import Number
 from cfexplain.objective import LatentDistance, Point, Term
 from cfexplain.persistence import storable
 
@@ -92,6 +93,8 @@ device
     # a row is done when the ensemble is convinced, whatever the explained classifier says
     needs_valid = False
 
+    parameter_rules = {"members": Number(1, whole=True)}
+
     coordinates: Any = "vae"
     density: Any = None
     members: int = 5
@@ -104,11 +107,6 @@ device
     max_steps: int = 500
     stop: str = "conditions"
     patience: int = 50
-
-    def check_parameters(self) -> None:
-        super().check_parameters()
-        if not self.members >= 1:
-            raise ValueError(f"members={self.members!r} must be at least 1: the search follows the ensemble.")
 
     @property
     def second_opinion(self) -> int:

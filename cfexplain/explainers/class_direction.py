@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cfexplain.explainers.attributes import fitted
 from cfexplain.explainers.path import PathExplainer
+from cfexplain.foundation.parameters import Choice
 from cfexplain.persistence import storable
 
 __all__ = ["ClassDirectionExplainer"]
@@ -68,6 +69,8 @@ device
 
     density = "prior"
 
+    parameter_rules = {"direction": Choice(("centres", "linear"))}
+
     generator: Any = "flow"
     direction: str = "centres"
     confidence: float = 0.5
@@ -78,11 +81,6 @@ device
     clip: str = "straight_through"
     detail: str = "decoder"
     tau: float = 0.15
-
-    def check_parameters(self) -> None:
-        super().check_parameters()
-        if self.direction not in ("centres", "linear"):
-            raise ValueError(f"direction={self.direction!r} is not known; choose 'centres' or 'linear'.")
 
     @property
     def coordinates(self) -> Any:

@@ -17,6 +17,7 @@ from cfexplain.coordinates import Flow
 from cfexplain.explainers.base import CounterfactualExplainer
 from cfexplain.explainers.task import Goal, Regression
 from cfexplain.foundation.numbers import check_confidence, log_odds_of
+from cfexplain.foundation.parameters import Choice, Number
 from cfexplain.objective import TargetLogProbability, TargetProbability, TargetValue, Term, TypicalDensity
 from cfexplain.persistence import storable
 from cfexplain.result import Counterfactuals
@@ -109,6 +110,10 @@ device
     needs_valid = False
     density = "prior"
 
+    parameter_rules = {
+        "ascent": Choice(("log_probability", "probability")), "update": Choice(("auto", "adam", "normalized")),
+        "plausibility_weight": Number(0, words=("auto",))}
+
     generator: Any = "flow"
     task: str = "auto"
     confidence: float = 0.99
@@ -167,10 +172,8 @@ device
         """Eq. 5, or its logarithm; for a regressor the way to the value."""
         if isinstance(self.task_, Regression):
             decision: Term = TargetValue(scale=max(self.task_.spread, 1e-12))
-        elif self.ascent in ("log_probability", "probability"):
-            decision = TargetLogProbability() if self.ascent == "log_probability" else TargetProbability()
         else:
-            raise ValueError(f"ascent={self.ascent!r} is not known; choose 'log_probability' or 'probability'.")
+            decision = TargetLogProbability() if self.ascent == "log_probability" else TargetProbability()
         return [decision, TypicalDensity(self._plausibility_weight())]
 
     def confidence_sweep(self, X: Any, target: Any = None,

@@ -116,7 +116,7 @@ class Evaluator:
         if before is None or any(a is not b for a, b in zip(before, parts, strict=True)):
             known = {}
             _tile_sizes[explainer] = parts, known
-        key = (*self.kernels, tile, torch.get_num_threads())
+        key = (*self.kernels, tile)
         if key not in known:
             known[key] = TileSizes(tile, int(np.prod(explainer.layout_.net_shape))), PartialTiles()
         return known[key]

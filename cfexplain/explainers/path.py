@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cfexplain.explainers.base import CounterfactualExplainer
 from cfexplain.foundation.numbers import check_confidence
+from cfexplain.foundation.parameters import MOST, Number
 from cfexplain.objective import LogOddsHinge, Term, TypicalDensity
 from cfexplain.search import SearchOptions, SearchResult, search_path
 
@@ -23,6 +24,7 @@ class PathExplainer(CounterfactualExplainer):
     differentiable = False
     step_size = 1.0
     patience = 0
+    parameter_rules = {"max_steps": Number(1, MOST, whole=True)}
 
     confidence: float = 0.5
     max_fraction: float = 1.0
@@ -34,13 +36,6 @@ class PathExplainer(CounterfactualExplainer):
     def find(self, evaluate: Callable, start: Tensor, rows: Mapping[str, Tensor], options: SearchOptions,
              report: Callable | None, search: Callable) -> SearchResult:
         return search_path(self.path_point, evaluate, rows, float(self.max_fraction), options, report)
-
-    def check_parameters(self) -> None:
-        super().check_parameters()
-        if not self.max_fraction > 0:
-            raise ValueError(f"max_fraction={self.max_fraction!r} must be positive: it is the end of the path.")
-        if self.max_steps < 1:
-            raise ValueError(f"max_steps={self.max_steps!r} must be at least 1: the path is tried in so many steps.")
 
     def terms(self) -> list[Term]:
         hinge = LogOddsHinge(1.0, check_confidence(self.confidence))

@@ -9,6 +9,7 @@ from typing import Any
 from cfexplain.density import ConditionalFlow
 from cfexplain.explainers.base import CounterfactualExplainer
 from cfexplain.foundation.numbers import check_confidence
+from cfexplain.foundation.parameters import Choice
 from cfexplain.objective import (
     DecisionHinge,
     LatentDistance,
@@ -162,6 +163,8 @@ class PLACEExplainer(CounterfactualExplainer):
     ((3, 4), 3)
     """
 
+    parameter_rules = {"decision": Choice(("logit", "probability")), "plausibility": Choice(("typical", "likelihood"))}
+
     coordinates: Any = "vae"
     density: Any = None
     decision: str = "logit"
@@ -212,12 +215,8 @@ class PLACEExplainer(CounterfactualExplainer):
     def terms(self) -> list[Term]:
         """Eqs. 2–5 and the second opinion."""
         check_confidence(self.confidence)
-        decision = {"probability": DecisionHinge, "logit": LogOddsHinge}.get(self.decision)
-        if decision is None:
-            raise ValueError(f"decision={self.decision!r} is not known; choose 'logit' or 'probability'.")
-        density = {"typical": TypicalDensity, "likelihood": LogDensity}.get(self.plausibility)
-        if density is None:
-            raise ValueError(f"plausibility={self.plausibility!r} is not known; choose 'typical' or 'likelihood'.")
+        decision = {"probability": DecisionHinge, "logit": LogOddsHinge}[self.decision]
+        density = {"typical": TypicalDensity, "likelihood": LogDensity}[self.plausibility]
         terms = [decision(self.decision_weight, self.confidence), LatentDistance(self.distance_weight),
                  density(self.plausibility_weight)]
         if self.perceptual_weight:

@@ -14,6 +14,7 @@ from cfexplain.explainers.attributes import fitted
 from cfexplain.explainers.base import CounterfactualExplainer
 from cfexplain.explainers.task import Goal
 from cfexplain.foundation.numbers import check_confidence
+from cfexplain.foundation.parameters import Number
 from cfexplain.objective import InputDistance, LogOddsHinge, Point, Term
 from cfexplain.persistence import storable
 
@@ -110,6 +111,8 @@ device
     start, detail, tau = "latent", "decoder", 0.15
     step_sizes = {"normalized": 0.01, "adam": 0.01}
 
+    parameter_rules = {"k": Number(1, whole=True, none=True)}
+
     autoencoder: Any = "autoencoder"
     confidence: float = 0.55
     decision_weight: float = 10.0
@@ -124,11 +127,6 @@ device
     max_steps: int = 1000
     stop: str = "converged"
     patience: int = 50
-
-    def check_parameters(self) -> None:
-        super().check_parameters()
-        if self.k is not None and not self.k >= 1:
-            raise ValueError(f"k={self.k!r} must be at least 1, or None for the mean of the whole class.")
 
     def learn(self, X: np.ndarray, groups: np.ndarray, codes: np.ndarray, code_groups: np.ndarray,
                defaults: dict[str, Any]) -> None:

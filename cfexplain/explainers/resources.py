@@ -1,22 +1,20 @@
-"""What a search needs of the machine: a device, threads, memory, and a bar that shows how far it is."""
+"""What a search needs of the machine: a device, memory, and a bar that shows how far it is."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from threading import Lock
 from typing import Any
 
 import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-__all__ = ["halving_tiles", "infer_device", "one_thread", "progress_bar"]
+from cfexplain.foundation.optional import check_device
 
-# Threads of torch to go back to, one entry a worker: workers may be threads of one process, and the number is the process's
-_workers: list[int] = []
-_lock = Lock()
+__all__ = ["halving_tiles", "infer_device", "progress_bar"]
+
 SMALLEST_TILE = 8
 
 
@@ -26,28 +24,12 @@ def infer_device(device: str | torch.device | None, classifier: Any) -> torch.de
     Raises
     ------
     ValueError
-        If CUDA is asked for and there is none.
+        This machine has no such device.
     """
     if device is None:
         parameters = next(classifier.parameters(), None) if isinstance(classifier, nn.Module) else None
         return torch.device("cpu") if parameters is None else parameters.device
-    device = torch.device(device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device={str(device)!r} was asked for, but this torch sees no CUDA device. Use device='cpu'.")
-    return device
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One torch thread a worker: processes side by side do the sharing."""
-    with _lock:
-        _workers.append(1 if _workers else torch.get_num_threads())
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        with _lock:
-            torch.set_num_threads(_workers.pop())
+    return check_device(device)
 
 
 @contextmanager

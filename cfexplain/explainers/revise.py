@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cfexplain.explainers.base import CounterfactualExplainer
+from cfexplain.foundation.parameters import Choice, Number
 from cfexplain.objective import CrossEntropy, InputDistance, Term
 from cfexplain.persistence import storable
 
@@ -74,6 +75,8 @@ device
     start = "latent"
     step_sizes = {"normalized": 0.1, "adam": 0.1}
 
+    parameter_rules = {"norm": Choice((1, 2)), "distance_weight": Number(0, words=("auto",))}
+
     coordinates: Any = "vae"
     density: Any = None
     distance_weight: float | str = "auto"
@@ -98,8 +101,6 @@ device
         return cls(**{**PRESETS[name], **parameters})
 
     def terms(self) -> list[Term]:
-        if self.norm not in (1, 2):
-            raise ValueError(f"norm={self.norm!r} is not known; choose 1 (absolute) or 2 (squared differences).")
         weight = self.distance_weight
         if weight == "auto":
             weight = 0.05 if self.layout_.is_image else 0.5

@@ -14,9 +14,10 @@ from cfexplain.explainers.attributes import ExplainerParameters
 from cfexplain.explainers.backends import Engine, check_backend, eager_engine, make_engine
 from cfexplain.explainers.evaluator import Evaluator
 from cfexplain.explainers.found import Found
-from cfexplain.explainers.resources import halving_tiles, one_thread, progress_bar
+from cfexplain.explainers.resources import halving_tiles, progress_bar
 from cfexplain.explainers.task import Goal
 from cfexplain.foundation.partial_tiles import TileRows
+from cfexplain.foundation.threads import one_thread
 from cfexplain.foundation.tiles import TILE, in_tiles
 from cfexplain.objective import Objective
 from cfexplain.search import SearchOptions, SearchResult
@@ -50,6 +51,7 @@ class Run:
         # what is found is judged by the explainer's own networks, whatever it is found with
         self.judge = self.evaluator(eager_engine(explainer))
 
+    @one_thread()
     def search(self, X: np.ndarray, goal: Goal) -> Found:
         """The best point of each row of `X` (n, ...), block by block."""
         explainer, options, found = self.explainer, self.options, []
@@ -168,5 +170,4 @@ def _scattered(values: Tensor, rows: np.ndarray, n: int) -> np.ndarray:
 
 def _search_in_worker(explainer: ExplainerParameters, record_path: bool, backend: str, precision: str, X: np.ndarray,
                       goal: Goal) -> Found:
-    with one_thread():
-        return Run(explainer, record_path, backend, precision, in_worker=True).search(X, goal)
+    return Run(explainer, record_path, backend, precision, in_worker=True).search(X, goal)

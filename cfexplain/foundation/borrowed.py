@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from threading import Lock
-from weakref import WeakKeyDictionary
 
 from torch import nn
 
@@ -15,16 +14,17 @@ __all__ = ["frozen"]
 
 @dataclass
 class _Loan:
-    """What a module looked like before the first of `users` blocks was entered."""
+    """What the flag of a submodule or a parameter was before the first of `users` blocks was entered."""
 
-    modes: list[tuple[nn.Module, bool]]
-    flags: list[tuple[nn.Parameter, bool]]
-    users: int = field(default=0)
+    part: nn.Module | nn.Parameter
+    flag: str
+    before: bool
+    users: int = 0
 
 
-# Two threads may search with one classifier: the first to leave must not switch dropout on for the other, so the last
-# one restores. Keyed by the module, because several explainers can hold the same one.
-_loans: WeakKeyDictionary[nn.Module, _Loan] = WeakKeyDictionary()
+# By the id of each submodule and parameter. Two threads may search with networks that share some of their layers: the first
+# to leave must not switch dropout on for the other, so that of each part the last one restores.
+_loans: dict[int, _Loan] = {}
 _lock = Lock()
 
 
@@ -33,9 +33,9 @@ def frozen(module: nn.Module) -> Iterator[nn.Module]:
     """Evaluation mode and ``requires_grad=False`` for the whole of `module` while the block runs.
 
     On exit, also by an exception, the training flag of every submodule and the ``requires_grad`` flag of every
-    parameter are what they were. Blocks may nest, and threads may share a module: the outermost one restores. The
-    flags are set directly, not through ``module.train()``, which some modules override with side effects (LoRA layers
-    merge their weights there).
+    parameter are what they were. Blocks may nest, and threads may share modules or parts of them: of each part the
+    outermost block restores. The flags are set directly, not through ``module.train()``, which some modules override
+    with side effects (LoRA layers merge their weights there).
 
     Examples
     --------
@@ -47,26 +47,20 @@ def frozen(module: nn.Module) -> Iterator[nn.Module]:
     >>> net.training, net[1].training, net[0].weight.requires_grad
     (True, True, True)
     """
-    with _lock:
-        loan = _loans.get(module)
-        if loan is None:
-            loan = _loans[module] = _Loan(
-                [(part, part.training) for part in module.modules()],
-                [(parameter, parameter.requires_grad) for parameter in module.parameters()],
-            )
-        loan.users += 1
-        for part, _ in loan.modes:
-            part.training = False
-        for parameter, _ in loan.flags:
-            parameter.requires_grad_(False)
+    borrowed: list[_Loan] = []
     try:
+        with _lock:
+            for flag, parts in (("training", module.modules()), ("requires_grad", module.parameters())):
+                for part in parts:
+                    loan = _loans.setdefault(id(part), _Loan(part, flag, getattr(part, flag)))
+                    loan.users += 1
+                    borrowed.append(loan)
+                    setattr(part, flag, False)
         yield module
     finally:
         with _lock:
-            loan.users -= 1
-            if not loan.users:
-                del _loans[module]
-                for part, mode in loan.modes:
-                    part.training = mode
-                for parameter, flag in loan.flags:
-                    parameter.requires_grad_(flag)
+            for loan in borrowed:
+                loan.users -= 1
+                if not loan.users:
+                    del _loans[id(loan.part)]
+                    setattr(loan.part, loan.flag, loan.before)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["import_triton", "is_instance", "no_cuda", "optional_import"]
+__all__ = ["check_device", "import_triton", "is_instance", "no_cuda", "optional_import"]
 
 # The first with tensor descriptors made on the host
 TRITON = (3, 4)
@@ -19,6 +19,34 @@ TRITON = (3, 4)
 def no_cuda() -> str:
     """The end of a sentence on what asked for CUDA: whether this torch sees a device at all."""
     return "" if torch.cuda.is_available() else ", and torch sees no CUDA device"
+
+
+def check_device(device: Any) -> torch.device:
+    """`device` as torch knows it, if this machine has it.
+
+    Raises
+    ------
+    ValueError
+        There is no such device here.
+
+    >>> check_device("cpu")
+    device(type='cpu')
+    >>> check_device("gpu")
+    Traceback (most recent call last):
+    ValueError: device='gpu' is no device that torch knows. Use 'cpu', 'cuda' or 'cuda:0'.
+    """
+    try:
+        known = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device={device!r} is no device that torch knows. Use 'cpu', 'cuda' or 'cuda:0'.") from error
+    if known.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={str(known)!r} was asked for, but this torch sees no CUDA device. Use device='cpu'.")
+    try:
+        torch.zeros(1, device=known).cpu()
+    except Exception as error:  # each kind of device has its own
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"device={str(known)!r} cannot be used on this machine ({reason}). Use device='cpu'.") from error
+    return known
 
 
 def import_triton(purpose: str) -> ModuleType:

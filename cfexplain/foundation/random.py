@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import RLock
 
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
-__all__ = ["draw_seed", "seeded_torch"]
+__all__ = ["draw_seed", "global_generators", "seeded_torch"]
+
+_lock = RLock()
 
 
 def draw_seed(random_state: int | np.random.RandomState | None) -> int:
@@ -24,8 +28,32 @@ def draw_seed(random_state: int | np.random.RandomState | None) -> int:
 
 
 @contextmanager
+def global_generators() -> Iterator[None]:
+    """The process's random generators for this thread alone, among those that ask: the others wait.
+
+    Layers and dropout draw from torch's one generator, so that two threads that trained at once would draw from each
+    other's. A block may be entered again by the thread that is in it.
+    """
+    with _lock:
+        yield
+
+
+@contextmanager
 def seeded_torch(seed: int) -> Iterator[None]:
-    """Run a block under ``torch.manual_seed(seed)`` and give the global generators back as they were."""
-    with torch.random.fork_rng():
+    """Run a block under ``torch.manual_seed(seed)`` and give the global generators back as they were.
+
+    Threads take turns: what each of them computes is what it would alone.
+    """
+    with global_generators(), torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
+
+
+def _forget_the_parents_threads() -> None:
+    """A forked process has none of the threads that may have held the lock."""
+    global _lock
+    _lock = RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_the_parents_threads)

@@ -3,7 +3,8 @@
 Two things make a row come out a bit different alone, in a batch, and at another place of a batch. Kernels choose their
 order of summation by shape: so rows are evaluated in tiles of one fixed size, the last one padded. And matrix products
 take rows that start at an aligned address by another path than rows that do not: so the widths of linear layers are
-padded with zeros to a multiple of eight numbers while a tile is evaluated (`aligned`).
+padded with zeros to a multiple of eight numbers while a tile is evaluated (`aligned`). Kernels also share a sum out among
+torch's threads: so a tile is evaluated with one (`cfexplain.foundation.threads.one_thread`).
 
 Most kernels choose the same order for many shapes, though. `TileSizes` finds out for which, so that many small samples need
 fewer tiles; for tiles that are mostly padding see `cfexplain.foundation.partial_tiles`.
@@ -18,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from cfexplain.foundation.threads import one_thread
 
 __all__ = ["TILE", "TileSizes", "aligned", "in_tiles", "padded", "probes"]
 
@@ -84,7 +87,7 @@ def in_tiles(function: Callable[..., Any], *rows: Tensor, tile: int = TILE, plac
     """
     n, first = len(rows[0]), 0
     parts: list[Any] = []
-    with aligned():
+    with one_thread(), aligned():
         while first < n or not parts:
             size = tile if places is None or not n else places(n - first)
             cut = [r[first : first + size] for r in rows]

@@ -62,6 +62,7 @@ def write_results(explainer: FittedExplainer, folder: Path, source: BlockSource,
                   resume: bool, progress: bool | Callable[[int, int | None], None], ranks: tuple[int, int],
                   options: dict[str, Any]) -> CounterfactualStore:
     """See `ScaleMixin.explain_to`."""
+    explainer.search_options()  # whose parameters are checked before a folder is begun
     targets = Targets(explainer, target, source.length)
     blocks = source.blocks(block_size)
     first = next(blocks, None)

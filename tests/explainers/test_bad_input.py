@@ -158,7 +158,7 @@ def test_read_only_and_strided_arrays_work(image_explainer, digits):
     ({"stop": "soon"}, "conditions"),
     ({"detail": "all"}, "blend"),
     ({"confidence": 1.0}, "strictly between"),
-    ({"distance_weight": -1.0}, "negative"),
+    ({"distance_weight": -1.0}, "at least 0"),
 ])
 def test_parameters_of_the_search(image_explainer, digits, parameters, message):
     before = {name: getattr(image_explainer, name) for name in parameters}
@@ -173,7 +173,7 @@ def test_parameters_of_the_search(image_explainer, digits, parameters, message):
     ({"coordinates": "pca"}, "autoencoder"),
     ({"data_range": (1.0, 0.0)}, "low < high"),
     ({"training_budget": 0}, "positive"),
-    ({"max_steps": -1}, "negative"),
+    ({"max_steps": -1}, "whole number from 0 to"),
     ({"immutable": [0]}, "images"),
 ])
 def test_parameters_of_the_fit(images, parameters, message):
@@ -202,3 +202,42 @@ def test_unknown_preset():
 def test_a_preset_that_is_not_known():
     with pytest.raises(ValueError, match="carla"):
         REVISEExplainer.preset("carl")
+
+
+WRONG = [
+    *((name, value, ValueError) for name in ("max_steps", "refine", "batch_size", "training_budget", "step_size", "tau",
+                                             "distance_weight", "confidence") for value in (-1, np.inf, np.nan)),
+    *((name, value, TypeError) for name in ("max_steps", "step_size", "tau", "training_budget", "distance_weight")
+      for value in ("1", [1], True, object())),
+    ("batch_size", 0, ValueError), ("batch_size", 10**9, ValueError), ("max_steps", 1.5, ValueError),
+    ("max_steps", 10**30, ValueError), ("data_range", "ab", TypeError), ("data_range", (0, np.nan), ValueError),
+    ("image_shape", (0, 8, 8), ValueError), ("typical_quantile", 1.5, ValueError), ("device", "gpu", ValueError),
+    ("device", "meta", ValueError), ("update", ["adam"], ValueError), ("random_state", "x", ValueError),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "error"), WRONG)
+def test_one_clear_error_at_the_call_that_gave_a_parameter(images, name, value, error):
+    with pytest.raises(error, match=name if name != "random_state" else "seed"):
+        small().set_params(**{name: value}).fit(*images)
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, value, _ in WRONG
+                                             if name not in ("device", "random_state")])
+def test_a_parameter_set_after_fit_is_checked_by_explain_and_explain_to(image_explainer, digits, tmp_path, name, value):
+    before = getattr(image_explainer, name)
+    try:
+        image_explainer.set_params(**{name: value})
+        for call in (lambda: image_explainer.explain(digits[2][:2]), lambda: image_explainer.explain_to(
+                tmp_path / "store", digits[2][:2]), lambda: next(image_explainer.explain_iter(digits[2][:2]))):
+            with pytest.raises((ValueError, TypeError), match=name):
+                call()
+        assert not (tmp_path / "store").exists()  # a folder would name the wrong parameters for good
+    finally:
+        image_explainer.set_params(**{name: before})
+
+
+@pytest.mark.parametrize(("name", "value"), [("n_jobs", "2"), ("n_jobs", 1.5), ("backend", 3), ("precision", [])])
+def test_options_of_explain(image_explainer, digits, name, value):
+    with pytest.raises((ValueError, TypeError), match=name):
+        image_explainer.explain(digits[2][:2], **{name: value})

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cfexplain.explainers.resources import SMALLEST_TILE, halving_tiles, infer_device, one_thread
+from cfexplain.explainers.resources import SMALLEST_TILE, halving_tiles, infer_device
 
 
 def with_smaller_tiles(run, tile):
@@ -55,18 +55,6 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
     with pytest.raises(RuntimeError, match="size"):
         with_smaller_tiles(run, 64)
     assert tiles == [64]
-
-
-def test_one_thread_gives_the_threads_back():
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        with pytest.raises(KeyError), one_thread():
-            assert torch.get_num_threads() == 1
-            raise KeyError
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_the_device_is_that_of_the_network():

@@ -3,19 +3,16 @@
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import scale_jobs
-import torch
 from joblib import parallel_config
 from scale_jobs import BLOCK_SIZE, assert_same_results, contents, job, joined, rows
 
 import cfexplain
-from cfexplain.explainers.resources import one_thread
 from cfexplain.foundation.exceptions import TargetError
 
 pytestmark = pytest.mark.usefixtures("quietly")
@@ -55,34 +52,6 @@ def test_joblib_moves_the_work_without_a_word(explainer, whole, backend):
     with parallel_config(backend, n_jobs=2):
         assert_same_results(explainer.explain(rows(), 1), whole)
         assert_same_results(joined(explainer.explain_iter(rows(), 1, block_size=100)), whole)
-
-
-def test_workers_that_are_threads_leave_the_number_of_torch_threads_as_it_was():
-    before = torch.get_num_threads()
-    first_is_out = threading.Event()
-
-    def first():
-        with one_thread():
-            both.wait(10)
-        first_is_out.set()
-
-    def second():
-        with one_thread():
-            both.wait(10)
-            first_is_out.wait(10)
-            seen.append(torch.get_num_threads())
-
-    both, seen = threading.Barrier(2), []
-    torch.set_num_threads(3)
-    try:
-        workers = [threading.Thread(target=run) for run in (first, second)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        assert torch.get_num_threads() == 3 and seen == [1]
-    finally:
-        torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -11,20 +11,20 @@ import operator
 import random
 import sys
 from collections.abc import Callable, Collection
-from threading import Lock, get_ident
+from threading import get_ident
 from typing import Any
 
 import numpy as np
 import torch
 from torch import fx, nn
 
+from cfexplain.foundation.random import global_generators
+
 __all__ = ["Untraceable", "is_hooked", "is_in_place", "trace", "trace_around"]
 
 _AUGMENTED = ("iadd", "iand", "ifloordiv", "ilshift", "imatmul", "imod", "imul", "ior", "ipow", "irshift", "isub",
               "itruediv", "ixor")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-# torch.fx patches nn.Module while it traces: two traces at a time would undo each other's patches.
-_one_at_a_time = Lock()
 
 
 class Untraceable(Exception):
@@ -109,19 +109,21 @@ def trace(module: nn.Module, leaves: Collection[nn.Module] = ()) -> fx.Graph:
     Untraceable
         `module` is left as it was.
     """
-    before = [(part, dict(part.__dict__), dict(part._buffers))
-              for part in module.modules() if not isinstance(part, torch.jit.ScriptModule)]
-    drawn = _random_states()
-    try:
-        with _one_at_a_time, torch.enable_grad():
-            graph = _Tracer(leaves).trace(module)
-    except Exception as error:  # whatever a user's forward raises when it is given stand-ins
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise Untraceable(lines[0]) from error
-    finally:
-        kept_state = all([_restored(part.__dict__, own) & _restored(part._buffers, buffers)
-                          for part, own, buffers in before])
-        drew = _restored_random(drawn)
+    # Nobody else may draw meanwhile; and torch.fx patches nn.Module, so that two traces at once would undo each other's.
+    with global_generators():
+        before = [(part, dict(part.__dict__), dict(part._buffers))
+                  for part in module.modules() if not isinstance(part, torch.jit.ScriptModule)]
+        drawn = _random_states()
+        try:
+            with torch.enable_grad():
+                graph = _Tracer(leaves).trace(module)
+        except Exception as error:  # whatever a user's forward raises when it is given stand-ins
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise Untraceable(lines[0]) from error
+        finally:
+            kept_state = all([_restored(part.__dict__, own) & _restored(part._buffers, buffers)
+                              for part, own, buffers in before])
+            drew = _restored_random(drawn)
     if not kept_state:
         raise Untraceable("its forward keeps a state of its own")
     if drew:
