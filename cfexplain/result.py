@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["STATUSES", "Counterfactuals"]
 
-STATUSES = ("converged", "step_budget", "already_target", "not_found")
+STATUSES = ("converged", "step_budget", "already_target", "not_found", "model_failed")
 _OPTIONAL = ("surrogate_valid", "second_opinion", "index", "carried")
 _NOT_ROWS = ("container", "conditions", "path", "metadata")
 
@@ -50,7 +50,9 @@ class Counterfactuals:
         The explained classifier gives x′ its target.
     status : ndarray of str, shape (n,)
         ``converged`` · ``step_budget`` (valid, but steps ran out before all conditions were met) · ``already_target`` (the
-        prediction of x is the target) · ``not_found`` (not valid; the row is the best effort).
+        prediction of x is the target) · ``not_found`` (not valid; the row is the best effort) · ``model_failed`` (the model
+        gives NaN or infinity for x, which came back unchanged, or for x′. Probabilities and values are NaN there, and
+        `source` and `prediction` are no verdict: some other class than the target).
     n_steps : ndarray of int, shape (n,)
     z, z_cf : ndarray of shape (n, d)
         Codes z₀ and z′.

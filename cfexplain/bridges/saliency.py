@@ -128,7 +128,7 @@ def compare_saliency(cf: Counterfactuals, methods: Any = METHODS, explainer: Any
     layout, seed = layout_of(cf), draw_seed(random_state)
     x, x_cf = (np.ascontiguousarray(a.reshape(len(cf), *layout.net_shape)) for a in (cf.x, cf.x_cf))
     source, target = (label_indices(labels, adapter.classes_) for labels in (cf.source, cf.target))
-    agrees = (adapter.predict_proba(x).argmax(1) == source) & (adapter.predict_proba(x_cf).argmax(1) == target)
+    agrees = (adapter.answers(x)[0] == source) & (adapter.answers(x_cf)[0] == target)
     wanted = cf.valid & (cf.status != "already_target")
     used = np.flatnonzero(wanted & agrees)
     if not len(used):

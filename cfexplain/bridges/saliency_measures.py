@@ -49,7 +49,7 @@ class Judge:
     def _flipped(self, mask: np.ndarray) -> np.ndarray:
         """1 where the classifier gives x with the marked pixels of x′ its target, else 0."""
         mixed = np.where(mask[:, None] if self.x.ndim == 4 else mask, self.x_cf, self.x)
-        return (self.adapter.predict_proba(mixed).argmax(1) == self.target).astype(float)
+        return (self.adapter.answers(mixed)[0] == self.target).astype(float)
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:

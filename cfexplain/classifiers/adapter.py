@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -11,8 +10,9 @@ import torch
 from sklearn.frozen import FrozenEstimator
 from torch import Tensor, nn
 
+from cfexplain.classifiers.examined import check_agreement, check_repeats, spread_rows
 from cfexplain.classifiers.features import PenultimateFeatures
-from cfexplain.classifiers.labels import check_count, reconcile, show
+from cfexplain.classifiers.labels import check_count, reconcile, show, without_failed
 from cfexplain.classifiers.outputs import ModuleScores, check_finite, read_module, tiled
 from cfexplain.classifiers.surrogate import BlackBox, distil
 from cfexplain.classifiers.training import train_classifier
@@ -20,12 +20,14 @@ from cfexplain.foundation.arrays import Layout
 from cfexplain.foundation.borrowed import frozen
 from cfexplain.foundation.exceptions import ClassifierOutputError, NotFittedError
 from cfexplain.foundation.labels import class_indices
+from cfexplain.foundation.numbers import log_odds_of
 from cfexplain.foundation.optional import is_instance
 from cfexplain.persistence import stored_by_attributes
 
 __all__ = ["ClassifierAdapter", "adapt_classifier"]
 
 _OUTPUTS = ("auto", "logits", "probabilities")
+_A_DECISION = 1e-6  # log-odds, in favour of what was decided
 
 
 @stored_by_attributes()
@@ -42,6 +44,9 @@ class ClassifierAdapter:
         Whether :meth:`logits` are those of a distilled network in place of a model that torch cannot differentiate.
     surrogate_fidelity_ : float or None
         Share of held-out rows on which surrogate and real model agree; None where there is no surrogate.
+    bias : Tensor of shape (K,), or None
+        What the classifier adds to its log-probabilities before it decides for the largest: a threshold, or costs. None
+        where it adds nothing.
     outputs_ : {"logits", "probabilities"}
         How the outputs of the differentiable module are read.
     module : nn.Module
@@ -52,6 +57,7 @@ class ClassifierAdapter:
     classes_: np.ndarray
     device: torch.device
     surrogate_fidelity_: float | None
+    bias: Tensor | None
     _scores: ModuleScores
     _black_box: BlackBox | None
 
@@ -62,13 +68,20 @@ class ClassifierAdapter:
         device: str | torch.device,
         black_box: BlackBox | None = None,
         fidelity: float | None = None,
+        bias: np.ndarray | None = None,
     ):
         self._scores, self._black_box = scores, black_box
         self.classes_, self.device, self.surrogate_fidelity_ = classes, torch.device(device), fidelity
+        self.bias = None if bias is None else torch.tensor(bias, dtype=torch.float64, device=self.device)
 
     @property
     def is_surrogate(self) -> bool:
         return self._black_box is not None
+
+    @property
+    def name(self) -> str:
+        """What kind of thing is explained, for messages."""
+        return type(self.module).__name__ if self._black_box is None else self._black_box.name
 
     @property
     def outputs_(self) -> str:
@@ -102,9 +115,26 @@ class ClassifierAdapter:
                 "term out: feature_weight=0.")
         return logits, seen.features.to(x.dtype)
 
+    def verdict(self, x: Tensor, logits: Tensor) -> Tensor | None:
+        """Scores (B, K) of which the decision is the largest, where it is not the largest of the `logits` of `x`."""
+        return None if self.bias is None else logits + self.bias.to(logits.dtype)
+
     def frozen(self) -> AbstractContextManager[Any]:
         """Evaluation mode and no parameter gradients while the block runs; afterwards everything is as it was."""
         return frozen(self.module)
+
+    def answers(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What the explained classifier itself says: its decisions as class indices (n,), and probabilities (n, K).
+
+        A decision is what its own ``predict`` says, be it the most probable class or not. Rows of which it gives NaN or
+        infinity have -1 and NaN.
+        """
+        if not len(X):
+            return np.zeros(0, dtype=np.int64), np.zeros((0, len(self.classes_)), dtype=X.dtype)
+        if self._black_box is not None:
+            predicted, proba = self._black_box.answers(X)
+            return predicted, proba.astype(X.dtype)
+        return self._own_answers(X)
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """What the explained classifier itself says (never its surrogate).
@@ -122,30 +152,32 @@ class ClassifierAdapter:
         ClassifierOutputError
             If the classifier returns NaN or infinity.
         """
-        if self._black_box is not None:
-            return self._black_box.predict_proba(X).astype(X.dtype) if len(X) else self._nothing(X)
-        return self._soft(X)
+        return self.checked(self.answers(X))[1]
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """Labels of shape (n,), from the explained classifier itself (never its surrogate)."""
-        if self._black_box is not None:
-            return self._black_box.predict(X) if len(X) else self.classes_[:0]
-        return self.predict_surrogate(X)
+        """Labels of shape (n,), from the explained classifier itself (never its surrogate); else as `predict_proba`."""
+        return self.classes_[self.checked(self.answers(X))[0]]
 
     def predict_surrogate(self, X: np.ndarray) -> np.ndarray:
         """Labels by the differentiable module: the surrogate where there is one, the classifier itself elsewhere."""
-        return self.classes_[self._soft(X).argmax(1)]
+        return self.classes_[self.checked(self._own_answers(X))[0]]
 
-    def _soft(self, X: np.ndarray) -> np.ndarray:
-        if not len(X):
-            return self._nothing(X)
+    @staticmethod
+    def checked(answers: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """`answers`, if there are some for every row; else a `ClassifierOutputError`."""
+        if len(answers[1]):
+            check_finite(answers[1])
+        return answers
+
+    def _own_answers(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of the differentiable module."""
+        bias = self.bias
         with self.frozen():
-            probabilities = tiled(lambda x: self._scores(x).softmax(1), X, self.device)
-        check_finite(probabilities)
-        return probabilities
-
-    def _nothing(self, X: np.ndarray) -> np.ndarray:
-        return np.zeros((0, len(self.classes_)), dtype=X.dtype)
+            if bias is None:
+                proba = tiled(lambda x: self._scores(x).softmax(1), X, self.device)
+                return without_failed(proba.argmax(1), proba)
+            logits = torch.from_numpy(tiled(self._scores, X, self.device))
+        return without_failed((logits + bias.to(logits)).argmax(1).numpy(), logits.softmax(1).numpy())
 
 
 @stored_by_attributes()
@@ -165,10 +197,16 @@ class AskedAdapter(ClassifierAdapter):
         super().__init__(None, black_box.classes_, device, black_box)  # type: ignore[arg-type]
 
     def logits(self, x: Tensor) -> Tensor:
-        assert self._black_box is not None
-        smallest = np.finfo(np.float32).tiny
-        proba = self._black_box.predict_proba(x.detach().cpu().numpy()).clip(smallest)
+        proba = self._black_box.probabilities(x.detach().cpu().numpy())
+        proba = np.where(np.isfinite(proba).all(1, keepdims=True), proba, np.nan).clip(np.finfo(np.float32).tiny)
         return torch.from_numpy(np.log(proba)).to(x)
+
+    def verdict(self, x: Tensor, logits: Tensor) -> Tensor | None:
+        """What ``predict`` decides, all but without a distance: how near another decision is, nobody knows."""
+        if self._black_box.asks == "predict":
+            return None
+        decided = torch.from_numpy(self._black_box.decided(x.detach().cpu().numpy())).to(x.device)
+        return _A_DECISION * (decided[:, None] == torch.arange(len(self.classes_), device=x.device)).to(logits)
 
     def logits_and_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
         raise ClassifierOutputError("The classifier is no network: it has no features to compare.")
@@ -185,8 +223,9 @@ class ExactAdapter(ClassifierAdapter):
 
     is_surrogate = False
 
-    def __init__(self, scores: ModuleScores, black_box: BlackBox, device: str | torch.device):
-        super().__init__(scores, black_box.classes_, device, black_box)
+    def __init__(self, scores: ModuleScores, black_box: BlackBox, device: str | torch.device,
+                 bias: np.ndarray | None = None):
+        super().__init__(scores, black_box.classes_, device, black_box, bias=bias)
 
 
 def adapt_classifier(
@@ -203,6 +242,7 @@ def adapt_classifier(
     training_budget: float = 1.0,
     verbose: int = 0,
     differentiable: bool = True,
+    examine: bool = False,
 ) -> ClassifierAdapter:
     """See any classifier as differentiable logits; train a default one, or a surrogate, where that is needed.
 
@@ -227,6 +267,9 @@ def adapt_classifier(
         Of trained networks. Default: that of `X`.
     differentiable : bool, default=True
         False: whoever asks needs no gradient, so that nothing is distilled.
+    examine : bool, default=False
+        Ask a classifier that is given about a few rows, before anything is distilled: does it agree with y
+        (`check_agreement`), and with itself when it is asked again (`check_repeats`)?
 
     Raises
     ------
@@ -265,9 +308,11 @@ def adapt_classifier(
     if isinstance(classifier, nn.Module):
         scores, columns = read_module(classifier, X, layout, outputs=outputs, device=device)
         check_count(columns, classes, "y has")
-        return ClassifierAdapter(scores, classes, device)
+        adapter = ClassifierAdapter(scores, classes, device)
+        return _examined(adapter, X, y) if examine else adapter
     if is_instance(classifier, "skorch", "NeuralNet"):
-        return _adapt_skorch(classifier, X, classes, layout, outputs, device)
+        adapter = _adapt_skorch(classifier, X, classes, layout, outputs, device)
+        return _examined(adapter, X, y) if examine else adapter
     if isinstance(classifier, type) or not callable(getattr(classifier, "predict", None)):
         what = f"the class {classifier.__name__}" if isinstance(classifier, type) else f"a {type(classifier).__name__}"
         raise TypeError(
@@ -276,14 +321,25 @@ def adapt_classifier(
             "classifier. A class must be instantiated and fitted; a function can be wrapped in an nn.Module."
         )
     black_box = BlackBox(classifier, X, y, classes, layout)
+    if examine:
+        _examined(black_box, X, y)
     if not differentiable:
         return AskedAdapter(black_box, device)
+    bias, explained = black_box.decision_bias(X)
     exact = classifier.as_module(X) if hasattr(classifier, "as_module") else None
     if exact is not None:
-        return ExactAdapter(read_module(exact, X, layout, outputs="logits", device=device)[0], black_box, device)
-    net, fidelity = distil(black_box, X, **training)
+        return ExactAdapter(read_module(exact, X, layout, outputs="logits", device=device)[0], black_box, device, bias)
+    net, fidelity = distil(black_box, X, bias=bias, soft=bias is not None or explained == 1, **training)
     scores = ModuleScores(net.to(dtype), layout.net_shape)
-    return ClassifierAdapter(scores, black_box.classes_, device, black_box, fidelity)
+    return ClassifierAdapter(scores, black_box.classes_, device, black_box, fidelity, bias)
+
+
+def _examined(model: Any, X: np.ndarray, y: np.ndarray) -> Any:
+    """`model`, an adapter or a black box, asked about a few rows of the fit data."""
+    rows, name = spread_rows(len(X), len(model.classes_)), f"The classifier ({model.name})"
+    check_repeats(lambda x: model.answers(x)[1], X[rows], name)
+    check_agreement(model.answers(X[rows])[0], class_indices(y[rows], model.classes_), model.classes_, name)
+    return model
 
 
 def _adapt_skorch(
@@ -314,15 +370,8 @@ def _adapt_skorch(
         classes = reconcile(np.asarray(own), classes, encoded=True)
     check_count(columns, classes, "y has" if own is None else "its classes_ are")
     threshold = getattr(net, "threshold", 0.5)
-    if threshold != 0.5:
-        warnings.warn(
-            f"{name} decides at threshold={threshold:g}; the explainer decides for the class of the highest "
-            "probability, that is at 0.5. Shift the module's bias by -log(threshold / (1 - threshold)) to explain "
-            "decisions at the threshold.",
-            UserWarning,
-            stacklevel=3,
-        )
-    return ClassifierAdapter(scores, classes, device)
+    bias = None if threshold == 0.5 else np.array([0.0, -log_odds_of(threshold)])
+    return ClassifierAdapter(scores, classes, device, bias=bias)
 
 
 def _what_criterion_implies(net: Any, criterion: Any) -> str | None:

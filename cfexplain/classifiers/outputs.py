@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
@@ -18,7 +19,7 @@ from cfexplain.foundation.exceptions import ClassifierOutputError
 from cfexplain.foundation.tiles import in_tiles
 from cfexplain.persistence import stored_by_attributes
 
-__all__ = ["ModuleScores", "check_device", "check_finite", "log_scores", "read_module", "tiled"]
+__all__ = ["ModuleScores", "check_device", "check_finite", "finite_rows", "log_scores", "read_module", "tiled"]
 
 _LOOKED_AT = 2048  # rows of the fit data on which outputs are inspected: enough to know, cheap for a large network
 _PROBE = 5  # rows of the first call; more than an image has channels, so that a batch is not taken for one image
@@ -122,6 +123,24 @@ def check_finite(scores: np.ndarray) -> None:
         )
 
 
+def finite_rows(scores: np.ndarray, name: str = "The classifier") -> np.ndarray:
+    """Which rows of what a model said at ``fit`` are numbers, bool (n,): a few that are not are left out, with a warning.
+
+    Raises
+    ------
+    ClassifierOutputError
+        If more than a tenth of the rows have NaN or infinity.
+    """
+    finite = np.isfinite(scores.reshape(len(scores), -1)).all(1)
+    if 10 * (~finite).sum() > len(scores):
+        check_finite(scores.reshape(len(scores), -1))
+    elif not finite.all():
+        warnings.warn(f"{name} gives NaN or infinity for {int((~finite).sum())} of {len(scores)} rows looked at: they are "
+                      "left out here, and such a row gets the status 'model_failed' when it is explained.", UserWarning,
+                      stacklevel=3)
+    return finite
+
+
 def read_module(
     module: nn.Module,
     X: np.ndarray,
@@ -157,7 +176,7 @@ def read_module(
         )
         seen = tiled(scores.columns, X[rows], device)
         precision = torch.finfo(_floating_dtype(module) or torch.float32).eps
-    check_finite(seen)
+    seen = seen[finite_rows(seen)]
     one = seen.shape[1] == 1
     if outputs == "auto" and nonlinearity is None:
         scores.kind = expected or _detect(seen, one and ends_in_sigmoid, precision)

@@ -13,6 +13,7 @@ from sklearn.utils.metaestimators import available_if
 from torch import Tensor, nn
 
 from cfexplain.classifiers.adapter import ClassifierAdapter, adapt_classifier
+from cfexplain.classifiers.labels import check_one_target, read_predictions, without_failed
 from cfexplain.foundation.arrays import Layout
 from cfexplain.foundation.optional import is_instance
 from cfexplain.tables.mixed import MixedTable
@@ -58,6 +59,7 @@ class PipelineModel:
         self.final = unwrapped(pipe.steps[-1][1]) if isinstance(pipe, Pipeline) else pipe
         self._adapter: ClassifierAdapter | None = None
         if not isinstance(self.final, nn.Module):
+            check_one_target(pipe.classes_, type(self.final).__name__)
             self.classes_ = np.asarray(pipe.classes_)
 
     # ------------------------------------------------------------------ what it says
@@ -77,11 +79,24 @@ class PipelineModel:
     def _fed(self, frame: Any) -> Any:
         return frame.to_numpy() if self.as_array else frame
 
+    def answers_frame(self, frame: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        """Class indices by the pipeline's own ``predict``, and probabilities if it has them; -1 and NaN where it fails."""
+        if self._adapter is not None:
+            return self._adapter.answers(self.features(frame).astype(np.float32))
+        predicted, proba = read_predictions(self.pipe.predict(self._fed(frame)), self.classes_, len(frame),
+                                            type(self.final).__name__)
+        if hasattr(self, "predict_proba"):
+            proba = self.predict_proba_frame(frame)
+        return (predicted, None) if proba is None else without_failed(predicted, proba)
+
     def predict_frame(self, frame: Any) -> np.ndarray:
-        """Labels of shape (n,): the pipeline's own ``predict``."""
+        """Labels of shape (n,): the pipeline's own ``predict``, in whatever form it gives them."""
         if self._adapter is not None:
             return self._adapter.predict(self.features(frame).astype(np.float32))
-        return np.asarray(self.pipe.predict(self._fed(frame)))
+        said = np.asarray(self.pipe.predict(self._fed(frame)))
+        if said.ndim == 1:
+            return said
+        return self.classes_[read_predictions(said, self.classes_, len(frame), type(self.final).__name__)[0]]
 
     def predict_proba_frame(self, frame: Any) -> np.ndarray:
         """(n, K)"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -13,7 +14,8 @@ from sklearn.base import is_classifier
 from sklearn.frozen import FrozenEstimator
 from torch import Tensor, nn
 
-from cfexplain.classifiers.outputs import ModuleScores, check_finite, read_module, tiled
+from cfexplain.classifiers.examined import check_direction, check_repeats, spread_rows
+from cfexplain.classifiers.outputs import ModuleScores, finite_rows, read_module, tiled
 from cfexplain.classifiers.surrogate import BlackBox, can_predict, rows_between
 from cfexplain.foundation.arrays import Layout
 from cfexplain.foundation.borrowed import frozen
@@ -70,15 +72,17 @@ class RegressorAdapter:
         return frozen(self.module)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """Values, shape (n,), of the explained regressor itself (never its surrogate), in the dtype of `X`."""
+        """Values, shape (n,), of the explained regressor itself (never its surrogate), in the dtype of `X`.
+
+        NaN where it gives NaN or infinity.
+        """
         if not len(X):
             return np.zeros(0, dtype=X.dtype)
         if self._black_box is not None:
             return self._black_box.values(X).astype(X.dtype)
         with self.frozen():
             values = tiled(self._scores.columns, X, self.device)
-        check_finite(values)
-        return values[:, 0]
+        return np.where(np.isfinite(values[:, 0]), values[:, 0], np.nan)
 
 
 def adapt_regressor(
@@ -92,6 +96,7 @@ def adapt_regressor(
     seed: int = 0,
     training_budget: float = 1.0,
     verbose: int = 0,
+    examine: bool = False,
 ) -> RegressorAdapter:
     """See any regressor as a differentiable function of one column; train a default one, or a surrogate, where needed.
 
@@ -104,6 +109,9 @@ def adapt_regressor(
     y : ndarray of shape (n,)
     outputs : ignored
         Present for symmetry with `adapt_classifier`: a value is a value.
+    examine : bool, default=False
+        Ask a regressor that is given about a few rows, before anything is distilled: does it rise with y
+        (`check_direction`), and does it agree with itself when it is asked again (`check_repeats`)?
 
     Raises
     ------
@@ -146,14 +154,26 @@ def adapt_regressor(
             raise ClassifierOutputError(
                 f"The model returns {columns} columns; a regressor returns one value a row, (B,) or (B, 1). For a "
                 "classifier pass task='classification'.")
-        return RegressorAdapter(scores, device)
+        adapter = RegressorAdapter(scores, device)
+        if examine:
+            _examine(adapter.predict, type(regressor).__name__, X, y)
+        return adapter
     if isinstance(regressor, type) or not callable(getattr(regressor, "predict", None)):
         raise TypeError(
             f"classifier={regressor!r} is no regressor. Expected a torch nn.Module, a fitted skorch net, a fitted "
             "scikit-learn regressor or Pipeline, a FrozenEstimator around one of them, or None to train one.")
     black_box = _BlackBoxRegressor(regressor, X, layout)
+    if examine:
+        _examine(black_box.values, black_box.name, X, y)
     net, fidelity = _distil(black_box, X, **training)
     return RegressorAdapter(ModuleScores(net.to(dtype), layout.net_shape), device, black_box, fidelity)
+
+
+def _examine(ask: Callable[[np.ndarray], np.ndarray], name: str, X: np.ndarray, y: np.ndarray) -> None:
+    rows, name = spread_rows(len(X)), f"The regressor ({name})"
+    values = ask(X[rows])
+    check_repeats(ask, X[rows], name, float(np.std(values[np.isfinite(values)])) if np.isfinite(values).any() else 1.0)
+    check_direction(values, y[rows], name)
 
 
 def _refuse_classifier(model: Any) -> None:
@@ -175,8 +195,7 @@ class _BlackBoxRegressor(BlackBox):
         if values.size != len(X):
             raise ClassifierOutputError(f"{self.name}.predict returned shape {values.shape} for {len(X)} rows; expected "
                                         "one value a row.")
-        check_finite(values.reshape(-1, 1))
-        return values.reshape(-1)
+        return np.where(np.isfinite(values), values, np.nan).reshape(-1)
 
 
 @stored_by_sizes(lambda scaled: {"net_shape": list(scaled.net.net_shape), "n_classes": scaled.net.body[-1].out_features},
@@ -219,13 +238,17 @@ def _distil(teacher: _BlackBoxRegressor, X: np.ndarray, **training: Any) -> tupl
     order = rng.permutation(len(X))
     held, own = order[: max(1, len(X) // 5)], order[len(X) // 5 :]
     values = teacher.values(X[own])
+    own, values = own[finite_rows(values, teacher.name)], values[np.isfinite(values)]
     halves = (values > np.median(values)).astype(int)  # pairs of a low and a high value: what a search walks between
     made_up = rows_between(X[own], halves, max(500, int(_BETWEEN * min(1.0, training["training_budget"]))), rng)
+    between = teacher.values(made_up)
+    known = np.isfinite(between)  # rows that are made up may lie where the model has no answer
     repeats = max(1, len(made_up) // len(own))
-    net = _train(np.concatenate([X[own]] * repeats + [made_up]),
-                 np.concatenate([values] * repeats + [teacher.values(made_up)]), updates=3000, name="surrogate", **training)
+    net = _train(np.concatenate([X[own]] * repeats + [made_up[known]]),
+                 np.concatenate([values] * repeats + [between[known]]), updates=3000, name="surrogate", **training)
     net.to(torch.from_numpy(X).dtype)  # not float32 for a float64 X: columns of 10^9 ± 1 are standardised inside
     wanted, got = teacher.values(X[held]), tiled(net, X[held], training["device"])[:, 0]
+    wanted, got = wanted[np.isfinite(wanted)], got[np.isfinite(wanted)]
     spread = float(np.square(wanted - wanted.mean()).sum())
     fidelity = 1 - float(np.square(got - wanted).sum()) / spread if spread > 0 else float(np.allclose(got, wanted))
     if fidelity < _FAITHFUL:

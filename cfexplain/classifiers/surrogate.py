@@ -12,8 +12,8 @@ from scipy.special import log_softmax, softmax
 from sklearn.base import is_regressor
 from sklearn.utils.validation import check_is_fitted
 
-from cfexplain.classifiers.labels import check_count, reconcile, show
-from cfexplain.classifiers.outputs import check_finite, tiled
+from cfexplain.classifiers.labels import check_count, check_one_target, read_predictions, reconcile, without_failed
+from cfexplain.classifiers.outputs import finite_rows, tiled
 from cfexplain.classifiers.training import train_classifier
 from cfexplain.foundation.arrays import Layout
 from cfexplain.foundation.exceptions import ClassifierOutputError, NotFittedError
@@ -29,6 +29,8 @@ __all__ = ["BlackBox", "can_predict", "distil", "rows_between"]
 _BETWEEN = 12_000  # rows made up between and around the data, labelled by the teacher
 _HELD_OUT = 0.2
 _FAITHFUL = 0.9
+_DECISIONS = 2048  # rows on which `predict` and `predict_proba` are compared
+_EXPLAINED = 0.97  # of their decisions, or the surrogate learns the decisions and not the probabilities
 
 
 def can_predict(black_box: BlackBox) -> bool:
@@ -66,8 +68,7 @@ class BlackBox:
             raise TypeError(f"classifier={self.name} is a regressor; expected a classifier.")
         self.sample_shape = self._find_layout(X, layout)
         own = getattr(estimator, "classes_", None)
-        if isinstance(own, list) and len(own) and np.ndim(own[0]):
-            raise ClassifierOutputError(f"{self.name} predicts several targets at once; expected one class a row.")
+        check_one_target(own, self.name)
         self.classes_ = classes if own is None else reconcile(np.asarray(own), classes)
         self.asks, self.factor = "predict", 1.0
         if hasattr(estimator, "predict_proba"):
@@ -81,26 +82,44 @@ class BlackBox:
         elif hasattr(estimator, "decision_function"):
             self._calibrate(X, class_indices(y, self.classes_))
 
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """The estimator's own labels for `X` of shape (n, C, H, W) or (n, d)."""
-        labels = self._ask("predict", X)
-        strange = labels[class_indices(labels, self.classes_) < 0]
-        if len(strange):
-            raise ClassifierOutputError(
-                f"{self.name}.predict returned {show(np.unique(strange))}, which is not among its classes "
-                f"{show(self.classes_)}. Pass y in the labels that the classifier predicts."
-            )
-        return labels
+    def answers(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Class indices (n,) by the estimator's own ``predict``, and probabilities (n, K) in float64.
 
-    def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """Probabilities of shape (n, K), in float64."""
+        -1 and NaN in rows of which it gives none, or numbers that are not finite.
+        """
+        predicted, proba = self._predictions(X)
+        if self.asks != "predict":
+            proba = self.probabilities(X)
+        elif proba is None:
+            proba = np.eye(len(self.classes_))[predicted]
+        return without_failed(predicted, proba)
+
+    def decided(self, X: np.ndarray) -> np.ndarray:
+        """Class indices (n,) by ``predict``; -1 where it gives no label."""
+        return self._predictions(X)[0]
+
+    def probabilities(self, X: np.ndarray) -> np.ndarray:
+        """Probabilities of shape (n, K), in float64; NaN where the estimator gives NaN or infinity."""
         if self.asks == "predict":
-            return np.eye(len(self.classes_))[class_indices(self.predict(X), self.classes_)]
+            return self.answers(X)[1]
         if self.asks == "decision_function":
             return softmax(self.factor * self._decisions(X), axis=1)
-        probabilities = self._ask("predict_proba", X).astype(np.float64)
-        check_finite(probabilities)
-        return probabilities
+        return self._ask("predict_proba", X).astype(np.float64)
+
+    def _predictions(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        return read_predictions(self._ask("predict", X), self.classes_, len(X), self.name)
+
+    def decision_bias(self, X: np.ndarray) -> tuple[np.ndarray | None, float]:
+        """What ``predict`` adds to the logarithms of ``predict_proba`` before it takes the largest, and how well that fits.
+
+        None, for nothing, where both agree, and where ``predict`` is not decided by the probabilities at all: the second
+        value is the share of rows of `X` on which the decision is explained.
+        """
+        if self.asks != "predict_proba":
+            return None, 1.0
+        predicted, proba = self.answers(X[np.unique(np.linspace(0, len(X) - 1, min(len(X), _DECISIONS)).astype(int))])
+        known = predicted >= 0
+        return decision_bias(proba[known], predicted[known])
 
     def _find_layout(self, X: np.ndarray, layout: Layout) -> tuple[int, ...]:
         """Flat rows as scikit-learn wants them, or the user's own shape, whichever `predict` takes."""
@@ -145,12 +164,14 @@ class BlackBox:
 
     def _decisions(self, X: np.ndarray) -> np.ndarray:
         values = self._ask("decision_function", X).astype(np.float64).reshape(len(X), -1)
-        check_finite(values)
+        values[~np.isfinite(values).all(1)] = np.nan
         return np.hstack([np.zeros_like(values), values]) if values.shape[1] == 1 else values
 
     def _calibrate(self, X: np.ndarray, codes: np.ndarray) -> None:
-        values, decided = self._decisions(X), class_indices(self.predict(X), self.classes_)
+        values, decided = self._decisions(X), self.decided(X)
         count = len(self.classes_)
+        finite = finite_rows(np.hstack([values, np.where(decided < 0, np.nan, decided)[:, None]]), self.name)
+        values, decided, codes = values[finite], decided[finite], codes[finite]
         if values.shape[1] != count or (values.argmax(1) == decided).mean() < 0.99:
             return
         self.asks = "decision_function"
@@ -173,6 +194,8 @@ def distil(
     training_budget: float = 1.0,
     device: str | torch.device = "cpu",
     verbose: int = 0,
+    bias: np.ndarray | None = None,
+    soft: bool = True,
 ) -> tuple[ClassifierNet, float]:
     """A network that answers as `teacher` does, on the data and between the classes; and how often it does.
 
@@ -185,6 +208,10 @@ def distil(
     teacher : BlackBox
     X : ndarray of shape (n, C, H, W) or (n, d)
         A fifth of the rows is kept from the student, to measure its fidelity.
+    bias : ndarray of shape (K,), optional
+        Added to the student's logits before the largest is taken; see `BlackBox.decision_bias`.
+    soft : bool, default=True
+        Teach the teacher's probabilities; else, where ``predict`` does not go by them, its decisions.
 
     Returns
     -------
@@ -197,19 +224,24 @@ def distil(
     order = rng.permutation(len(X))
     held = order[: max(1, int(_HELD_OUT * len(X)))]
     own = X[order[len(held) :]] if len(X) > 1 else X
-    targets = teacher.predict_proba(own)
+    predicted, targets = _taught(teacher, own, soft)
+    finite = finite_rows(targets, teacher.name)
+    own, predicted, targets = own[finite], predicted[finite], targets[finite]
     count = max(500, int(_BETWEEN * min(1.0, training_budget)))
-    made_up = rows_between(own, targets.argmax(1), count, rng)
+    made_up = rows_between(own, predicted, count, rng)
+    between = _taught(teacher, made_up, soft)[1]
+    known = np.isfinite(between).all(1)  # rows that are made up may lie where the model has no answer
     # as many real rows as made-up ones: a few hundred must not drown among thousands
     repeats = max(1, count // len(own))
     net = train_classifier(
-        np.concatenate([own] * repeats + [made_up]),
-        np.concatenate([targets] * repeats + [teacher.predict_proba(made_up)]),
+        np.concatenate([own] * repeats + [made_up[known]]),
+        np.concatenate([targets] * repeats + [between[known]]),
         updates=3000, weight_decay=0.0, seed=seed, training_budget=training_budget, device=device, verbose=verbose,
         name="surrogate",
     )
     columns = tiled(lambda x: net.body(net.standardise(x).float()), X[held], device)
-    fidelity = float((teacher.classes_[columns.argmax(1)] == teacher.predict(X[held])).mean())
+    said, seen = teacher.decided(X[held]), columns if bias is None else columns + bias
+    fidelity = float((seen.argmax(1) == said)[said >= 0].mean()) if (said >= 0).any() else 0.0
     if fidelity < _FAITHFUL:
         warnings.warn(
             f"The surrogate agrees with {teacher.name} on {fidelity:.1%} of the {len(held)} held-out rows only "
@@ -219,6 +251,49 @@ def distil(
             stacklevel=2,
         )
     return net, fidelity
+
+
+def _taught(teacher: BlackBox, X: np.ndarray, soft: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Class indices of `X`, and what the student learns to say of it, NaN where the teacher says nothing."""
+    predicted, proba = teacher.answers(X)
+    if not soft:
+        proba = np.where(predicted[:, None] < 0, np.nan, np.eye(len(teacher.classes_))[predicted])
+    return predicted, proba
+
+
+def decision_bias(proba: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray | None, float]:
+    """The b with which argmax(log p + b) is what was predicted on most rows, and on which share of the rows it is.
+
+    A threshold is a bias, and so are the costs of calling a class by another name. Each class's entry in turn takes the
+    middle of the widest interval in which most rows come out right. None where nothing need be added, or would not do.
+
+    >>> p = np.array([0.2, 0.5, 0.8, 0.85, 0.95])
+    >>> bias, share = decision_bias(np.stack([1 - p, p], axis=1), np.array([0, 0, 0, 0, 1]))
+    >>> share, [f"{1 / (1 + np.exp(bias[1] - bias[0])):.2f}", "is the threshold"]
+    (1.0, ['0.91', 'is the threshold'])
+    """
+    count = proba.shape[1]
+    logs = np.log(proba.clip(np.finfo(np.float32).tiny))
+    if not len(logs) or (proba.argmax(1) == predicted).all():
+        return None, 1.0
+    bias, classes = np.zeros(count), [1] if count == 2 else range(count)
+    for _ in range(1 if count == 2 else 5):
+        for k in classes:
+            others = np.delete(logs + bias, k, axis=1)
+            needed = others.max(1) - logs[:, k]  # a row says k where its bias is above this
+            right = np.delete(np.arange(count), k)[others.argmax(1)] == predicted
+            gain = np.where(predicted == k, 1, -right.astype(int))
+            order = np.argsort(needed)
+            ends = np.concatenate([[needed[order[0]] - 2], needed[order], [needed[order[-1]] + 2]])
+            total, width = np.concatenate([[0], np.cumsum(gain[order])]), np.diff(ends)
+            now = total[np.searchsorted(needed[order], bias[k])]
+            best = total[width > 0].max()
+            if best > now:
+                place = np.flatnonzero((total == best) & (width > 0))
+                place = place[width[place].argmax()]
+                bias[k] = (ends[place] + ends[place + 1]) / 2
+    share = float(((logs + bias).argmax(1) == predicted).mean())
+    return (bias, share) if share >= _EXPLAINED else (None, share)
 
 
 def rows_between(X: np.ndarray, codes: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

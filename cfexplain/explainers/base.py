@@ -173,7 +173,8 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             if self.feature_weight == "auto":  # a last layer that is not linear: there is nothing to compare
                 return None
             raise
-        return ClassFeatures(features.numpy(), groups, len(self.classes_)).to(self.device_)
+        known = np.isfinite(features.numpy()).all(1)
+        return ClassFeatures(features.numpy()[known], groups[known], len(self.classes_)).to(self.device_)
 
     def _read_column_rules(self) -> ColumnRules | None:
         if self.immutable is None and self.bounds is None:
@@ -269,11 +270,17 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             Some rows did not reach their target.
         """
         x_cf, layout = np.ascontiguousarray(found.x_cf), self.layout_
-        judged = self.task_.judge(self.task_.answers(self.classifier_, x_cf) if answers is None else answers, goal)
-        judged["valid"] = valid = judged["valid"] | goal.already_valid
+        answers = self.task_.answers(self.classifier_, x_cf) if answers is None else answers
+        judged, failed = self.task_.judge(answers, goal), goal.failed | self.task_.failed(answers)
+        judged["valid"] = valid = (judged["valid"] | goal.already_valid) & ~failed
         reached = goal.unbounded | (found.finished & (found.done | (self.stop != "conditions")))
-        status = np.select([goal.already_valid, valid & reached, valid], ["already_target", "converged", "step_budget"],
-                           "not_found")
+        status = np.select([failed, goal.already_valid, valid & reached, valid],
+                           ["model_failed", "already_target", "converged", "step_budget"], "not_found")
+        if failed.any():
+            which = f"all {len(X)} rows: is X scaled as in the model's training?" if failed.all() else (
+                f"{failed.sum()} of {len(X)} rows.")
+            warnings.warn(f"The explained model gives NaN or infinity for {which} They have the status 'model_failed' and "
+                          "are not valid; the others are not touched by it.", ConvergenceWarning, stacklevel=3)
         if (status == "not_found").any() or (status == "step_budget").any():
             warnings.warn(
                 f"{(status == 'not_found').sum()} of {len(X)} rows did not reach their target and "
@@ -395,15 +402,14 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
     def predict(self, X: Any) -> np.ndarray:
         """The explained model's labels, or values, shape (n,)."""
         check_is_fitted(self)
-        if self.is_regression:
-            return self.classifier_.predict(self.read_samples(X))
-        return self.classes_[self.predict_proba(X).argmax(1)]
+        return self.classifier_.predict(self.read_samples(X))
 
     @available_if(lambda self: not hasattr(self, "task_") or not self.is_regression)
     def predict_proba(self, X: Any) -> np.ndarray:
         """The explained classifier's probabilities, shape (n, K), columns as in ``classes_``."""
         check_is_fitted(self)
-        return self.task_.answers(self.classifier_, self.read_samples(X))[1]
+        classifier: Any = self.classifier_
+        return classifier.predict_proba(self.read_samples(X))
 
     def score_samples(self, X: Any, y: Any = None) -> np.ndarray:
         """log p(z|y) of each row's code in nats, shape (n,); without `y`, log p(z) over all classes."""

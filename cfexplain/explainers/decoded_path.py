@@ -145,8 +145,9 @@ def _decoded(explainer: ExplainerParameters, cf: Counterfactuals, z: np.ndarray,
 
     with torch.no_grad():
         x, log_density = (a.numpy() for a in in_tiles(tile, *tensors, tile=run.options.tile))
-    # a row that had its target before came back as it was
-    unchanged = (cf.status == "already_target")[rows]
+    # a row that had its target before, or for which the model has no answer, came back as it was
+    before = cf.source if explainer.is_regression else cf.proba_before
+    unchanged = ((cf.status == "already_target") | np.isnan(before.astype(float)))[rows]
     x[unchanged] = original[rows][unchanged]
     finite &= np.isfinite(x.reshape(len(x), -1)).all(1)
     samples = np.where(finite.reshape(-1, *[1] * (x.ndim - 1)), x, original[rows])

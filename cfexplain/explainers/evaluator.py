@@ -58,8 +58,9 @@ class Evaluator:
         explainer = self.explainer
         x = self.decode(z, rows) if x is None else x
         logits, features = self._classify(x, getattr(rows, "live", len(z)))
+        verdict = None if explainer.is_regression else self.engine.classifier.verdict(x, logits)
         return explainer.task_.point(z, rows, x, logits, features, self.engine.log_density, explainer.opinions_,
-                                     explainer.class_features_)
+                                     explainer.class_features_, verdict)
 
     def decode(self, z: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
         """x′: decoded, with the detail that the coordinates lost put back, within the rules for columns."""

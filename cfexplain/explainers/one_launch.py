@@ -163,6 +163,8 @@ def _classifier(adapter: Any, example: Tensor) -> Network:
     if type(adapter) is not ClassifierAdapter:
         raise NotCovered(f"a classifier behind a {type(adapter).__name__}")
     scores = adapter._scores
+    if adapter.bias is not None:
+        raise NotCovered("a classifier that does not decide for its most probable class")
     if scores.kind != "logits" or scores.nonlinearity is not None:
         raise NotCovered("a classifier that returns probabilities")
     if tuple(scores.sample_shape) != tuple(example.shape[1:]):

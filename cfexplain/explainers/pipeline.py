@@ -14,6 +14,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from cfexplain.classifiers.labels import without_failed
 from cfexplain.classifiers.pipeline import PipelineModel, unwrapped
 from cfexplain.classifiers.pipeline_steps import dropped_columns, encoded_columns, read_pipeline
 from cfexplain.explainers.base import CounterfactualExplainer
@@ -270,10 +271,10 @@ class PipelineExplainer(BaseEstimator):
 
     def _answers(self, frame: Any, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Class indices by the pipeline's ``predict``, and probabilities, of one and the same DataFrame."""
-        predicted = label_indices(self.model_.predict_frame(frame), self.classes_)
-        if hasattr(self.model_, "predict_proba"):
-            return predicted, self.model_.predict_proba_frame(frame)
-        return predicted, self.explainer_.task_.answers(self.explainer_.classifier_, codes)[1]
+        predicted, proba = self.model_.answers_frame(frame)
+        if proba is None:
+            proba = self.explainer_.task_.answers(self.explainer_.classifier_, codes)[1]
+        return without_failed(predicted, proba)
 
     # ------------------------------------------------------ scikit-learn's side
     def transform(self, X: Any) -> Any:

@@ -67,7 +67,7 @@ class Repair:
         """Change `found`, what the search of the codes `X` found, in place; returns how many rows were changed how."""
         with self.explainer.classifier_.frozen():
             prepared, _ = self.run.prepare(X, goal)
-            moved = np.flatnonzero(~goal.already_valid)
+            moved = np.flatnonzero(goal.moving)
             if not len(moved):
                 return {"repaired": 0, "tidied": 0}
             # rounding may have made another row of what the point of the search decodes to: the row counts

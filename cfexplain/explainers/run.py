@@ -56,10 +56,10 @@ class Run:
         """The best point of each row of `X` (n, ...), block by block."""
         explainer, options, found = self.explainer, self.options, []
         with progress_bar(len(X), bool(explainer.verbose)) as bar, explainer.classifier_.frozen():
-            searching = self.evaluator(self.engine(X))
+            searching = self.evaluator(self.engine(X[~goal.failed]))
             for first in range(0, len(X), BLOCK):
                 x, wanted = X[first : first + BLOCK], goal[first : first + BLOCK]
-                moving = np.flatnonzero(~wanted.already_valid)
+                moving = np.flatnonzero(wanted.moving)
                 for attempt in halving_tiles(options.tile):
                     with attempt as tile:
                         options = replace(options, tile=tile, sizes=self.judge.sizes(tile))
@@ -97,7 +97,7 @@ class Run:
         explainer, judge, n = self.explainer, self.judge, len(X)
         x = torch.from_numpy(X).to(explainer.device_)
         rows = {"x": x, **{name: torch.from_numpy(values).to(explainer.device_)
-                           for name, values in {**goal.rows, "already_valid": goal.already_valid}.items()}}
+                           for name, values in {**goal.rows, "moving": goal.moving}.items()}}
         encode, decode = explainer.coordinates_.encode, explainer.coordinates_.decode
         with torch.no_grad():
             rows["z0"] = judge.in_tiles("encode", lambda x: judge.partial("encode", encode, x, n), x)
@@ -143,7 +143,7 @@ class Run:
             x_cf, log_density, valid, opinion, *met = self.judge.in_tiles(
                 "judge", lambda z, *values: self.judge.judged(z, TileRows(zip(names, values, strict=True), live=n)), z,
                 *rows.values(), tile=options.tile)
-            x_cf = torch.where(rows["already_valid"].view(-1, *[1] * (x.ndim - 1)), x, x_cf)
+            x_cf = torch.where(rows["moving"].view(-1, *[1] * (x.ndim - 1)), x_cf, x)
         z0 = rows["z0"].cpu().numpy()
         return Found(
             x_cf=x_cf.cpu().numpy(), reconstruction=rows["reconstruction"].cpu().numpy(), z0=z0, z=z.cpu().numpy(),

@@ -45,6 +45,16 @@ class Goal:
     before: np.ndarray
     unbounded: np.ndarray
 
+    @property
+    def failed(self) -> np.ndarray:
+        """Rows of which the model itself gives no finite answer, bool (n,)."""
+        return ~np.isfinite(self.before.reshape(len(self.before), -1)).all(1)
+
+    @property
+    def moving(self) -> np.ndarray:
+        """Rows that are searched, bool (n,): those that have not got their target, and a model that answers."""
+        return ~(self.already_valid | self.failed)
+
     def __getitem__(self, index: Any) -> Goal:
         return Goal({name: values[index] for name, values in self.rows.items()}, self.already_valid[index],
                     self.target[index], self.before[index], self.unbounded[index])
@@ -77,29 +87,39 @@ class Classification:
     @staticmethod
     def adapt(classifier: Any, X: np.ndarray, y: np.ndarray, **options: Any) -> Any:
         check_classification_targets(y)
-        return adapt_classifier(classifier, X, y, _check_classes(y), **options)
+        return adapt_classifier(classifier, X, y, _check_classes(y), examine=True, **options)
 
     def goal(self, model: Any, X: np.ndarray, target: Any) -> Goal:
         return self.goal_from(*self.answers(model, X), target)
 
     def goal_from(self, predicted: np.ndarray, proba: np.ndarray, target: Any) -> Goal:
-        """What is wanted of rows of which the model says the classes `predicted` (n,), with probabilities `proba` (n, K)."""
-        ranked = np.array(proba, dtype=float)
-        ranked[np.arange(len(ranked)), predicted] = np.inf  # where predict and predict_proba differ, predict counts
+        """What is wanted of rows of which the model says the classes `predicted` (n,), with probabilities `proba` (n, K).
+
+        -1 and NaN in rows that it has no answer for: any other class than the target stands for what they are.
+        """
+        failed = predicted < 0
+        ranked = np.where(failed[:, None], 0.0, proba)
+        # where predict and predict_proba differ, predict counts
+        ranked[np.arange(len(ranked)), np.maximum(predicted, 0)] = np.inf
         wanted = resolve_target(target, self.classes, ranked)
-        return Goal({"source": predicted, "target": wanted}, predicted == wanted, self.classes[wanted], proba,
+        source = np.where(failed, _another(wanted), predicted)
+        return Goal({"source": source, "target": wanted}, predicted == wanted, self.classes[wanted], proba,
                     np.zeros(len(predicted), dtype=bool))
 
     def answers(self, model: Any, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What the explained model says of `X`: class indices (n,), and probabilities (n, K)."""
-        proba = model.predict_proba(X)
-        return proba.argmax(1), proba
+        """What the explained model says of `X`: class indices (n,), and probabilities (n, K); -1 and NaN where it fails."""
+        return model.answers(X)
+
+    def failed(self, answers: Any) -> np.ndarray:
+        """In which rows there is no answer, bool (n,)."""
+        return answers[0] < 0
 
     def judge(self, answers: Any, goal: Goal) -> dict[str, np.ndarray]:
         """Fields of the result, from what the model says of the very array that is returned."""
         prediction, after = answers
         target, rows = goal.rows["target"], np.arange(len(after))
-        return {"source": self.classes[goal.rows["source"]], "prediction": self.classes[prediction],
+        shown = np.where(prediction < 0, np.where(goal.failed, goal.rows["source"], _another(target)), prediction)
+        return {"source": self.classes[goal.rows["source"]], "prediction": self.classes[shown],
                 "proba_before": goal.before[rows, target], "proba_after": after[rows, target],
                 "valid": prediction == target}
 
@@ -128,7 +148,7 @@ class Regression:
 
     @staticmethod
     def adapt(regressor: Any, X: np.ndarray, y: np.ndarray, differentiable: bool, **options: Any) -> Any:
-        return adapt_regressor(regressor, X, y, **options)
+        return adapt_regressor(regressor, X, y, examine=True, **options)
 
     def goal(self, model: Any, X: np.ndarray, target: Any) -> Goal:
         before = self.answers(model, X)
@@ -139,8 +159,12 @@ class Regression:
         return Goal(rows, (before >= low) & (before <= high), target, before, np.isinf(low) & (low == high))
 
     def answers(self, model: Any, X: np.ndarray) -> np.ndarray:
-        """What the explained model says of `X`: values (n,)."""
+        """What the explained model says of `X`: values (n,), NaN where it fails."""
         return model.predict(X)
+
+    def failed(self, answers: Any) -> np.ndarray:
+        """In which rows there is no answer, bool (n,)."""
+        return ~np.isfinite(answers)
 
     def judge(self, answers: Any, goal: Goal) -> dict[str, np.ndarray]:
         """Fields of the result, from what the model says of the very array that is returned."""
@@ -154,6 +178,11 @@ class Regression:
 
     def metadata(self) -> dict[str, Any]:
         return {"task": self.name}
+
+
+def _another(target: np.ndarray) -> np.ndarray:
+    """A class that is not the target, for rows of which nobody knows what they are."""
+    return (target == 0).astype(target.dtype)
 
 
 def make_task(task: str, model: Any, y: np.ndarray) -> type[Classification] | type[Regression]:

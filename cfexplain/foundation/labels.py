@@ -9,7 +9,7 @@ import numpy as np
 from cfexplain.foundation.arrays import to_numpy
 from cfexplain.foundation.exceptions import TargetError
 
-__all__ = ["class_indices", "label_indices", "resolve_target"]
+__all__ = ["class_indices", "is_missing", "label_indices", "resolve_target"]
 
 
 def resolve_target(target: Any, classes: np.ndarray, proba: np.ndarray) -> np.ndarray:
@@ -62,6 +62,15 @@ def label_indices(labels: Any, classes: np.ndarray) -> np.ndarray:
             "Pass labels, not indices."
         )
     return index.reshape(labels.shape)
+
+
+def is_missing(labels: np.ndarray) -> np.ndarray:
+    """Which labels are NaN or None, and so none at all.
+
+    >>> is_missing(np.array([1.0, np.nan])), is_missing(np.array(["a", None], dtype=object))
+    (array([False,  True]), array([False,  True]))
+    """
+    return np.array([label is None or label != label for label in labels.tolist()], dtype=bool)
 
 
 def class_indices(labels: Any, classes: np.ndarray) -> np.ndarray:

@@ -35,27 +35,39 @@ class Point:
     log_density : callable ``(z, target) -> (B,)``, optional
     opinions : callable ``z -> (M, B, K)``, optional
     class_features : callable ``(features, target) -> (B,)``, optional
+    verdict : Tensor of shape (B, K), optional
+        Scores of which the model's decision is the largest, where it is not the largest of `logits`: of a model that decides
+        at a threshold, say.
     """
 
     def __init__(self, z: Tensor, rows: Mapping[str, Tensor], x: Tensor, logits: Tensor, features: Tensor | None = None,
                  log_density: Callable = _not_given, opinions: Callable | None = None,
-                 class_features: Callable | None = None):
+                 class_features: Callable | None = None, verdict: Tensor | None = None):
+        self.verdict = verdict
         self.z, self.rows, self.target, self.x, self.logits, self.features = z, rows, rows["target"], x, logits, features
         self._log_density, self._opinions, self._class_features = (
             log_density, opinions or _not_given, class_features or _not_given)
 
     @cached_property
     def log_odds(self) -> Tensor:
-        return log_odds(self.logits, self.target)
+        """Of the target; where the model decides otherwise, at most how far it is from deciding for the target."""
+        odds = log_odds(self.logits, self.target)
+        if self.verdict is None:
+            return odds
+        own = self.verdict.gather(1, self.target[:, None])
+        others = self.verdict.scatter(1, self.target[:, None], -torch.inf).amax(1)
+        return torch.where(self.valid, odds, torch.minimum(odds, own[:, 0] - others))
 
     @cached_property
     def probability(self) -> Tensor:
+        if self.verdict is not None:
+            return self.log_odds.sigmoid()
         return self.logits.softmax(1).gather(1, self.target[:, None])[:, 0]
 
     @cached_property
     def valid(self) -> Tensor:
         """The model says the target, bool (B,)."""
-        return self.logits.argmax(1) == self.target
+        return (self.logits if self.verdict is None else self.verdict).argmax(1) == self.target
 
     @property
     def score(self) -> Tensor:

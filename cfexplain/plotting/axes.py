@@ -8,6 +8,7 @@ import numpy as np
 
 from cfexplain.foundation.optional import optional_import
 from cfexplain.foundation.protocols import Result
+from cfexplain.plotting.words import unanswered
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +54,7 @@ def title(row: Result, most: int) -> str:
 
 
 def source_in_words(row: Result) -> Any:
-    return f"{row.source[0]:.3g}" if row.is_regression else row.source[0]
+    return "?" if unanswered(row) else f"{row.source[0]:.3g}" if row.is_regression else row.source[0]
 
 
 def facts(row: Result) -> str:
@@ -61,6 +62,8 @@ def facts(row: Result) -> str:
     percentile = row.density_percentile[0]
     typical = "" if np.isnan(percentile) else f"percentile {percentile:.0f}"
     predicted = f"says {row.prediction[0]:.3g}" if row.is_regression else f"p {_probability(row.proba_after[0])}"
+    if row.status[0] == "model_failed":
+        predicted = "the model fails"
     return "\n".join(line for line in (predicted, typical) if line)
 
 

@@ -131,7 +131,8 @@ def _draw_images(cf: Result, axes: np.ndarray, figure: Figure | SubFigure) -> No
         below, color = facts(row), GREY
         if not row.valid[0]:
             verb = "still" if row.prediction[0] == row.source[0] else "says"
-            predicted = "" if row.is_regression else f"\n{verb} {short(row.prediction[0], 11)}"
+            silent = row.is_regression or row.status[0] == "model_failed"
+            predicted = "" if silent else f"\n{verb} {short(row.prediction[0], 11)}"
             below, color = f"not valid{predicted}\n{below}", VERMILLION
             axes[ROWS.index("counterfactual"), c].spines[:].set(color=VERMILLION, linewidth=2, linestyle=(0, (4, 2)))
         axes[-1, c].set_xlabel(below, fontsize=8, color=color, labelpad=4)
@@ -186,7 +187,7 @@ def _draw_changes(row: Result, ax: Axes, most: int, slots: int) -> None:
                  loc="left", pad=20)
     words = facts(row).replace("\n", " · ")
     if not row.valid[0]:
-        words = f"not valid · {words}" if row.is_regression else (
+        words = f"not valid · {words}" if row.is_regression or row.status[0] == "model_failed" else (
             f"not valid (says {short(row.prediction[0], 14)}) · {words}")
     ax.annotate(words, (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", va="bottom", fontsize=8,
                 color=GREY if row.valid[0] else VERMILLION)

@@ -215,14 +215,20 @@ class ManifoldDisplay:
         if cf.is_regression:
             predicted, cmap = self.explainer.classifier_.predict(points), "cividis"
         else:
-            predicted = self.explainer.classifier_.predict_proba(points)[:, k]
+            said, proba = self.explainer.classifier_.answers(points)
+            predicted = proba[:, k]
             cmap = colors.LinearSegmentedColormap.from_list("cfexplain_probability", ["white", "#9A9A9A"])
         predicted = predicted.reshape(GRID, GRID)
         levels = 12 if cf.is_regression else np.linspace(0, 1, 11)
         drawn = self.ax_.contourf(*sides, predicted, levels=levels, cmap=cmap, alpha=0.6, zorder=0)
         if not cf.is_regression:
-            self.ax_.contour(*sides, predicted, levels=[0.5], colors="black", linewidths=0.9, zorder=0)
-            self.figure_.colorbar(drawn, ax=self.ax_, shrink=0.7, label=f"p({short(classes[k], 16)}), line at 0.5")
+            said, place = (said == k).astype(float).reshape(GRID, GRID), "at 0.5"
+            if len(classes) == 2 and (said != (predicted > 0.5)).any():  # it decides at another threshold
+                line, place = said, "where it decides"
+            else:
+                line = predicted
+            self.ax_.contour(*sides, line, levels=[0.5], colors="black", linewidths=0.9, zorder=0)
+            self.figure_.colorbar(drawn, ax=self.ax_, shrink=0.7, label=f"p({short(classes[k], 16)}), line {place}")
         self.ax_.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
 
     def _draw_path(self, row: Result, path: np.ndarray) -> None:

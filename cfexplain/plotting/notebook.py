@@ -8,7 +8,7 @@ import numpy as np
 
 from cfexplain.foundation.protocols import Result
 from cfexplain.plotting.pictures import BLUE, VERMILLION, as_pictures, difference_pictures, png_address, rgb
-from cfexplain.plotting.words import changes_in_words, summary
+from cfexplain.plotting.words import changes_in_words, summary, unanswered
 
 __all__ = ["fragment"]
 
@@ -28,9 +28,10 @@ def fragment(cf: Result, most: int) -> str:
     lines = []
     for i, row in enumerate(shown):
         cells = [str(i), *(pictures[i] if pictures else [html.escape(changes_in_words(row, 4))])]
-        cells.append(html.escape(f"{row.source[0]:.4g} → {row.target[0]}" if regression else
-                                 f"{row.source[0]} → {row.target[0]}"))
-        outcome = "valid" if row.valid[0] else f"<strong>not valid</strong>: says {html.escape(str(row.prediction[0]))}"
+        source = "–" if unanswered(row) else f"{row.source[0]:.4g}" if regression else row.source[0]
+        cells.append(html.escape(f"{source} → {row.target[0]}"))
+        says = "the model fails" if row.status[0] == "model_failed" else f"says {html.escape(str(row.prediction[0]))}"
+        outcome = "valid" if row.valid[0] else f"<strong>not valid</strong>: {says}"
         cells.append(f"{outcome}<br><small>{row.status[0]}</small>")
         cells.append(f"{row.source[0]:.4g} → {row.prediction[0]:.4g}" if regression else
                      f"{row.proba_before[0]:.2f} → {row.proba_after[0]:.2f}")

@@ -10,13 +10,13 @@ import numpy as np
 from cfexplain.foundation.protocols import Result
 from cfexplain.tables.frames import cell_in_words, largest_changes
 
-__all__ = ["CONDITIONS_IN_WORDS", "changes_in_words", "count_rows", "number", "summary"]
+__all__ = ["CONDITIONS_IN_WORDS", "changes_in_words", "count_rows", "number", "summary", "unanswered"]
 
 FEW_ROWS = 100  # of a class in training: if there are fewer, the summary mentions it
 CONDITIONS_IN_WORDS = {
     "decision": "confident enough", "density": "typical enough", "second_opinion": "second opinion agrees",
     "value": "value reached", "features": "typical features", "ink": "no greyer than real ones"}
-_SEARCHED = ("converged", "step_budget", "not_found")  # rows of status already_target were not searched
+_SEARCHED = ("converged", "step_budget", "not_found", "model_failed")  # rows of status already_target were not searched
 
 
 def summary(cf: Result) -> str:
@@ -46,6 +46,14 @@ def _rows_in_words(cf: Result) -> str:
                      f"{_share(int(cf.surrogate_valid.sum()), n)}; the {_model(cf)} itself accepts {_share(valid, n)}.")
     counts = {status: int((cf.status == status).sum()) for status in _SEARCHED}
     lines.append("Status: " + ", ".join(f"{status} {count}" for status, count in counts.items() if count) + ".")
+    advice = _advice(cf)
+    failed = cf.status == "model_failed"
+    if failed.any():
+        lines.append(f"Without an answer: for {_share(int(failed.sum()), n)} the {_model(cf)} gives NaN or infinity; they "
+                     "count as not valid, and in no number below.")
+        cf = cf[~failed]
+    if len(cf) == 0:
+        return "\n".join(lines + [f"- {line}" for line in advice])
     lines.append(f"Steps: median {np.median(cf.n_steps):g}, at most {int(cf.n_steps.max())}.")
     if cf.is_regression:
         lines.append(f"Value: median {np.median(cf.prediction):.4g}, before {np.median(cf.source):.4g}.")
@@ -58,11 +66,24 @@ def _rows_in_words(cf: Result) -> str:
     lines.append(f"Distance: median {np.median(cf.distance):.3g} in latent space, {np.median(cf.distance_x):.3g} from "
                  f"x to x′ (L2). Not part of it: the reconstruction error, median "
                  f"{np.median(cf.reconstruction_error):.3g}, is what the latent space cannot express.")
-    return "\n".join(lines + [f"- {line}" for line in _advice(cf)])
+    return "\n".join(lines + [f"- {line}" for line in advice])
 
 
 def _model(cf: Result) -> str:
     return "regressor" if cf.is_regression else "classifier"
+
+
+def unanswered(row: Result) -> bool:
+    """Whether the model has no answer for x of this row: its `source` is not what the model said."""
+    before = row.source if row.is_regression else row.proba_before
+    return bool(row.status[0] == "model_failed" and np.isnan(before[0]))
+
+
+def _failed_in_words(cf: Result) -> str:
+    if unanswered(cf):
+        return f"The {_model(cf)} gives NaN or infinity for this row, so that nothing was searched; the row is unchanged."
+    return (f"The {_model(cf)} gives NaN or infinity for the best effort, which is no counterfactual (target "
+            f"{cf.target[0]}).")
 
 
 def _value_in_words(cf: Result) -> str:
@@ -77,6 +98,8 @@ def _value_in_words(cf: Result) -> str:
 
 
 def _one_row_in_words(cf: Result) -> str:
+    if cf.status[0] == "model_failed":
+        return " ".join([_failed_in_words(cf), *(f"{line[0].upper()}{line[1:]}" for line in _advice(cf))])
     if cf.is_regression:
         return " ".join([_value_in_words(cf), *_more_words(cf)])
     source, target, after = (str(labels[0]) for labels in (cf.source, cf.target, cf.prediction))
@@ -129,6 +152,10 @@ def _advice(cf: Result) -> list[str]:
         if fooled:
             advice.append(f"{who(fooled)} convinced the surrogate but not the {_model(cf)}: fit on more rows, so that the "
                           "surrogate imitates it better.")
+    without = int((cf.status == "model_failed").sum())
+    if without:
+        advice.append(f"the {_model(cf)} has no answer for {who(without)}: look for values that it was not made for, and "
+                      "whether X is scaled as in its training.")
     incomplete = int(((cf.status == "converged") & ~cf.complete).sum())
     if incomplete:
         advice.append(f"{who(incomplete)} converged without meeting every condition: see `conditions`; stop="

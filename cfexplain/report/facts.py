@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 
 from cfexplain.foundation.protocols import Result
-from cfexplain.plotting.words import CONDITIONS_IN_WORDS
+from cfexplain.plotting.words import CONDITIONS_IN_WORDS, unanswered
 from cfexplain.tables.frames import category_places, cell_in_words
 
 __all__ = ["BADGES", "ICONS", "cell", "clipped", "facts", "label", "number", "numbers", "predicted_in_words",
            "probability", "status_in_words"]
 
 BADGES = {"converged": "Found", "step_budget": "Found, but incomplete", "already_target": "Already there",
-          "not_found": "Not found"}
+          "not_found": "Not found", "model_failed": "Model failed"}
 # Each status has its own shape, so that nobody needs to tell colours apart
 _SHAPES = {"converged": "M3 8.5l3.5 3.5L13 4.5", "step_budget": "M3 10c2-4 3.5-4 5-2s3 2 5-2",
-           "already_target": "M3 6h10M3 10h10", "not_found": "M4 4l8 8M12 4l-8 8"}
+           "already_target": "M3 6h10M3 10h10", "not_found": "M4 4l8 8M12 4l-8 8",
+           "model_failed": "M8 3v6M8 12v1"}
 ICONS = {status: f'<svg viewBox="0 0 16 16" aria-hidden="true"><path d="{shape}"/></svg>'
          for status, shape in _SHAPES.items()}
 LONGEST = 120
@@ -66,6 +67,9 @@ def status_in_words(row: Result) -> str:
     status, after, target = row.status[0], predicted_in_words(row, row.prediction[0]), label(row.target[0])
     if status == "already_target":
         return f"Already there: the {model} said {predicted_in_words(row, row.source[0])} before. Nothing was changed."
+    if status == "model_failed":
+        return f"The {model} gives NaN or infinity for " + (
+            "this row: nothing was searched." if unanswered(row) else f"the best effort on the way to {target}.")
     unmet = [CONDITIONS_IN_WORDS.get(name, name) for name, met in row.conditions.items() if not met[0]]
     if not row.valid[0]:
         says = "still says" if not row.is_regression and row.prediction[0] == row.source[0] else "says"

@@ -62,6 +62,12 @@ def _summary(cf: Result) -> tuple[str, str, list[str]]:
     return html.escape(first), sentences, advice
 
 
+def _median(values: np.ndarray) -> float:
+    """Of the numbers among them; NaN where the model failed on all."""
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if len(known) else float("nan")
+
+
 def _tiles(cf: Result) -> str:
     searched = cf[cf.status != "already_target"]
     if len(cf) < 2 or not len(searched):
@@ -70,11 +76,11 @@ def _tiles(cf: Result) -> str:
     tiles = [("Valid", f"{int(searched.valid.sum())} of {n}", "the model gives them their target"),
              ("Every condition met", f"{int(searched.complete.sum())} of {n}", "valid, and all that the search asked for")]
     if cf.is_regression:
-        before, after = (number(np.median(values), 4) for values in (searched.source, searched.prediction))
+        before, after = (number(_median(values), 4) for values in (searched.source, searched.prediction))
         tiles.append(("Value", f"{before} → {after}", "median, original → counterfactual"))
     else:
-        tiles.append(("Probability of the target", f"{probability(np.median(searched.proba_before))} → "
-                      f"{probability(np.median(searched.proba_after))}", "median, original → counterfactual"))
+        tiles.append(("Probability of the target", f"{probability(_median(searched.proba_before))} → "
+                      f"{probability(_median(searched.proba_after))}", "median, original → counterfactual"))
     if not np.isnan(searched.density_percentile).all():
         tiles.append(("Plausibility percentile", f"{np.nanmedian(searched.density_percentile):.0f}",
                       "median; 50 is a typical real row"))

@@ -10,6 +10,7 @@ import numpy as np
 
 from cfexplain.foundation.protocols import Result
 from cfexplain.plotting.pictures import as_pictures, difference_pictures, layout_of, png_address
+from cfexplain.plotting.words import unanswered
 from cfexplain.report.facts import (
     BADGES,
     ICONS,
@@ -45,6 +46,7 @@ def row_fields(row: Result, i: int, sources: dict[str, int], targets: dict[str, 
     """Values for the template of a row, without its pictures and its path."""
     status = str(row.status[0])
     change = row.prediction[0] - row.source[0] if row.is_regression else row.proba_after[0] - row.proba_before[0]
+    source = "–" if unanswered(row) else predicted_in_words(row, row.source[0])
     target = number(row.target[0], 4) if isinstance(row.target[0], float) else label(row.target[0])
     return {
         "number": i, "name": "" if row.index is None else f" {label(row.index[0])}",
@@ -53,7 +55,7 @@ def row_fields(row: Result, i: int, sources: dict[str, int], targets: dict[str, 
         "target_index": targets.get(str(row.target[0]), ""), "steps": int(row.n_steps[0]),
         "percentile": _sortable(row.density_percentile[0]), "distance": _sortable(row.distance[0]),
         "distance_x": _sortable(row.distance_x[0]), "change": _sortable(change),
-        "from_to": (f'{predicted_in_words(row, row.source[0])}<span aria-hidden="true"> → </span>'
+        "from_to": (f'{source}<span aria-hidden="true"> → </span>'
                     f'<span class="unseen"> to </span>{target}'),
         "words": status_in_words(row), "facts": facts(row), "numbers": numbers(row)}
 
@@ -70,12 +72,12 @@ def shown_images(block: Result, first: int, limit: float) -> list[str]:
     crisp = "crisp" if max(height, width) <= 32 else ""
     out, says = [], f"the {'regressor' if block.is_regression else 'classifier'} says"
     for i, row in enumerate(block):
-        reached = "" if row.is_regression else (
+        reached = "" if row.is_regression or row.status[0] == "model_failed" else (
             f" The probability of {clipped(row.target[0])} is {probability(row.proba_after[0])}.")
         figures = (
-            ("Original", pictures[0][i], f"original: {says} {_plain(row, row.source[0])}."),
+            ("Original", pictures[0][i], f"original: {says} {_before(row)}."),
             ("Reconstruction", pictures[1][i], "reconstruction: what the latent space keeps of the original."),
-            ("Counterfactual", pictures[2][i], f"counterfactual: {says} {_plain(row, row.prediction[0])}.{reached}"),
+            ("Counterfactual", pictures[2][i], f"counterfactual: {says} {_after(row)}.{reached}"),
             ("Change", signed_picture(difference[i], limit),
              f"change from original to counterfactual: {where_in_words(difference[i])}."))
         out.append('<ul class="pictures">' + "".join(
@@ -83,6 +85,14 @@ def shown_images(block: Result, first: int, limit: float) -> list[str]:
             f'src="{png_address(picture)}" alt="Row {first + i}, {alt}" width="{width}" height="{height}" loading="lazy" '
             f'decoding="async"><figcaption>{name}</figcaption></figure></li>' for name, picture, alt in figures) + "</ul>")
     return out
+
+
+def _before(row: Result) -> str:
+    return "nothing" if unanswered(row) else _plain(row, row.source[0])
+
+
+def _after(row: Result) -> str:
+    return "nothing" if row.status[0] == "model_failed" else _plain(row, row.prediction[0])
 
 
 def _plain(row: Result, value: Any) -> str:

@@ -69,7 +69,7 @@ def write_results(explainer: FittedExplainer, folder: Path, source: BlockSource,
     blocks = itertools.chain([] if first is None else [first], blocks)
     manifest = _manifest(explainer, source, first, targets, block_size, options)
     del first  # frees its rows
-    length, statuses = 0, {"not_found": 0, "step_budget": 0, "rows": 0}
+    length, statuses = 0, {"not_found": 0, "step_budget": 0, "model_failed": 0, "rows": 0}
     rank, world_size = ranks
     with Writer(folder, rank, world_size) as writer, _Progress(progress, source.length, rank) as bar:
         manifest = writer.begin(manifest, resume, _check_same)
@@ -80,6 +80,9 @@ def write_results(explainer: FittedExplainer, folder: Path, source: BlockSource,
             bar.update(length)
         targets.check_length(length)
         complete = writer.finish(manifest, length)
+    if statuses["model_failed"]:
+        warnings.warn(f"The explained model gives NaN or infinity for {statuses['model_failed']} of {statuses['rows']} "
+                      "rows: they have the status 'model_failed' and are not valid.", ConvergenceWarning, stacklevel=3)
     if statuses["not_found"] or statuses["step_budget"]:
         warnings.warn(
             f"{statuses['not_found']} of {statuses['rows']} rows did not reach their target and {statuses['step_budget']} "
@@ -124,7 +127,7 @@ def _span(block: Block) -> str:
 
 def _count(cf: Counterfactuals, statuses: dict[str, int]) -> None:
     statuses["rows"] += len(cf)
-    for status in ("not_found", "step_budget"):
+    for status in ("not_found", "step_budget", "model_failed"):
         statuses[status] += int((cf.status == status).sum())
 
 

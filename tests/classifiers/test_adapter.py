@@ -344,5 +344,14 @@ def test_skorch_errors():
     logits = skorch_net(NeuralNetClassifier, linear(3), Y3, criterion=nn.CrossEntropyLoss)
     with pytest.raises(ClassifierOutputError, match='pass classifier_output="logits"'):
         adapt(logits, outputs="probabilities")
-    with pytest.warns(UserWarning, match=r"threshold=0.7"):
-        adapt(skorch_net(NeuralNetBinaryClassifier, linear(1), Y2, threshold=0.7), Y2)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("threshold", [0.3, 0.7])
+def test_a_skorch_net_decides_at_its_own_threshold(threshold):
+    net = skorch_net(NeuralNetBinaryClassifier, linear(1), Y2, threshold=threshold)
+    adapter = adapt(net, Y2)
+    said = adapter.classes_[net.predict(X).astype(int)]
+    assert (adapter.predict(X) == said).all() and 0 < (said != adapter.classes_[adapter.predict_proba(X).argmax(1)]).mean()
+    x = torch.from_numpy(X)
+    assert (adapter.classes_[adapter.verdict(x, adapter.logits(x)).argmax(1)] == said).all()
