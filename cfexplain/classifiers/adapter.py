@@ -22,7 +22,7 @@ from cfexplain.foundation.exceptions import ClassifierOutputError, NotFittedErro
 from cfexplain.foundation.labels import class_indices
 from cfexplain.foundation.numbers import log_odds_of
 from cfexplain.foundation.optional import is_instance
-from cfexplain.persistence import stored_by_attributes
+from cfexplain.persistence import MayBeAbsent, stored_by_attributes
 
 __all__ = ["ClassifierAdapter", "adapt_classifier"]
 
@@ -57,7 +57,7 @@ class ClassifierAdapter:
     classes_: np.ndarray
     device: torch.device
     surrogate_fidelity_: float | None
-    bias: Tensor | None
+    bias: MayBeAbsent[Tensor | None] = None  # not in files of earlier versions
     _scores: ModuleScores
     _black_box: BlackBox | None
 

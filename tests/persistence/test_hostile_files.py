@@ -161,6 +161,13 @@ def refused(path, message=None):
     assert os.fspath(path) in str(error.value)
 
 
+def test_a_file_from_before_an_attribute_was_there_is_read(saved, tmp_path):
+    """The class has a value for it."""
+    explainer, *_ = saved
+    again = cfexplain.load(rewritten(saved, tmp_path, lambda meta, arrays: first(meta["tree"], "ClassifierAdapter").pop("bias")))
+    assert again.classifier_.bias is None and type(again) is type(explainer)
+
+
 def test_the_helpers_change_nothing_by_themselves(saved, tmp_path):
     X = load_iris().data[:3].astype(np.float32)
     again = CounterfactualExplainer.load(rewritten(saved, tmp_path, lambda meta, arrays: None))
