@@ -21,10 +21,12 @@ from cfexplain.foundation.exceptions import ClassifierOutputError
 from cfexplain.foundation.labels import class_indices, is_missing
 from cfexplain.foundation.optional import is_instance
 from cfexplain.persistence import stored_by_attributes
+from cfexplain.persistence.table import Kind, register
+from cfexplain.persistence.tree import Reader, Writer
 from cfexplain.persistence.user_objects import without_frozen
 from cfexplain.tables.mixed import MixedTable, TableRows
 
-__all__ = ["PipelineModel"]
+__all__ = ["PipelineModel", "attach_last_step"]
 
 # Relative error up to which preprocessing counts as affine: pipelines compute in float32 where their network does
 _AFFINE = 1e-5
@@ -33,8 +35,12 @@ _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU, "tanh": nn.Tanh, "logistic": nn.Sigmoid, "identity": nn.Identity}
 
 
-@stored_by_attributes("pipe", "table", "reads", "own", "adapter", check=lambda model: callable(
-    getattr(without_frozen(model.pipe), "predict", None)) or model.adapter is not None)
+def _can_be_asked(model: PipelineModel) -> bool:
+    model.pipe = without_frozen(model.pipe)
+    return callable(getattr(model.pipe, "predict", None)) or model.adapter is not None
+
+
+@stored_by_attributes("pipe", "table", "reads", "own", "adapter", check=_can_be_asked)
 class PipelineModel:
     """What the pipeline says of rows, given as DataFrames or as codes.
 
@@ -318,14 +324,37 @@ class _Composed(nn.Module):
     def __init__(self, A: np.ndarray, b: np.ndarray, net: nn.Module, adapter: ClassifierAdapter | None):
         super().__init__()
         self.net = net
-        # as the adapter's bound method, so that copies of this module carry copies of both
-        self.read = None if adapter is None else adapter.logits
+        self.adapter = adapter  # copies of this module carry copies of both
         self.register_buffer("A", torch.from_numpy(A))
         self.register_buffer("b", torch.from_numpy(b))
 
     def forward(self, codes: Tensor) -> Tensor:
         features = codes.to(self.A.dtype) @ self.A + self.b
-        return (self.net if self.read is None else self.read)(features).to(codes.dtype)
+        return (self.net if self.adapter is None else self.adapter.logits)(features).to(codes.dtype)
+
+
+def _take_composed(module: _Composed, out: Writer, where: str, slot: str) -> dict[str, Any]:
+    return {name: out.value(getattr(module, name), f"{where}.{name}") for name in ("A", "b", "adapter")}
+
+
+def _make_composed(fields: dict[str, Any], read: Reader) -> _Composed:
+    A, b, adapter = (read.value(fields[name]) for name in ("A", "b", "adapter"))
+    if not (isinstance(A, Tensor) and isinstance(b, Tensor) and A.ndim == 2 and b.shape == A.shape[1:]
+            and isinstance(adapter, ClassifierAdapter | None)):
+        raise ValueError("an affine layer whose parts do not fit each other")
+    return _Composed(A.numpy(), b.numpy(), nn.Identity() if adapter is None else adapter.module, adapter).eval()
+
+
+register(Kind(_Composed, _take_composed, _make_composed))
+
+
+def attach_last_step(module: nn.Module, model: PipelineModel) -> None:
+    """Give a module of `as_module` that comes from a file the last step of the pipeline, which no file holds."""
+    if isinstance(module, _Composed) and module.adapter is None:
+        net = _as_net(model.final)
+        if net is None:
+            raise ValueError(f"a linear last step or an MLP, but the pipeline ends in a {model.name}")
+        module.net = net
 
 
 def _described(answers: np.ndarray) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import os
 import time
 import warnings
 from collections.abc import Iterable, Mapping
@@ -23,11 +24,14 @@ from cfexplain.classifiers.pipeline_steps import dropped_columns, encoded_column
 from cfexplain.explainers.base import CounterfactualExplainer
 from cfexplain.explainers.diffeomorphic import DiffeomorphicExplainer
 from cfexplain.explainers.found import Found
+from cfexplain.explainers.pipeline_file import KIND, read_file, write_file
 from cfexplain.explainers.pipeline_repair import Repair
 from cfexplain.explainers.place import PLACEExplainer
 from cfexplain.explainers.task import Classification, Goal, Regression, read_values
 from cfexplain.foundation.labels import label_indices, resolve_target
 from cfexplain.foundation.optional import is_instance
+from cfexplain.persistence import MayBeAbsent, storable
+from cfexplain.persistence.persistent import file_kind
 from cfexplain.result import Counterfactuals
 from cfexplain.tables.mixed import MixedTable, TableRows, read_frame, unsearchable
 from cfexplain.tables.rules import MixedRules
@@ -138,6 +142,8 @@ def explain_pipeline(
     return fitted.explain(X, target, sparse=sparse, n_jobs=n_jobs)
 
 
+@file_kind(KIND)
+@storable
 class PipelineExplainer(BaseEstimator):
     """An explainer for a fitted pipeline: trained once, for any number of rows; see :func:`explain_pipeline`.
 
@@ -182,6 +188,15 @@ class PipelineExplainer(BaseEstimator):
     >>> explainer.exact_, len(cf), list(cf.to_frames()[1].columns) == list(X.columns)
     (True, 2, True)
     """
+
+    table_: MixedTable
+    model_: PipelineModel
+    explainer_: CounterfactualExplainer
+    classes_: MayBeAbsent[np.ndarray]
+    exact_: bool
+    codes_: np.ndarray
+    predicted_: np.ndarray
+    feature_names_in_: np.ndarray
 
     def __init__(self, pipeline: Any, explainer: CounterfactualExplainer | None = None, *,
                  immutable: Iterable[str] | None = None, bounds: Mapping | None = None,
@@ -418,6 +433,53 @@ class PipelineExplainer(BaseEstimator):
         found = self.explain(X)
         near = np.exp(-found.distance_x / np.linalg.norm(self.explainer_.scale_))
         return float(np.mean(found.valid * np.minimum(found.density_percentile / 50, 1) * near))
+
+    # ------------------------------------------------------------------ file
+    def save(self, path: str | os.PathLike) -> None:
+        """Write what was learned to one file, without pickle; the pipeline is not in it.
+
+        Raises
+        ------
+        NotFittedError, TypeError, OSError
+            As ``CounterfactualExplainer.save``.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn.linear_model import LogisticRegression
+        >>> from cfexplain import PLACEExplainer
+        >>> X, y = load_iris(return_X_y=True, as_frame=True)
+        >>> pipe = LogisticRegression(max_iter=500).fit(X, y)
+        >>> explainer = PipelineExplainer(pipe, PLACEExplainer(training_budget=0.05, random_state=0)).fit(X, y)
+        >>> path = os.path.join(tempfile.mkdtemp(), "iris.safetensors")
+        >>> explainer.save(path)
+        >>> again = PipelineExplainer.load(path, pipeline=pipe)
+        >>> (again.explain(X[:3], 1).x_cf == explainer.explain(X[:3], 1).x_cf).all()
+        np.True_
+        """
+        check_is_fitted(self, "explainer_")
+        write_file(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, *, pipeline: Any = None, device: Any = None, verify: bool = True,
+             **given: Any) -> PipelineExplainer:
+        """The explainer that `save` wrote. Reading runs no code from the file.
+
+        Parameters
+        ----------
+        path : str or path
+        pipeline : fitted Pipeline or estimator
+            The one that is explained.
+        device, verify, **given
+            As in ``CounterfactualExplainer.load``.
+
+        Raises
+        ------
+        ValueError, TypeError, OSError
+            As ``CounterfactualExplainer.load``; `pipeline` is missing, or answers otherwise than the one that was explained.
+        """
+        return read_file(path, cls, pipeline, device, verify, given)
 
     def __sklearn_clone__(self) -> PipelineExplainer:
         """A clone explains the same fitted pipeline: it is neither copied nor un-fitted."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from cfexplain.foundation.optional import is_instance, optional_import
+from cfexplain.persistence import stored_by_attributes
 
 __all__ = ["MixedTable", "TableRows", "UnsearchableError", "build_frame", "read_frame", "to_polars", "unsearchable"]
 
@@ -79,6 +80,15 @@ def unsearchable(frame: Any, categorical: Iterable[str] = ()) -> dict[str, str]:
     return found
 
 
+def _fit_each_other(table: MixedTable) -> bool:
+    last = max((place for _, place in table.places.values()), default=0)
+    return (all(isinstance(column, dict) and {"name", "kind", "dtype"} <= set(column) for column in table.columns)
+            and list(table.places) == [column["name"] for column in table.searched]
+            and table.width == max([last, *(flag + 1 for flag in table.missing.values())])
+            and set(table.missing) <= set(table.places) and len(table.usual) == len(table.carried))
+
+
+@stored_by_attributes(check=_fit_each_other)
 class MixedTable:
     """The columns of a DataFrame, and how rows are written as numbers.
 

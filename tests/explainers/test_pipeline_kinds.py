@@ -8,12 +8,13 @@ import pytest
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.compose import ColumnTransformer, make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.frozen import FrozenEstimator
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import FunctionTransformer, KBinsDiscretizer, OneHotEncoder, OrdinalEncoder, StandardScaler
 
-from cfexplain import DiffeomorphicExplainer, LeapExplainer, PipelineExplainer, PLACEExplainer, explain_pipeline
+from cfexplain import DiffeomorphicExplainer, LeapExplainer, PipelineExplainer, PLACEExplainer, explain_pipeline, load
 from cfexplain.classifiers.pipeline_steps import encoded_columns
 
 TINY = {"training_budget": 0.01, "max_steps": 15, "second_opinion": 0, "random_state": 0, "confidence": 0.6}
@@ -333,3 +334,64 @@ def test_regressors(target):
     assert cf.valid.mean() > 0.8
     with pytest.raises(ValueError, match="target"):
         explain_pipeline(pipe, rows, "more", X_train=table)
+
+
+def network_pipe():
+    import skorch
+    import torch
+    torch.manual_seed(0)
+    net = skorch.NeuralNetClassifier(torch.nn.Linear(5, 2), criterion=torch.nn.CrossEntropyLoss, lr=0.1, max_epochs=20,
+                                     verbose=0, classes=[0, 1])
+    cast = FunctionTransformer(lambda Z: np.asarray(Z, dtype=np.float32))
+    return make_pipeline(SCALED, cast, net).fit(X, (y == "yes").astype(np.int64))
+
+
+def bare_module_pipe():
+    trained = network_pipe()
+    return Pipeline([*trained.steps[:-1], ("net", trained[-1].module_)])
+
+
+STORED = {"exact": lambda: make_pipeline(SCALED, LogisticRegression()).fit(X, y),
+          "surrogate": lambda: make_pipeline(SCALED, HistGradientBoostingClassifier(max_iter=10, random_state=0)).fit(X, y),
+          "skorch": network_pipe, "module": bare_module_pipe,
+          "values": lambda: make_pipeline(SCALED, LinearRegression()).fit(X, X["wage"] + X["code"])}
+
+
+@pytest.mark.parametrize("how", STORED)
+def test_it_is_kept_in_a_file_and_the_pipeline_given_again(how, tmp_path):
+    pipe, path = STORED[how](), tmp_path / "explainer.safetensors"
+    values = how == "values"
+    own = DiffeomorphicExplainer(training_budget=0.01, max_steps=15, random_state=0) if values else PLACEExplainer(**TINY)
+    labels = {"values": X["wage"] + X["code"], "skorch": None, "module": y}.get(how, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        explainer = PipelineExplainer(FrozenEstimator(pipe) if how == "exact" else pipe, own, immutable=["age"],
+                                      bounds={"wage": (0, 40)}).fit(X, labels)
+        explainer.save(path)
+        again = PipelineExplainer.load(path, pipeline=pipe)
+        target = 40.0 if values else explainer.classes_[1]
+        one, two = explainer.explain(X[:8], target), again.explain(X[:8], target)
+    for name in ("x_cf", "z_cf", "log_density", "prediction", "status"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+    pd.testing.assert_frame_equal(one.to_frames()[1], two.to_frames()[1])
+    assert again.exact_ == explainer.exact_ and again.immutable == ["age"]
+    np.testing.assert_array_equal(load(path, pipeline=pipe).predict(X), explainer.predict(X))
+    with pytest.raises(ValueError, match="pipeline=pipe"):
+        PipelineExplainer.load(path)
+    with pytest.raises(TypeError, match="does not ask for"):
+        PipelineExplainer.load(path, pipeline=pipe, classifier=pipe)
+    data = path.read_bytes()
+    path.write_bytes(data[:-9])
+    with pytest.raises(ValueError, match="explainer.safetensors"):
+        PipelineExplainer.load(path, pipeline=pipe)
+
+
+def test_another_pipeline_is_refused(tmp_path):
+    pipe, path = STORED["exact"](), tmp_path / "explainer.safetensors"
+    PipelineExplainer(pipe, PLACEExplainer(**TINY)).fit(X, y).save(path)
+    other = make_pipeline(SCALED, LogisticRegression(C=0.01)).fit(X, y)
+    with pytest.raises(ValueError, match="answers otherwise"):
+        PipelineExplainer.load(path, pipeline=other)
+    assert PipelineExplainer.load(path, pipeline=other, verify=False).pipeline is other
+    with pytest.raises(ValueError, match="does not take"):
+        PipelineExplainer.load(path, pipeline=LogisticRegression().fit(X[["wage"]], y))
