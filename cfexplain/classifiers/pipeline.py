@@ -160,10 +160,10 @@ class PipelineModel:
             return read_predictions(answers, known, len(answers), self.name)[0]
         if self.reads == "positions":
             return class_indices(answers, np.arange(len(self.classes_)))
-        with np.errstate(invalid="ignore"):
-            failed = ~np.isfinite(answers.astype(float))
-            return np.where(failed.any(1), -1, np.where(failed, 0, answers).argmax(1)) if self.reads == "scores" else np.where(
-                failed, -1, answers > 0.5)
+        failed, answers = ~np.isfinite(answers.astype(float)), np.nan_to_num(answers.astype(float))
+        if self.reads == "scores":
+            return np.where(failed.any(1), -1, answers.argmax(1))
+        return np.where(failed, -1, answers > 0.5)
 
     def _asked(self, method: str, frame: Any) -> np.ndarray:
         """(n,) or (n, K)"""
@@ -204,7 +204,11 @@ class PipelineModel:
         if self.reads == "values":
             return answers.astype(float)
         places = self._indices(answers)
-        return np.where(places < 0, None, self.classes_[places]) if (places < 0).any() else self.classes_[places]
+        labels = self.classes_[places]
+        if (places < 0).any():
+            labels = labels.astype(object)
+            labels[places < 0] = None
+        return labels
 
     def predict_proba_frame(self, frame: Any) -> np.ndarray:
         """(n, K)"""

@@ -266,8 +266,8 @@ class PipelineExplainer(BaseEstimator):
                           "immutable= if that is meant.", UserWarning, stacklevel=4)
         if y is None and not regression:
             if (predicted < 0).any():
-                raise ValueError(f"y_train is missing, and the pipeline has no answer for {int((predicted < 0).sum())} rows of "
-                                 "X_train. Leave them out, or pass their labels.")
+                raise ValueError(f"y_train is missing, and the pipeline has no answer for {int((predicted < 0).sum())} "
+                                 "rows of X_train. Leave them out, or pass their labels.")
             y = model.classes_[predicted]
         return _Training(frame, predicted if y is None else y, table, model, predicted, self._new_explainer(model, frame))
 
