@@ -436,8 +436,7 @@ def _describe(series: Any, categorical: bool, carried: bool) -> dict[str, Any]:
             column |= {"levels": levels, "ordered": bool(series.cat.ordered)}
         return column
     if types.is_datetime64_any_dtype(dtype) or types.is_timedelta64_dtype(dtype) or types.is_complex_dtype(dtype):
-        raise UnsearchableError(f"The column {name!r} holds {dtype}, which a search cannot move. Turn it into numbers "
-                                "(days since a date) before the pipeline, or drop it.")
+        raise UnsearchableError(f"The column {name!r} holds {dtype}, which a search cannot move.")
     known = series.dropna()
     if not len(known):
         raise UnsearchableError(f"The column {name!r} has no value in training.")
@@ -473,7 +472,7 @@ def _categories(known: Any, name: str) -> dict[str, Any]:
         raise UnsearchableError(f"The column {name!r} holds a {type(odd).__name__}; expected numbers, bools or text.")
     if len(found) > max(_MANY, len(cells) // 10):
         raise UnsearchableError(f"The column {name!r} has {len(found)} different categories in {len(cells)} rows: names or "
-                         "identifiers, it seems. Drop it in the pipeline's ColumnTransformer, or group rare ones.")
+                                "identifiers, it seems.")
     return {"categories": found, "levels": levels, "ordered": bool(levels is not None and known.cat.ordered)}
 
 
