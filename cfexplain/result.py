@@ -16,7 +16,7 @@ from cfexplain.persistence import file_kind
 from cfexplain.plotting import CounterfactualDisplay, notebook, words
 from cfexplain.plotting.pictures import layout_of
 from cfexplain.report import render_report
-from cfexplain.tables.frames import category_places, changes_of, frames_of
+from cfexplain.tables.frames import category_places, changes_of, frames_of, pandas_frames
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -277,7 +277,7 @@ class Counterfactuals:
         if features:
             if self.is_image:
                 raise ValueError("features=True lists the columns of a table, but these rows are images.")
-            before, after = self.to_frames()
+            before, after = pandas_frames(self)
             for kind, frame in (("original", before), ("counterfactual", after)):
                 columns.update({f"{kind}_{name}": frame[name].array for name in self.feature_names})
             columns.update({f"delta_{name}": self.x_cf[:, i] - self.x[:, i] for i, name in enumerate(self.feature_names)

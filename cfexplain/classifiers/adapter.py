@@ -218,6 +218,7 @@ class AskedAdapter(ClassifierAdapter):
         return self.predict(X)
 
 
+@stored_by_attributes()
 class ExactAdapter(ClassifierAdapter):
     """A model with a differentiable twin that computes the same: searched by the twin, judged by the model."""
 

@@ -1,51 +1,134 @@
-"""What a fitted pipeline consists of: its steps, and what they do with the columns of a DataFrame."""
+"""What a fitted pipeline consists of, and which columns of a DataFrame its steps drop or read as categories."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from sklearn.base import is_regressor
 from sklearn.compose import ColumnTransformer
-from sklearn.exceptions import NotFittedError
-from sklearn.pipeline import Pipeline
-from sklearn.utils.validation import check_is_fitted
-from torch import nn
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import FeatureUnion, Pipeline
+from sklearn.utils import _safe_indexing
 
-from cfexplain.classifiers.pipeline import unwrapped
+__all__ = ["dropped_columns", "encoded_columns", "steps_of", "transformed", "unwrapped"]
 
-__all__ = ["dropped_columns", "encoded_columns", "read_pipeline"]
+_LOOKED_AT = 2048  # rows
+_FEW = 50  # categories that are known again by what they stand for, where neither name nor value is kept
 
 
-def read_pipeline(pipe: Any) -> tuple[list[Any], Any]:
-    """Its preprocessing steps and its last step, if it is a fitted classifier."""
+def unwrapped(estimator: Any) -> Any:
+    """What is inside a FrozenEstimator or a fitted search (GridSearchCV and its like)."""
+    while True:
+        if isinstance(estimator, FrozenEstimator):
+            estimator = estimator.estimator
+        elif hasattr(estimator, "best_estimator_"):
+            estimator = estimator.best_estimator_
+        else:
+            return estimator
+
+
+def steps_of(pipe: Any) -> tuple[list[Any], Any]:
+    """The steps before the last that `predict` runs through, without samplers and "passthrough"; and the last."""
+    pipe = unwrapped(pipe)
     steps = [step for _, step in pipe.steps] if isinstance(pipe, Pipeline) else [pipe]
-    last = unwrapped(steps[-1])
-    if not isinstance(last, nn.Module):
-        if not callable(getattr(pipe, "predict", None)):
-            raise TypeError(f"pipe ends in a {type(last).__name__}, which predicts nothing; expected a fitted "
-                            "Pipeline(…preprocessing…, classifier).")
-        if hasattr(pipe, "__sklearn_tags__") and is_regressor(pipe):
-            raise TypeError(f"pipe ends in a {type(last).__name__}, a regressor; classifiers can be explained.")
-        if not hasattr(pipe, "classes_"):
-            raise NotFittedError("pipe is not fitted: it has no classes_. Call pipe.fit(X_train, y_train) first.")
-    for step in steps[:-1]:
-        if step is not None and not isinstance(step, str):  # "passthrough"
-            check_is_fitted(step)
-    return _flat(steps[:-1]), last
+    return [step for step in steps[:-1] if hasattr(step, "transform")], unwrapped(steps[-1])
 
 
-def _flat(steps: list[Any]) -> list[Any]:
-    """Steps of pipelines inside pipelines."""
-    return [one for step in steps
-            for one in (_flat([inner for _, inner in step.steps]) if isinstance(step, Pipeline) else [step])]
+def transformed(steps: list[Any], Z: Any) -> Any:
+    """What comes out of `steps`."""
+    for step in steps:
+        Z = step.transform(Z)
+    return Z
 
 
-def _parts(steps: list[Any], frame: Any) -> list[tuple[Any, list[str]]]:
-    """Each transformer of a ColumnTransformer that is the first step, and the columns that it is given."""
-    if not steps or not isinstance(steps[0], ColumnTransformer):
-        return [(step, list(frame.columns)) for step in steps[:1]]
-    return [(part, _selected(columns, frame)) for _, part, columns in steps[0].transformers_]
+def encoded_columns(pipe: Any, frame: Any, Z: Any) -> set[str]:
+    """Columns that an encoder of categories is given, wherever in the pipeline it is.
+
+    The rows are sent through the pipeline, and what an encoder is given is known again: by its name, by its values, or
+    as names of categories that stand for one another.
+
+    Parameters
+    ----------
+    pipe : fitted pipeline or estimator
+    frame : DataFrame
+    Z : the same rows as the pipeline takes them
+    """
+    rows = np.unique(np.linspace(0, len(frame) - 1, min(len(frame), _LOOKED_AT)).astype(int))
+    frame, found = frame.iloc[rows], set()
+    try:
+        for columns in _encoders_inputs(pipe, _safe_indexing(Z, rows)):
+            names = list(columns.columns) if hasattr(columns, "columns") else None
+            cells = columns.to_numpy() if hasattr(columns, "to_numpy") else np.asarray(columns)
+            for i in range(cells.shape[1]):
+                found |= _known_again(cells[:, i], names and names[i], frame)
+    except Exception:  # steps of any kind, which owe nothing but `predict`: what was found until then is found
+        return found
+    return found
+
+
+def _encoders_inputs(step: Any, Z: Any) -> Iterator[Any]:
+    """Tables of columns that are categories to an encoder, or to a classifier that reads categories itself."""
+    step = unwrapped(step)
+    if isinstance(step, Pipeline):
+        steps, last = steps_of(step)
+        for one in steps:
+            yield from _encoders_inputs(one, Z)
+            Z = one.transform(Z)
+        yield from _encoders_inputs(last, Z)
+    elif isinstance(step, ColumnTransformer):
+        for _, part, columns in step.transformers_:
+            if not isinstance(part, str) and np.size(columns):
+                yield from _encoders_inputs(part, _safe_indexing(Z, _listed(columns), axis=1))
+    elif isinstance(step, FeatureUnion):
+        for _, part in step.transformer_list:
+            yield from _encoders_inputs(part, Z)
+    elif hasattr(step, "categories_"):
+        yield Z
+    else:
+        own = getattr(step, "is_categorical_", None)  # scikit-learn's histogram boosting
+        if own is None and hasattr(step, "get_cat_feature_indices"):  # CatBoost
+            own = step.get_cat_feature_indices()
+        if own is not None and np.size(own):
+            yield _safe_indexing(Z, np.flatnonzero(own) if np.asarray(own).dtype == bool else np.asarray(own), axis=1)
+
+
+def _listed(columns: Any) -> Any:
+    """As scikit-learn selects several columns: one name or position alone would give a column without a table."""
+    return [columns] if isinstance(columns, (str, int, np.integer)) else columns
+
+
+def _known_again(cells: np.ndarray, name: Any, frame: Any) -> set[str]:
+    """The columns of `frame` that are `cells`, what an encoder was given."""
+    if name in frame.columns and _same_categories(cells, frame[name]):
+        return {name}
+    same = {column for column in frame.columns if _same_values(cells, frame[column])}
+    return same or {column for column in frame.columns if 1 < frame[column].nunique() <= _FEW
+                    and _same_categories(cells, frame[column])}
+
+
+def _same_values(cells: np.ndarray, column: Any) -> bool:
+    known = column.notna().to_numpy()
+    return bool(known.any()) and bool(np.array_equal(cells[known].astype(object), column.to_numpy(dtype=object)[known]))
+
+
+def _same_categories(cells: np.ndarray, column: Any) -> bool:
+    """Whether each value of the one stands for one value of the other, where the column has one."""
+    known = column.notna().to_numpy()
+    pairs = set(zip(cells[known].tolist(), column[known].tolist(), strict=True))
+    return len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs}) > 0
+
+
+def dropped_columns(pipe: Any, frame: Any) -> set[str]:
+    """Columns that a ColumnTransformer which is the first step drops: they cannot change what the pipeline says."""
+    first = unwrapped(pipe)
+    while isinstance(first, Pipeline):
+        first = unwrapped(first.steps[0][1])
+    if not isinstance(first, ColumnTransformer) or not hasattr(first, "transformers_"):
+        return set()
+    parts = [(part, _selected(columns, frame)) for _, part, columns in first.transformers_]
+    used = {name for part, columns in parts if not (isinstance(part, str) and part == "drop") for name in columns}
+    return {name for part, columns in parts if isinstance(part, str) and part == "drop" for name in columns} - used
 
 
 def _selected(columns: Any, frame: Any) -> list[str]:
@@ -57,20 +140,3 @@ def _selected(columns: Any, frame: Any) -> list[str]:
         return list(frame.loc[:, columns].columns if by_name else frame.columns[columns])
     columns = [columns] if np.ndim(columns) == 0 else list(columns)
     return columns if all(isinstance(name, str) for name in columns) else list(frame.columns[np.asarray(columns)])
-
-
-def encoded_columns(steps: list[Any], frame: Any) -> set[str]:
-    """Columns that an encoder of categories is fitted on."""
-    found = set()
-    for part, columns in _parts(steps, frame):
-        inner = [step for _, step in part.steps] if isinstance(part, Pipeline) else [part]
-        if any(hasattr(step, "categories_") for step in inner):
-            found.update(columns)
-    return found
-
-
-def dropped_columns(steps: list[Any], frame: Any) -> set[str]:
-    """Columns that no part of the pipeline looks at: they cannot change what it says."""
-    parts = _parts(steps, frame)
-    used = {name for part, columns in parts if part != "drop" for name in columns}
-    return {name for part, columns in parts if part == "drop" for name in columns} - used

@@ -15,19 +15,25 @@ from sklearn.model_selection import train_test_split
 
 from cfexplain.cli.config import make_explainer, read_config
 from cfexplain.cli.models import load_classifier
-from cfexplain.cli.rows import FileRows, read_rows, write_results, write_table
+from cfexplain.cli.rows import FileRows, read_rows
+from cfexplain.cli.written import CHANGES, refuse_foreign, results_head, write_results, write_table
 from cfexplain.datasets import load_digits_images
 from cfexplain.evaluation.evaluation import evaluate
 from cfexplain.explainers import CounterfactualExplainer, PLACEExplainer
-from cfexplain.foundation.files import atomic_write
+from cfexplain.foundation.arrays import restore_samples
+from cfexplain.foundation.files import atomic_write, read_kind
 from cfexplain.persistence.persistent import load
 from cfexplain.plotting.pictures import as_pictures, png
+from cfexplain.report.page import piece
 from cfexplain.result import Counterfactuals
 from cfexplain.scale import load_results
 
 __all__ = ["run_demo", "run_evaluate", "run_explain", "run_fit", "run_report"]
 
 _STORE = "rows"
+_TABLES = {".md": "|  |", ".csv": ",rows", ".html": '<table border="1" class="dataframe">'}  # and what they begin with
+_PNG = b"\x89PNG"
+_REPORT = piece("page.html").partition("$")[0]  # what every report begins with
 
 
 def run_demo(out: Path, seed: int = 0, quiet: bool = False) -> int:
@@ -37,6 +43,9 @@ def run_demo(out: Path, seed: int = 0, quiet: bool = False) -> int:
     except OSError as error:
         print(f"cfexplain demo: cannot write into {out}: {error}. Choose another folder with --out.", file=sys.stderr)
         return 1
+    picture, table = out / "counterfactuals.png", out / "counterfactuals.csv"
+    head = ",".join(results_head("row"))
+    refuse_foreign({table: head, picture: _PNG if table.exists() else None})
     started = time.perf_counter()
     X, y = load_digits_images()
     X, X_test, y, y_test = train_test_split(X, y, test_size=0.25, stratify=y, random_state=seed)
@@ -55,7 +64,6 @@ def run_demo(out: Path, seed: int = 0, quiet: bool = False) -> int:
     print(cf.summary())
 
     first = np.concatenate([np.flatnonzero((cf.source == a) & (cf.target == b))[:2] for a, b in pairs])
-    picture, table = out / "counterfactuals.png", out / "counterfactuals.csv"
     cf[first].plot(n=len(first)).figure_.savefig(picture, dpi=120)
     write_results(table, cf, row=rows)
     print(f"\nPicture: {picture}\nTable:   {table}\n({time.perf_counter() - started:.0f} seconds)")
@@ -68,13 +76,15 @@ def run_fit(options: argparse.Namespace) -> int:
     data, own, chosen = config["data"], config.get("classifier"), config.get("explainer", {})
     if not options.out.parent.is_dir():  # before minutes of training
         raise FileNotFoundError(f"The folder {options.out.parent} does not exist; create it first.")
+    _refuse_other_kinds(options.out)
     classifier = None if own is None else load_classifier(
-        own.get("file") or own["import"], trust=bool(own.get("trust", False)),
+        own.get("file") or own["import"], trust=own.get("trust", False),
         weights=Path(own["weights"]) if "weights" in own else None)
     explainer = make_explainer(chosen, classifier, verbose=0 if options.quiet else 1)
     size = data.get("size")
     rows = read_rows(Path(data["path"]), size=None if size is None else tuple(size), channels=data.get("channels"),
-                     label=data.get("label"), data_range=explainer.data_range)
+                     label=data.get("label"), ignore=data.get("ignore", []), data_range=explainer.data_range)
+    _tell(rows)
     if rows.y is None:
         raise ValueError(f"{data['path']} has no labels to learn from. Use one subfolder a label, an array 'y' in an .npz, "
                          "or label = \"column\" of a .csv.")
@@ -92,6 +102,13 @@ def run_explain(options: argparse.Namespace) -> int:
     explainer = _load_explainer(options.model, options)
     rows = _rows_for(explainer, options.data, options.resize)
     target = _read_target(explainer, options.target)
+    image = explainer.layout_.is_image
+    pictures = _picture_names(rows.names, options.out / "images") if image else []
+    begun = (options.out / _STORE).is_dir()
+    refuse_foreign({
+        options.out / "counterfactuals.csv": ",".join(results_head("name")), options.out / "report.html": _REPORT,
+        **({} if image else {options.out / "changes.csv": ",".join(CHANGES)}),
+        **dict.fromkeys(pictures, _PNG if begun else None)})
     options.out.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the summary reports the same
@@ -99,10 +116,12 @@ def run_explain(options: argparse.Namespace) -> int:
                                      record_path=options.path, n_jobs=options.jobs, progress=not options.quiet)
     cf = replace(store.concatenate(), index=np.array(rows.names))  # the report calls rows by their files' names
     write_results(options.out / "counterfactuals.csv", cf, name=rows.names)
-    if explainer.layout_.is_image:
-        _write_pictures(cf, rows, options.out / "images")
+    if image:
+        for picture, file in zip(as_pictures(cf.x_cf, cf), pictures, strict=True):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(file, png(picture))
     else:
-        write_table(options.out / "changes.csv", ["name", "column", "before", "after"], [
+        write_table(options.out / "changes.csv", CHANGES, [
             [rows.names[i], cf.feature_names[k], cf.x[i, k], cf.x_cf[i, k]]
             for i, k in np.argwhere(~np.isclose(cf.x, cf.x_cf, equal_nan=True))])
     cf.to_html(options.out / "report.html", explainer=explainer if options.path else None)
@@ -115,6 +134,12 @@ def run_explain(options: argparse.Namespace) -> int:
 
 def run_evaluate(options: argparse.Namespace) -> int:
     """Compare explainers on the same rows."""
+    if options.out is not None:
+        if options.out.suffix not in _TABLES:
+            raise ValueError(f"--out {options.out} must end in one of {', '.join(_TABLES)}.")
+        if not options.out.parent.is_dir():
+            raise FileNotFoundError(f"The folder {options.out.parent} does not exist; create it first.")
+        refuse_foreign({options.out: _TABLES[options.out.suffix]})
     explainers = {}
     for path in options.models:
         name = path.stem
@@ -131,8 +156,6 @@ def run_evaluate(options: argparse.Namespace) -> int:
     if options.out is not None:
         frame = found.to_frame()
         writers = {".md": found.to_markdown, ".csv": frame.to_csv, ".html": frame.to_html}
-        if options.out.suffix not in writers:
-            raise ValueError(f"--out {options.out} must end in one of {', '.join(writers)}.")
         atomic_write(options.out, writers[options.out.suffix]().encode())
         print(f"\nTable: {options.out}")
     return 0
@@ -140,6 +163,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
 
 def run_report(options: argparse.Namespace) -> int:
     """Write results as HTML."""
+    refuse_foreign({options.out: _REPORT})
     if not options.results.exists():
         raise FileNotFoundError(f"There is no {options.results}. Expected a folder that `cfexplain explain` wrote, or a "
                                 "file that cf.save() wrote.")
@@ -167,13 +191,31 @@ def _load_explainer(path: Path, options: argparse.Namespace) -> CounterfactualEx
 
 def _rows_for(explainer: CounterfactualExplainer, path: Path, resize: bool) -> FileRows:
     """Rows in the layout that the explainer was fitted on."""
-    net, user = explainer.layout_.net_shape, explainer.layout_.user_shape
-    image = explainer.layout_.is_image
+    net, image = explainer.layout_.net_shape, explainer.layout_.is_image
+    names = getattr(explainer, "feature_names_in_", None)
     rows = read_rows(path, size=(net[1], net[2]) if image else None, channels=net[0] if image else None,
-                     data_range=explainer.data_range, resize=resize)
+                     columns=None if names is None else list(names), data_range=explainer.data_range, resize=resize)
+    _tell(rows)
     if image and path.is_dir():
-        rows.X = rows.X.reshape(len(rows.X), *user)
+        rows.X = restore_samples(rows.X.reshape(len(rows.X), *net), explainer.layout_)
     return rows
+
+
+def _tell(rows: FileRows) -> None:
+    for note in rows.notes:
+        print(f"Note: {note}", file=sys.stderr)
+
+
+def _refuse_other_kinds(path: Path) -> None:
+    """Raise FileExistsError where something else than an explainer would be replaced."""
+    if path.is_file():
+        try:
+            kind = read_kind(path)
+        except ValueError:
+            kind = "something else"
+        if kind != "explainer":
+            raise FileExistsError(f"{path} exists, and holds {kind}, not an explainer. Nothing was changed: move it away, "
+                                  "or choose another --out.")
 
 
 def _read_target(explainer: CounterfactualExplainer, text: str | None) -> Any:
@@ -194,9 +236,7 @@ def _read_target(explainer: CounterfactualExplainer, text: str | None) -> Any:
         raise ValueError(f"--target {text}: expected a number, LOW:HIGH, maximize or minimize.") from None
 
 
-def _write_pictures(cf: Counterfactuals, rows: FileRows, folder: Path) -> None:
-    """Each counterfactual as a PNG, under the name of its original."""
-    for picture, name in zip(as_pictures(cf.x_cf, cf), rows.names, strict=True):
-        file = (folder / name).with_suffix(".png")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(file, png(picture))
+def _picture_names(names: list[str], folder: Path) -> list[Path]:
+    """A PNG for each row, under the name of its original; with that one's ending, too, where x.png and x.jpg are two."""
+    short = [(folder / name).with_suffix(".png") for name in names]
+    return short if len(set(short)) == len(short) else [folder / f"{name}.png" for name in names]

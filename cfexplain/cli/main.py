@@ -48,10 +48,11 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, TypeError, OSError, ImportError, AttributeError) as error:
+    except Exception as error:  # a terminal is shown what is wrong, not where in the code it was found
         if options.debug:
             traceback.print_exc()
-        print(f"cfexplain {options.command}: {error}", file=sys.stderr)
+        kind = "" if isinstance(error, (ValueError, TypeError, OSError, ImportError)) else f"{type(error).__name__}: "
+        print(f"cfexplain {options.command}: {kind}{error}", file=sys.stderr)
         return 1
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +39,21 @@ def load_classifier(spec: str, *, weights: Path | None = None, trust: bool = Fal
     ValueError, OSError, ImportError
         There is no such model, it cannot be read, or it is a pickle that is not trusted.
     """
+    if not isinstance(trust, bool):  # a text would be true whatever it says
+        raise ValueError(f"trust={trust!r} must be True or False.")
     model = _imported(spec) if ":" in spec and not Path(spec).exists() else _read(Path(spec), trust)
     if weights is not None:
         if not isinstance(model, nn.Module):
             raise ValueError(f"Weights go into a torch module, but {spec} is a {type(model).__name__}.")
+        if not weights.is_file():
+            raise FileNotFoundError(f"There is no file {weights}. Expected a state dict: .safetensors, or a .pt of tensors.")
         try:
-            state = load_file(weights) if weights.suffix == ".safetensors" else torch.load(weights, weights_only=True)
+            tensors = weights.suffix.lower() == ".safetensors"
+            state = load_file(weights) if tensors else torch.load(weights, weights_only=True)
             model.load_state_dict(state)
-        except (RuntimeError, TypeError, AttributeError, ValueError) as error:
-            raise ValueError(f"The weights in {weights} do not fit {spec}: {error}") from error
+        except Exception as error:  # whatever a file of another kind makes the reader raise
+            raise ValueError(f"The weights in {weights} do not fit {spec}, or are no state dict of tensors alone: "
+                             f"{error}") from error
     return model
 
 
@@ -56,35 +65,63 @@ def _imported(spec: str) -> Any:
         found: Any = importlib.import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever the user's module makes happen
         raise ImportError(f"{spec!r} cannot be imported ({error}). Expected module:name, importable from "
                           f"{os.getcwd()}.") from error
     is_model = isinstance(found, nn.Module) or (hasattr(found, "predict") and not isinstance(found, type))
-    return found if is_model else found()
+    if is_model:
+        return found
+    if not callable(found):
+        raise TypeError(f"{spec!r} is a {type(found).__name__}; expected a model, or a function that makes one.")
+    try:
+        return found()
+    except Exception as error:  # as above
+        raise ValueError(f"{spec!r} was called without arguments to make the model, and raised {type(error).__name__}: "
+                         f"{error}") from error
 
 
 def _read(path: Path, trust: bool) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}. Expected a torch.export (.pt2) or TorchScript file, a pickle, or "
                                 "module:name.")
+    suffix = path.suffix.lower()
     try:
-        if path.suffix == ".pt2":
-            return torch.export.load(path).module()
-        if path.suffix not in _PICKLES:
+        if suffix == ".pt2":
+            with _quiet("torch.export"):  # which logs a traceback beside the error that it raises
+                return torch.export.load(path).module()
+        if suffix not in _PICKLES:
             return torch.jit.load(path, map_location="cpu")
     except Exception as error:  # whatever a file of another kind makes the reader raise
-        if path.suffix == ".pt2" or not trust:
-            kind = "torch.export" if path.suffix == ".pt2" else "TorchScript"
-            raise ValueError(f"{path} cannot be read as {kind}: {str(error).splitlines()[0]}. A pickle needs --trust (in a "
+        if suffix == ".pt2" or not trust:
+            kind = "torch.export" if suffix == ".pt2" else "TorchScript"
+            raise ValueError(f"{path} cannot be read as {kind}: {_first_line(error)}. A pickle needs --trust (in a "
                              "config file: trust = true); weights alone go into weights, beside an import path.") from error
     if not trust:
         raise ValueError(f"{path} is a pickle, and reading it can run any code. If you trust it, pass --trust (in a config "
                          "file: trust = true).")
-    if path.suffix in (".pt", ".pth", ".bin"):
-        model = torch.load(path, map_location="cpu", weights_only=False)
-    else:
-        model = importlib.import_module("joblib").load(path)
+    try:
+        if suffix in (".pt", ".pth", ".bin"):
+            model = torch.load(path, map_location="cpu", weights_only=False)
+        else:
+            model = importlib.import_module("joblib").load(path)
+    except Exception as error:  # as above
+        raise ValueError(f"{path} cannot be read as a pickle: {type(error).__name__}: {_first_line(error)}. It may be "
+                         "damaged, or of classes that this Python cannot import.") from error
     if isinstance(model, dict):
         raise ValueError(f"{path} holds a state dict, not a model. Pass module:name of what makes the network, and this "
                          "file as weights.")
     return model
+
+
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    disabled, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = disabled
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

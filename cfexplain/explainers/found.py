@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -54,13 +54,24 @@ class Found:
     path: list[np.ndarray] | None
     backend: str
 
+    def __getitem__(self, index: np.ndarray) -> Found:
+        """Some of the rows, in that order."""
+        return replace(
+            self, **{name: getattr(self, name)[index] for name in self._rows()},
+            conditions={name: met[index] for name, met in self.conditions.items()},
+            path=None if self.path is None else [self.path[i] for i in index])
+
+    @classmethod
+    def _rows(cls) -> list[str]:
+        """Names of what has one entry a row."""
+        return [field.name for field in fields(cls) if field.name not in ("conditions", "path", "backend")]
+
     @classmethod
     def concatenate(cls, parts: Sequence[Found]) -> Found:
         """All rows of `parts`, which one call of `explain` found, in order."""
         first = parts[0]
-        rows = [field.name for field in fields(cls) if field.name not in ("conditions", "path", "backend")]
         return cls(
-            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in rows},
+            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in cls._rows()},
             conditions={name: np.concatenate([part.conditions[name] for part in parts]) for name in first.conditions},
             path=None if first.path is None else [path for part in parts for path in part.path or ()],
             backend=first.backend)

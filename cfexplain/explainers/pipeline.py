@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
+import os
 import time
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator, clone, is_regressor
 from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from cfexplain.classifiers.labels import without_failed
-from cfexplain.classifiers.pipeline import PipelineModel, unwrapped
-from cfexplain.classifiers.pipeline_steps import dropped_columns, encoded_columns, read_pipeline
+from cfexplain.classifiers.pipeline import PipelineModel
+from cfexplain.classifiers.pipeline_steps import dropped_columns, encoded_columns, steps_of
 from cfexplain.explainers.base import CounterfactualExplainer
+from cfexplain.explainers.diffeomorphic import DiffeomorphicExplainer
+from cfexplain.explainers.found import Found
+from cfexplain.explainers.pipeline_file import KIND, read_file, write_file
 from cfexplain.explainers.pipeline_repair import Repair
 from cfexplain.explainers.place import PLACEExplainer
-from cfexplain.explainers.task import Classification
-from cfexplain.foundation.labels import label_indices
+from cfexplain.explainers.task import Classification, Goal, Regression, read_values
+from cfexplain.foundation.labels import label_indices, resolve_target
+from cfexplain.foundation.optional import is_instance
+from cfexplain.persistence import MayBeAbsent, storable
+from cfexplain.persistence.persistent import file_kind
 from cfexplain.result import Counterfactuals
-from cfexplain.tables.mixed import MixedTable, read_frame
+from cfexplain.tables.mixed import MixedTable, TableRows, read_frame, unsearchable
 from cfexplain.tables.rules import MixedRules
 
 __all__ = ["PipelineExplainer", "explain_pipeline"]
@@ -34,36 +44,42 @@ _SAME = object()
 def explain_pipeline(
     pipe: Any, X: Any, target: Any = None, *, X_train: Any = None, y_train: Any = None, explainer: Any = None,
     immutable: Iterable[str] | None = None, bounds: Mapping | None = None, monotone: Mapping[str, str] | None = None,
-    categorical: Iterable[str] | None = None, sparse: bool = True, n_jobs: int | None = None,
+    categorical: Iterable[str] | None = None, classes: Any = None, sparse: bool = True, n_jobs: int | None = None,
 ) -> Counterfactuals:
     """What would have to change in the rows of `X` for a fitted pipeline to say `target`.
 
     Parameters
     ----------
     pipe : fitted Pipeline, estimator, or search such as GridSearchCV
-        ``Pipeline(…preprocessing…, classifier)``: any classifier of scikit-learn, a skorch net, or an nn.Module as the last
-        step. It is used as it is and never trained.
-    X : DataFrame or array-like of shape (n, columns)
-        Rows to explain, as the pipeline takes them.
-    target : label, array-like of shape (n,), or None
-        None is each row's runner-up class.
+        ``Pipeline(…preprocessing…, model)``: any classifier or regressor with ``predict``, a skorch net, or an nn.Module as
+        the last step, and any steps before it, samplers of imbalanced-learn included. It is used as it is and never trained.
+    X : DataFrame of pandas or polars, or array-like of shape (n, columns)
+        Rows to explain, as the pipeline takes them. Cells that training rows do not have (missing where it was whole, a new
+        category) stay as they are, if the pipeline takes them.
+    target : label, value, array-like of shape (n,), or None
+        None is each row's runner-up class. Of a regressor: a value, ``(low, high)``, "maximize" or "minimize".
     X_train : DataFrame or array-like of shape (m, columns)
         Rows that the explainer learns from: what is plausible, and which values each column takes.
     y_train : array-like of shape (m,), optional
         Their labels. None: what the pipeline says of them.
     explainer : CounterfactualExplainer or PipelineExplainer, optional
         Any explainer of this package, with its parameters; it is cloned and trained on X_train. Default:
-        `PLACEExplainer` with as much confidence as the pipeline has in a usual row. A fitted `PipelineExplainer` is used
+        `PLACEExplainer` with as much confidence as the pipeline has in a usual row; `DiffeomorphicExplainer` for a
+        regressor. A fitted `PipelineExplainer` is used
         as it is, without X_train: that saves the training.
     immutable : list of str, optional
-        Columns that stay as they are.
+        Columns that stay as they are. Columns that cannot be searched (text, dates, identifiers, nothing at all) do so
+        anyway, with a warning.
     bounds : dict, optional
         ``{"age": (18, 65), "income": (0, None), "job": ["clerk", "cook"]}``, in original units.
     monotone : dict, optional
         ``{"age": "increase", "debts": "decrease"}``: columns that may only go one way.
     categorical : list of str, optional
         Columns of numbers that are names of categories. Text, bools, pandas categories, and columns that the pipeline
-        itself encodes (OneHotEncoder, OrdinalEncoder, TargetEncoder) are categories anyway.
+        itself encodes (OneHotEncoder, OrdinalEncoder, TargetEncoder), wherever in it, are categories anyway.
+    classes : array-like of shape (K,), optional
+        Labels in the order of the model's outputs, for models that do not know them: Keras, ONNX, boosters of their own.
+        Default: the model's ``classes_``, else the sorted labels of y_train.
     sparse : bool, default=True
         Take back changes that turn out not to be needed.
     n_jobs : int, optional
@@ -78,7 +94,8 @@ def explain_pipeline(
     Raises
     ------
     ValueError
-        X_train is missing, a rule names no column, or X does not fit X_train.
+        X_train is missing, a rule names no column, the target is none, X does not fit X_train, or what the pipeline
+        predicts does not fit the classes: all of this before anything is trained.
     NotFittedError
         `pipe` is not fitted.
 
@@ -107,9 +124,9 @@ def explain_pipeline(
     rules: dict[str, Any] = {"immutable": immutable, "bounds": bounds, "monotone": monotone}
     if isinstance(explainer, PipelineExplainer):
         check_is_fitted(explainer, "explainer_")
-        if X_train is not None or y_train is not None or categorical is not None:
-            raise ValueError("explainer is fitted already: leave X_train, y_train and categorical out, or pass one that is "
-                             "not, for instance PLACEExplainer().")
+        if any(given is not None for given in (X_train, y_train, categorical, classes)):
+            raise ValueError("explainer is fitted already: leave X_train, y_train, categorical and classes out, or pass one "
+                             "that is not, for instance PLACEExplainer().")
         if explainer.pipeline is not pipe:
             raise ValueError("explainer was fitted for another pipeline; fit one for this: "
                              "PipelineExplainer(pipe).fit(X_train, y_train).")
@@ -118,10 +135,15 @@ def explain_pipeline(
     if X_train is None:
         raise ValueError("X_train is missing: the explainer learns from it what is plausible. Pass the rows that the "
                          "pipeline was trained on: explain_pipeline(pipe, X, target, X_train=X_train, y_train=y_train).")
-    fitted = PipelineExplainer(pipe, explainer, categorical=categorical, **rules).fit(X_train, y_train)
+    fitted = PipelineExplainer(pipe, explainer, categorical=categorical, classes=classes, **rules)
+    training = fitted._read(X_train, y_train)
+    training.check_call(X, target)
+    fitted._train(training)
     return fitted.explain(X, target, sparse=sparse, n_jobs=n_jobs)
 
 
+@file_kind(KIND)
+@storable
 class PipelineExplainer(BaseEstimator):
     """An explainer for a fitted pipeline: trained once, for any number of rows; see :func:`explain_pipeline`.
 
@@ -132,8 +154,8 @@ class PipelineExplainer(BaseEstimator):
         Default: `PLACEExplainer`, whose `confidence` is the median probability that the pipeline gives to its own label,
         of the class where that is least, between 0.55 and 0.99. It is cloned; its `classifier`, `immutable` and `bounds`
         must be None.
-    immutable, bounds, monotone, categorical
-        See :func:`explain_pipeline`. Read by `explain`, where they can be changed for one call; all but `categorical`.
+    immutable, bounds, monotone, categorical, classes
+        See :func:`explain_pipeline`. Read by `explain`, where they can be changed for one call; all but the last two.
     classifier_output : {"auto", "logits", "probabilities"}, default="auto"
         What a bare module as the last step returns.
 
@@ -146,6 +168,7 @@ class PipelineExplainer(BaseEstimator):
     model_ : PipelineModel
         The pipeline as a classifier of those codes.
     classes_ : ndarray of shape (K,)
+        Of a classifier.
     exact_ : bool
         The search follows the pipeline's own gradient: its preprocessing is affine in numbers and categories (scalers,
         encoders, imputers, PCA), and its last step a network or linear. Otherwise it follows a distilled surrogate.
@@ -166,16 +189,26 @@ class PipelineExplainer(BaseEstimator):
     (True, 2, True)
     """
 
+    table_: MixedTable
+    model_: PipelineModel
+    explainer_: CounterfactualExplainer
+    classes_: MayBeAbsent[np.ndarray]
+    exact_: bool
+    codes_: np.ndarray
+    predicted_: np.ndarray
+    feature_names_in_: np.ndarray
+
     def __init__(self, pipeline: Any, explainer: CounterfactualExplainer | None = None, *,
                  immutable: Iterable[str] | None = None, bounds: Mapping | None = None,
                  monotone: Mapping[str, str] | None = None, categorical: Iterable[str] | None = None,
-                 classifier_output: str = "auto"):
+                 classes: Any = None, classifier_output: str = "auto"):
         self.pipeline = pipeline
         self.explainer = explainer
         self.immutable = immutable
         self.bounds = bounds
         self.monotone = monotone
         self.categorical = categorical
+        self.classes = classes
         self.classifier_output = classifier_output
 
     def fit(self, X: Any, y: Any = None) -> PipelineExplainer:
@@ -190,43 +223,98 @@ class PipelineExplainer(BaseEstimator):
         Raises
         ------
         TypeError
-            The pipeline is a regressor, or `explainer` is no explainer.
+            The pipeline predicts nothing, or `explainer` is no explainer, or explains classes and the pipeline a regressor.
         NotFittedError
             The pipeline is not fitted.
         ValueError
-            Columns that cannot be searched, or rules that name none.
+            No column can be searched, rules name none, or what the pipeline predicts does not fit the classes.
+
+        Warns
+        -----
+        UserWarning
+            Columns cannot be searched and are held as they are.
         """
-        frame, pipe = read_frame(X), unwrapped(self.pipeline)
-        steps, last = read_pipeline(pipe)
-        detected = encoded_columns(steps, frame)
-        wanted = set(_names(self.categorical, frame, "categorical"))
-        table = MixedTable(frame, detected | wanted, dropped_columns(steps, frame))
-        model = PipelineModel(pipe, table, as_array=not hasattr(X, "columns"))
-        if isinstance(last, nn.Module):
-            if y is None:
-                raise ValueError("y_train is missing: an nn.Module does not know the labels of its outputs.")
-            model.read_module(frame, np.asarray(y), self.classifier_output)
-        predicted = model.predict_frame(frame)
-        MixedRules(table, self.immutable, self.bounds, self.monotone)  # before anything is trained
-        explainer, codes = self._new_explainer(model, frame), table.encode(frame)
-        explainer.set_params(classifier=model).fit(codes, predicted if y is None else np.asarray(y))
-        self.table_, self.model_, self.explainer_, self.classes_ = table, model, explainer, explainer.classes_
-        self.exact_ = not explainer.classifier_.is_surrogate and explainer.differentiable
-        self.codes_, self.predicted_ = codes, label_indices(predicted, self.classes_)
-        self.feature_names_in_, self.n_features_in_ = np.array(frame.columns, dtype=object), frame.shape[1]
+        self._train(self._read(X, y))
         return self
 
+    def _read(self, X: Any, y: Any) -> _Training:
+        """Everything that can be known before something is trained."""
+        pipe, frame = self.pipeline, read_frame(X)
+        if isinstance(steps_of(pipe)[1], nn.Module) or callable(getattr(pipe, "predict", None)):
+            X = X if hasattr(X, "columns") else np.asarray(X)
+        else:
+            raise TypeError(f"pipe ends in a {type(steps_of(pipe)[1]).__name__}, which predicts nothing; expected a fitted "
+                            "Pipeline(…preprocessing…, classifier).")
+        if y is not None and (np.ndim(y) != 1 or len(y) != len(frame)):
+            raise ValueError(f"y_train has shape {np.shape(y)}; expected one label for each of the {len(frame)} rows.")
+        y = None if y is None else np.asarray(y)
+        regression = self._explains_values(y)
+        categorical = encoded_columns(pipe, frame, X) | set(_names(self.categorical, frame, "categorical"))
+        dropped = dropped_columns(pipe, frame)
+        reasons = unsearchable(frame.drop(columns=list(dropped)), categorical)
+        table = MixedTable(frame, categorical, dropped | set(reasons), X)
+        model = PipelineModel(pipe, table)
+        if regression:
+            predicted = model.predict_frame(frame)
+        else:
+            predicted = model.read_classes(frame, y, self.classes, self.classifier_output)
+            label_indices([] if y is None else y, model.classes_)
+        MixedRules(table, self.immutable, self.bounds, self.monotone)
+        said = [reason for name, reason in reasons.items() if name not in _names(self.immutable, frame, "immutable")]
+        if said:
+            warnings.warn(f"{len(said)} columns cannot be searched, and are held as they are: {' '.join(said)} Name them in "
+                          "immutable= if that is meant.", UserWarning, stacklevel=4)
+        if y is None and not regression:
+            if (predicted < 0).any():
+                raise ValueError(f"y_train is missing, and the pipeline has no answer for {int((predicted < 0).sum())} "
+                                 "rows of X_train. Leave them out, or pass their labels.")
+            y = model.classes_[predicted]
+        return _Training(frame, predicted if y is None else y, table, model, predicted, self._new_explainer(model, frame))
+
+    def _explains_values(self, y: np.ndarray | None) -> bool:
+        """Whether the pipeline is a regressor."""
+        pipe, task = self.pipeline, getattr(self.explainer, "task", None)
+        if task in ("classification", "regression") and self.explainer is not None and "task" in self.explainer.get_params():
+            return task == "regression"
+        with contextlib.suppress(AttributeError):  # tags that lack, of steps that are no estimators
+            if is_regressor(pipe):
+                return True
+        if is_instance(steps_of(pipe)[1], "skorch", "NeuralNetRegressor"):
+            return True
+        return (self.classes is None and not hasattr(pipe, "classes_") and y is not None
+                and type_of_target(y).startswith("continuous"))
+
+    def _train(self, read: _Training) -> None:
+        table, model, explainer, codes = read.table, read.model, read.explainer, read.table.encode(read.frame)
+        explainer.set_params(classifier=model).fit(codes, read.y)
+        self.table_, self.model_, self.explainer_ = table, model, explainer
+        self.__dict__.pop("classes_", None)  # perhaps fitted before, on labels
+        if not explainer.is_regression:
+            self.classes_ = explainer.classes_
+        self.exact_ = not explainer.classifier_.is_surrogate and explainer.differentiable
+        self.codes_ = codes
+        self.predicted_ = read.predicted
+        self.feature_names_in_, self.n_features_in_ = np.array(read.frame.columns, dtype=object), read.frame.shape[1]
+
     def _new_explainer(self, model: PipelineModel, frame: Any) -> CounterfactualExplainer:
-        if self.explainer is None:
-            return PLACEExplainer(confidence=_usual_confidence(model, frame))
-        explainer = self.explainer
+        values, explainer = model.reads == "values", self.explainer
+        if explainer is None:
+            return DiffeomorphicExplainer(task="regression") if values else PLACEExplainer(
+                confidence=_usual_confidence(model, frame))
         if isinstance(explainer, type) or not isinstance(explainer, CounterfactualExplainer):
             raise TypeError(f"explainer={explainer!r} is no explainer; expected one such as PLACEExplainer().")
         for name in ("classifier", "immutable", "bounds"):
             if getattr(explainer, name, None) is not None:
                 fix = "the pipeline is what is explained" if name == "classifier" else f"pass {name}= beside the explainer"
                 raise ValueError(f"{type(explainer).__name__}({name}=…) does not fit here: {fix}.")
-        return clone(explainer)
+        explainer = clone(explainer)
+        if "task" in explainer.get_params():
+            explainer.set_params(task="regression" if values else "classification")
+        elif values:
+            raise TypeError(f"pipe ends in a {model.name}, a regressor, and {type(explainer).__name__} explains classes. "
+                            "Pass explainer=DiffeomorphicExplainer(), which explains values, too.")
+        explainer.check_parameters()
+        return explainer
 
     def explain(self, X: Any, target: Any = None, *, immutable: Any = _SAME, bounds: Any = _SAME, monotone: Any = _SAME,
                 sparse: bool = True, record_path: bool = False, n_jobs: int | None = None, backend: str = "auto",
@@ -236,44 +324,92 @@ class PipelineExplainer(BaseEstimator):
         Parameters
         ----------
         X : DataFrame or array-like of shape (n, columns)
-        target : label, array-like of shape (n,), or None
+        target : label, value, array-like of shape (n,), or None
         immutable, bounds, monotone : optional
             For this call, in place of the constructor's.
         sparse : bool, default=True
         record_path, n_jobs, backend
             See `CounterfactualExplainer.explain`.
+
+        Warns
+        -----
+        UserWarning
+            Cells that training rows do not have are held as they are.
         """
         check_is_fitted(self, "explainer_")
         started, frame, table = time.perf_counter(), read_frame(X), self.table_
         if not len(frame):
             raise ValueError("X has no rows.")
-        values = table.values(frame)
-        codes, carried = table.codes(values), frame[table.carried].to_numpy(dtype=object)
-        explainer = copy.copy(self.explainer_)
-        rules: Any = MixedRules(table, *(
-            getattr(self, name) if given is _SAME else given
-            for name, given in (("immutable", immutable), ("bounds", bounds), ("monotone", monotone))))
-        explainer.column_rules_ = rules
-        assert isinstance(explainer.task_, Classification)
-        goal = explainer.task_.goal_from(*self._answers(frame, codes), explainer.target if target is None else target)
-        found = explainer.search(codes, goal, record_path=record_path, n_jobs=n_jobs, backend=backend)
-        repaired = Repair(explainer, self.model_, self.codes_, self.predicted_)(found, codes, goal, sparse)
-        values_cf = table.decode(found.x_cf, like=(codes, values))
-        after = table.frame(values_cf, carried if table.carried else None)
-        cf = explainer.result(codes, goal, found, answers=self._answers(after, found.x_cf),
-                              seconds=time.perf_counter() - started)
+        rows = table.read(frame)
+        before = self._answers(frame, rows)
+        goal = self._goal(rows, before, self.explainer_.target if target is None else target)
+        rules = {name: getattr(self, name) if given is _SAME else given
+                 for name, given in (("immutable", immutable), ("bounds", bounds), ("monotone", monotone))}
+        if rows.strange.any():
+            names = [name for name, strange in zip(table.names, rows.strange.T, strict=True) if strange.any()]
+            warnings.warn(f"{int(rows.strange.any(1).sum())} rows have cells that no training row has (missing, or a new "
+                          f"category), in the columns {names}: these cells are held as they are.", UserWarning, stacklevel=2)
+        options = {"record_path": record_path, "n_jobs": n_jobs, "backend": backend}
+        explainer, found, repaired = self._search(rows, goal, rules, sparse, options)
+        values_cf = table.decode(found.x_cf, like=(rows.codes, rows.values))
+        after = self._answers(table.whole_frame(found.x_cf, rows), dataclasses.replace(rows, codes=found.x_cf))
+        cf = explainer.result(rows.codes, goal, found, answers=after, seconds=time.perf_counter() - started)
         numbers = [column.get("std", 1.0) for column in table.searched]
+        index = frame.index.to_numpy() if table.source == "pandas" else None
         return dataclasses.replace(
-            cf, x=values, x_cf=values_cf, reconstruction=table.decode(found.reconstruction),
-            index=frame.index.to_numpy() if hasattr(X, "columns") else None, carried=carried if table.carried else None,
-            metadata={**cf.metadata, "columns": table.columns, "feature_names": table.names, "feature_scale": numbers,
-                      "user_shape": [len(numbers)], "net_shape": [len(numbers)], "exact_gradient": self.exact_, **repaired})
+            cf, x=rows.values, x_cf=values_cf, reconstruction=table.decode(found.reconstruction), index=index,
+            carried=rows.carried if table.carried else None,
+            metadata={**cf.metadata, "columns": rows.columns, "feature_names": table.names, "feature_scale": numbers,
+                      "user_shape": [len(numbers)], "net_shape": [len(numbers)], "exact_gradient": self.exact_, **repaired,
+                      **({"source": "polars"} if table.source == "polars" else {})})
 
-    def _answers(self, frame: Any, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Class indices by the pipeline's ``predict``, and probabilities, of one and the same DataFrame."""
-        predicted, proba = self.model_.answers_frame(frame)
+    def _search(self, rows: TableRows, goal: Goal, rules: dict[str, Any], sparse: bool, options: dict[str, Any],
+                ) -> tuple[CounterfactualExplainer, Found, dict[str, int]]:
+        """What is found, and by which explainer: one for each set of columns that is held because of strange cells."""
+        patterns, which = np.unique(rows.strange, axis=0, return_inverse=True)
+        MixedRules(self.table_, **rules)  # what is wrong with them, in the user's own words
+        parts, places, repaired = [], [], {"repaired": 0, "tidied": 0}
+        for k, pattern in enumerate(patterns):
+            place = np.flatnonzero(which.reshape(-1) == k)
+            held = [name for name, strange in zip(self.table_.names, pattern, strict=True) if strange]
+            explainer, own = copy.copy(self.explainer_), rules["immutable"]
+            given = [own] if isinstance(own, str) else list(own or ())
+            column_rules: Any = MixedRules(self.table_, [*given, *held], rules["bounds"], rules["monotone"])
+            explainer.column_rules_ = column_rules
+            some = rows if len(patterns) == 1 else rows[place]
+            found = explainer.search(some.codes, goal[place], **options)
+            changed = Repair(explainer, self.model_, self.codes_, self.predicted_)(found, some, goal[place], sparse)
+            repaired = {name: repaired[name] + changed[name] for name in repaired}
+            parts.append(found)
+            places.append(place)
+        return explainer, parts[0] if len(parts) == 1 else Found.concatenate(parts)[
+            np.argsort(np.concatenate(places))], repaired
+
+    def _goal(self, rows: TableRows, before: Any, target: Any) -> Goal:
+        explainer = self.explainer_
+        if isinstance(explainer.task_, Regression):
+            goal = explainer.task_.goal_from(before, target, rows.codes.dtype)
+        else:
+            predicted, proba = before
+            goal = explainer.task_.goal_from(predicted, proba, target)
+            target = goal.target
+        if type(explainer).goal is not CounterfactualExplainer.goal:  # what the method itself wants to know of a row
+            goal.rows = {**explainer.goal(rows.codes, target).rows, **goal.rows}
+        return goal
+
+    def _answers(self, frame: Any, rows: TableRows) -> Any:
+        """Class indices by the pipeline's ``predict``, and probabilities, of one and the same DataFrame; or values."""
+        model, task = self.model_, self.explainer_.task_
+        try:
+            if not isinstance(task, Classification):
+                return model.predict_frame(frame)
+            predicted, proba = model.answers_frame(frame)
+        except Exception as error:  # the pipeline's own
+            if rows.strange.any():
+                raise ValueError(f"{self.table_.tell_strange(rows)} (The pipeline does not take it: {error})") from error
+            raise
         if proba is None:
-            proba = self.explainer_.task_.answers(self.explainer_.classifier_, codes)[1]
+            proba = task.answers(self.explainer_.classifier_, rows.codes)[1]
         return without_failed(predicted, proba)
 
     # ------------------------------------------------------ scikit-learn's side
@@ -286,7 +422,7 @@ class PipelineExplainer(BaseEstimator):
         check_is_fitted(self, "explainer_")
         return self.model_.predict_frame(read_frame(X))
 
-    @available_if(lambda self: not hasattr(self, "model_") or hasattr(self.model_, "predict_proba"))
+    @available_if(lambda self: not hasattr(self, "model_") or self.model_.gives_probabilities)
     def predict_proba(self, X: Any) -> np.ndarray:
         """The pipeline's probabilities, (n, K), columns as in ``classes_``."""
         check_is_fitted(self, "explainer_")
@@ -298,6 +434,53 @@ class PipelineExplainer(BaseEstimator):
         near = np.exp(-found.distance_x / np.linalg.norm(self.explainer_.scale_))
         return float(np.mean(found.valid * np.minimum(found.density_percentile / 50, 1) * near))
 
+    # ------------------------------------------------------------------ file
+    def save(self, path: str | os.PathLike) -> None:
+        """Write what was learned to one file, without pickle; the pipeline is not in it.
+
+        Raises
+        ------
+        NotFittedError, TypeError, OSError
+            As ``CounterfactualExplainer.save``.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn.linear_model import LogisticRegression
+        >>> from cfexplain import PLACEExplainer
+        >>> X, y = load_iris(return_X_y=True, as_frame=True)
+        >>> pipe = LogisticRegression(max_iter=500).fit(X, y)
+        >>> explainer = PipelineExplainer(pipe, PLACEExplainer(training_budget=0.05, random_state=0)).fit(X, y)
+        >>> path = os.path.join(tempfile.mkdtemp(), "iris.safetensors")
+        >>> explainer.save(path)
+        >>> again = PipelineExplainer.load(path, pipeline=pipe)
+        >>> (again.explain(X[:3], 1).x_cf == explainer.explain(X[:3], 1).x_cf).all()
+        np.True_
+        """
+        check_is_fitted(self, "explainer_")
+        write_file(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, *, pipeline: Any = None, device: Any = None, verify: bool = True,
+             **given: Any) -> PipelineExplainer:
+        """The explainer that `save` wrote. Reading runs no code from the file.
+
+        Parameters
+        ----------
+        path : str or path
+        pipeline : fitted Pipeline or estimator
+            The one that is explained.
+        device, verify, **given
+            As in ``CounterfactualExplainer.load``.
+
+        Raises
+        ------
+        ValueError, TypeError, OSError
+            As ``CounterfactualExplainer.load``; `pipeline` is missing, or answers otherwise than the one that was explained.
+        """
+        return read_file(path, cls, pipeline, device, verify, given)
+
     def __sklearn_clone__(self) -> PipelineExplainer:
         """A clone explains the same fitted pipeline: it is neither copied nor un-fitted."""
         bare = copy.copy(self)
@@ -307,12 +490,34 @@ class PipelineExplainer(BaseEstimator):
         return twin
 
 
+@dataclasses.dataclass
+class _Training:
+    """What is known before something is trained."""
+
+    frame: Any
+    y: np.ndarray
+    table: MixedTable
+    model: PipelineModel
+    predicted: np.ndarray
+    explainer: CounterfactualExplainer
+
+    def check_call(self, X: Any, target: Any) -> None:
+        """Raise what `explain` would raise of these rows and this target."""
+        frame = read_frame(X)
+        self.table.read(frame)
+        target = self.explainer.target if target is None else target
+        if self.model.reads == "values":
+            read_values(target, np.zeros(len(frame)))
+        else:
+            resolve_target(target, self.model.classes_, np.zeros((len(frame), len(self.model.classes_))))
+
+
 def _usual_confidence(model: PipelineModel, frame: Any) -> float:
     """How sure the pipeline is of a usual row, of the class of which it is least sure; in [0.55, 0.99].
 
     Classes of tables overlap: 0.99 may be a probability that the pipeline gives to no real row of the class.
     """
-    if not hasattr(model, "predict_proba"):
+    if not model.gives_probabilities:
         return 0.55
     proba = model.predict_proba_frame(frame)
     predicted = proba.argmax(1)

@@ -15,9 +15,10 @@ from cfexplain.classifiers.pipeline import PipelineModel
 from cfexplain.explainers.attributes import ExplainerParameters
 from cfexplain.explainers.found import Found
 from cfexplain.explainers.run import Run
-from cfexplain.explainers.task import Goal
+from cfexplain.explainers.task import Classification, Goal, Regression
 from cfexplain.foundation.labels import class_indices
 from cfexplain.foundation.tiles import in_tiles
+from cfexplain.tables.mixed import TableRows
 from cfexplain.tables.rules import MixedRules
 
 __all__ = ["Repair"]
@@ -28,6 +29,10 @@ _STEPS = (-0.5, -0.25, 0.25, 0.5)  # standard deviations
 _FURTHER = (1.25, 1.5, 2.0, 3.0)  # times the way that the search went
 _TOWARDS = (0.25, 0.5, 0.75, 1.0)  # of the way to a real row
 _REAL_ROWS = 5
+_REAL_POINTS = 256  # real rows that are asked about where the search has failed
+_COLUMNS_IN_TURN = 8
+_LEVELS = 9  # of a number
+_HALVINGS = 10
 
 
 @dataclass
@@ -54,7 +59,7 @@ class Repair:
         Fitted, with `MixedRules` as its `column_rules_`.
     model : PipelineModel
     real, predicted : ndarray of shape (n, width), (n,)
-        Codes of training rows, and the class indices that the pipeline gives them.
+        Codes of training rows, and the class indices, or values, that the pipeline gives them.
     """
 
     def __init__(self, explainer: ExplainerParameters, model: PipelineModel, real: np.ndarray, predicted: np.ndarray):
@@ -63,22 +68,33 @@ class Repair:
         self.rules: MixedRules = rules
         self.real, self.predicted = real, predicted
 
-    def __call__(self, found: Found, X: np.ndarray, goal: Goal, sparse: bool) -> dict[str, int]:
-        """Change `found`, what the search of the codes `X` found, in place; returns how many rows were changed how."""
+    def __call__(self, found: Found, rows: TableRows, goal: Goal, sparse: bool) -> dict[str, int]:
+        """Change `found`, what the search of `rows` found, in place; returns how many rows were changed how."""
+        self.rows, self.goal, X = rows, goal, rows.codes
         with self.explainer.classifier_.frozen():
             prepared, _ = self.run.prepare(X, goal)
-            moved = np.flatnonzero(goal.moving)
+            # of what has no end to reach, nothing is taken back and nothing is nearer
+            moved = np.flatnonzero(goal.moving & ~goal.unbounded)
             if not len(moved):
                 return {"repaired": 0, "tidied": 0}
             # rounding may have made another row of what the point of the search decodes to: the row counts
             self._write(found, moved, found.x_cf[moved], self._judge(found.x_cf[moved], prepared, moved))
-            valid = self._accepts(found.x_cf, goal.rows["target"])
+            valid = np.zeros(len(X), dtype=bool)
+            valid[moved] = self._accepts(found.x_cf[moved], moved)
             repaired = self._repair(found, valid, X, prepared, moved)
+            reached = self._reach(found, valid, X, prepared, moved[~valid[moved]])
+            repaired[reached] = True
+            self._repair(found, valid, X, prepared, reached)
             tidied = self._take_back(found, X, prepared, moved[valid[moved]]) if sparse else np.zeros(len(X), dtype=bool)
         return {"repaired": int(repaired.sum()), "tidied": int(tidied.sum())}
 
-    def _accepts(self, codes: np.ndarray, target: np.ndarray) -> np.ndarray:
-        return class_indices(self.model.predict(codes), self.explainer.classes_) == target
+    def _accepts(self, codes: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Whether the pipeline itself says of `codes` what is wanted of those rows."""
+        said = self.model.predict(codes, self.rows[rows])
+        task = self.explainer.task_
+        if isinstance(task, Classification):
+            return class_indices(said, self.explainer.classes_) == self.goal.rows["target"][rows]
+        return task.judge(said, self.goal[rows])["valid"]
 
     def _judge(self, x_cf: np.ndarray, prepared: dict[str, Any], rows: np.ndarray) -> _Judged:
         """What the search says of given x′ of those rows of `prepared`."""
@@ -122,14 +138,103 @@ class Repair:
             touched[rows] = True
         return touched
 
+    # ----------------------------------------------------------------- where the search has failed
+    def _reach(self, found: Found, valid: np.ndarray, X: np.ndarray, prepared: dict[str, Any], rows: np.ndarray,
+               ) -> np.ndarray:
+        """For rows that are not valid, ask the pipeline itself more widely: real rows, one column after the other, and the
+        way between; returns the rows that are valid now.
+
+        The search may have followed another function than the pipeline: a surrogate, or the pipeline without what codes
+        do not say of this row.
+        """
+        for first in range(0, len(rows), _TOGETHER):
+            some = rows[first : first + _TOGETHER]
+            points = np.concatenate([self._real_point(found.x_cf[some[i : i + 8]], X[some[i : i + 8]], some[i : i + 8])
+                                     for i in range(0, len(some), 8)])
+            for _ in range(_COLUMNS_IN_TURN):
+                left = np.flatnonzero(self._gap(points, some) > 0)
+                if not len(left):
+                    break
+                options = self._coordinates(points[left], X[some[left]])  # (c, left, width), the first as it is
+                gaps = self._gap(options.reshape(-1, X.shape[1]), np.tile(some[left], len(options)))
+                best = gaps.reshape(len(options), -1).argmin(0)
+                points[left] = options[best, np.arange(len(left))]
+                if not best.any():
+                    break
+            points = self._nearer(points, X[some], some)
+            good = self._accepts(points, some)
+            if good.any():
+                self._write(found, some[good], points[good], self._judge(points[good], prepared, some[good]))
+                valid[some[good]] = True
+        return rows[valid[rows]]
+
+    def _gap(self, codes: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """How far the pipeline is from what is wanted of those rows: 0 where it says so."""
+        like, goal = self.rows[rows], self.goal.rows
+        frame = self.model.table.whole_frame(codes, like)
+        said = self.model.predict_frame(frame)
+        if isinstance(self.explainer.task_, Regression):
+            gap = np.maximum(np.maximum(goal["low"][rows] - said, said - goal["high"][rows]), 0)
+            return np.where(np.isfinite(said), gap, np.inf)
+        target = goal["target"][rows]
+        missed = class_indices(said, self.explainer.classes_) != target
+        if not self.model.gives_probabilities:
+            return missed.astype(float)
+        proba = np.nan_to_num(self.model.predict_proba_frame(frame)[np.arange(len(rows)), target])
+        return np.where(missed, 1.0 + 1e-9 - proba, 0.0)
+
+    def _real_point(self, x_cf: np.ndarray, x: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """For each row what was found, or of the real rows next to it the first that is wanted, else the least far off."""
+        distance = (self.real**2).sum(1) - 2 * x @ self.real.T
+        order = np.argsort(distance, axis=1, kind="stable")[:, :_REAL_POINTS].T
+        points = np.stack([x_cf, *(self._ruled(self.real[near], x) for near in order)])
+        gaps = self._gap(points.reshape(-1, x.shape[1]), np.tile(rows, len(points))).reshape(len(points), -1)
+        return points[gaps.argmin(0), np.arange(len(rows))]
+
+    def _coordinates(self, points: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Points with another category or number in one column, within the rules."""
+        options, numbers = [points], np.ones(points.shape[1], dtype=bool)
+        for first, last, _, _ in self.rules.groups:
+            numbers[first:last] = False
+            for k in range(first, last):
+                other = points.copy()
+                other[:, first:last] = 0
+                other[:, k] = 1
+                options.append(other)
+        low, high = np.maximum(self.rules.low, self.real.min(0)), np.minimum(self.rules.high, self.real.max(0))
+        for place in np.flatnonzero(numbers & ~self.rules.held):
+            for share in np.linspace(0, 1, _LEVELS):
+                other = points.copy()
+                other[:, place] = low[place] + share * (high[place] - low[place])
+                options.append(other)
+        return np.stack([points, *(self._ruled(other, x) for other in options[1:])])
+
+    def _nearer(self, points: np.ndarray, x: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """By bisection, the point of the way from x that is wanted and nearest to x; a value may lie beyond its interval."""
+        values = isinstance(self.explainer.task_, Regression)
+        middle = np.clip(0.0, self.goal.rows["low"][rows], self.goal.rows["high"][rows]) if values else 0.0
+        near, far, best = np.zeros(len(points)), np.ones(len(points)), points.copy()
+        rising = self._said(points, rows) > middle if values else None
+        for _ in range(_HALVINGS):
+            share = (near + far) / 2
+            between = self._ruled(x + share[:, None] * (points - x), x)
+            there = self._gap(between, rows) == 0
+            best[there] = between[there]
+            if values:
+                there = there | ((self._said(between, rows) > middle) == rising)
+            near, far = np.where(there, near, share), np.where(there, share, far)
+        return best
+
+    def _said(self, codes: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        return self.model.predict(codes, self.rows[rows])
+
     def _better(self, found: Found, valid: np.ndarray, X: np.ndarray, prepared: dict[str, Any], rows: np.ndarray,
                 ) -> np.ndarray:
-        target = prepared["target"].cpu().numpy()[rows]
-        candidates = self._candidates(found.x_cf[rows], X[rows], target)  # (c, rows, width), the first as it is
+        candidates = self._candidates(found.x_cf[rows], X[rows], rows)  # (c, rows, width), the first as it is
         owner = np.tile(np.arange(len(rows)), len(candidates))
         itself = np.repeat(np.arange(len(candidates)) == 0, len(rows))
         flat = candidates.reshape(-1, X.shape[1])
-        good = np.flatnonzero(self._accepts(flat, target[owner]))
+        good = np.flatnonzero(self._accepts(flat, rows[owner]))
         if not len(good):
             return rows[:0]
         owner, itself, flat = owner[good], itself[good], flat[good]
@@ -146,7 +251,7 @@ class Repair:
         valid[changed] = True
         return changed
 
-    def _candidates(self, x_cf: np.ndarray, x: np.ndarray, target: np.ndarray) -> np.ndarray:
+    def _candidates(self, x_cf: np.ndarray, x: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Other categories, other numbers, further along the way, and towards the nearest real rows of the target class."""
         candidates, numbers = [x_cf], np.ones(x_cf.shape[1], dtype=bool)
         for first, last, _, _ in self.rules.groups:
@@ -163,17 +268,25 @@ class Repair:
                 candidates.append(other)
         candidates += [x + share * (x_cf - x) for share in _FURTHER]
         for rank in range(_REAL_ROWS):
-            real = self._nearest(x_cf, target, rank)
+            real = self._nearest(x_cf, rows, rank)
             candidates += [x_cf + share * (real - x_cf) for share in _TOWARDS]
         return np.stack([x_cf, *(self._ruled(other, x) for other in candidates[1:])])
 
-    def _nearest(self, x_cf: np.ndarray, target: np.ndarray, rank: int) -> np.ndarray:
-        out = x_cf.copy()
-        for label in np.unique(target):
-            own, rows = self.real[self.predicted == label], np.flatnonzero(target == label)
+    def _nearest(self, x_cf: np.ndarray, rows: np.ndarray, rank: int) -> np.ndarray:
+        """The real row next to each x′ (but `rank`) of which the pipeline says what is wanted."""
+        out, goal = x_cf.copy(), self.goal.rows
+        if isinstance(self.explainer.task_, Classification):
+            wanted = {(label, label): self.predicted == label for label in np.unique(goal["target"][rows])}
+            ends = np.stack([goal["target"][rows]] * 2, axis=1)
+        else:
+            ends = np.stack([goal["low"][rows], goal["high"][rows]], axis=1)
+            wanted = {(low, high): (self.predicted >= low) & (self.predicted <= high)
+                      for low, high in np.unique(ends, axis=0)}
+        for (low, high), those in wanted.items():
+            own, some = self.real[those], np.flatnonzero((ends == (low, high)).all(1))
             if len(own):
-                distance = ((own**2).sum(1) - 2 * x_cf[rows] @ own.T)
-                out[rows] = own[np.argsort(distance, axis=1, kind="stable")[:, min(rank, len(own) - 1)]]
+                distance = ((own**2).sum(1) - 2 * x_cf[some] @ own.T)
+                out[some] = own[np.argsort(distance, axis=1, kind="stable")[:, min(rank, len(own) - 1)]]
         return out
 
     def _ruled(self, codes: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -187,7 +300,6 @@ class Repair:
         Returns which rows were changed.
         """
         places = list(self.model.table.places.values())
-        target = prepared["target"].cpu().numpy()
         change = np.stack([np.linalg.norm((found.x_cf - X)[:, a:b], axis=1) for a, b in places], axis=1)
         order, touched = np.argsort(change, axis=1, kind="stable"), np.zeros(len(X), dtype=bool)
         for k in range(len(places)):
@@ -198,7 +310,7 @@ class Repair:
             for i, row in enumerate(changed):
                 a, b = places[order[row, k]]
                 back[i, a:b] = X[row, a:b]
-            fine = self._accepts(back, target[changed])
+            fine = self._accepts(back, changed)
             changed, back = changed[fine], back[fine]
             if not len(changed):
                 continue

@@ -151,10 +151,13 @@ class Regression:
         return adapt_regressor(regressor, X, y, examine=True, **options)
 
     def goal(self, model: Any, X: np.ndarray, target: Any) -> Goal:
-        before = self.answers(model, X)
+        return self.goal_from(self.answers(model, X), target, X.dtype)
+
+    def goal_from(self, before: np.ndarray, target: Any, dtype: Any) -> Goal:
+        """What is wanted of rows of which the model says the values `before` (n,)."""
         low, high, target = read_values(target, before)
-        zeros = np.zeros(len(X), dtype=int)
-        rows = {"source": zeros, "target": zeros, **{name: np.asarray(values, dtype=X.dtype) for name, values in (
+        zeros = np.zeros(len(before), dtype=int)
+        rows = {"source": zeros, "target": zeros, **{name: np.asarray(values, dtype=dtype) for name, values in (
             ("low", low), ("high", high), ("before", before))}}
         return Goal(rows, (before >= low) & (before <= high), target, before, np.isinf(low) & (low == high))
 

@@ -148,6 +148,6 @@ def load(path: str | os.PathLike, **given: Any) -> Any:
     kind = read_kind(path)
     if kind not in _CLASSES:
         raise ValueError(f"{os.fspath(path)} holds {kind!r}; expected one of {', '.join(map(repr, sorted(_CLASSES)))}.")
-    if given and kind != "explainer":
+    if given and kind not in ("explainer", "pipeline explainer"):
         raise TypeError(f"load() got {', '.join(sorted(given))}=, but the file holds {kind}, which needs nothing beside it.")
     return _CLASSES[kind].load(path, **given)

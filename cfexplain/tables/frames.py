@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +10,12 @@ import numpy as np
 
 from cfexplain.foundation.optional import optional_import
 from cfexplain.foundation.protocols import Result
-from cfexplain.tables.mixed import build_frame
+from cfexplain.tables.mixed import build_frame, to_polars
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = ["category_places", "cell_in_words", "changes_of", "frames_of", "largest_changes"]
+__all__ = ["category_places", "cell_in_words", "changes_of", "frames_of", "largest_changes", "pandas_frames"]
 
 
 def _searched(metadata: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -43,8 +44,16 @@ def cell_in_words(cf: Result, column: int | str, value: float) -> str:
     return f"{value:.0f}" if described[place]["decimals"] == 0 else f"{value:.4g}"
 
 
-def frames_of(cf: Result) -> tuple[DataFrame, DataFrame]:
-    """x and x_cf as DataFrames."""
+def frames_of(cf: Result) -> tuple[Any, Any]:
+    """x and x_cf as DataFrames: of polars, where the rows came as such and it is installed."""
+    frames = pandas_frames(cf)
+    if cf.metadata.get("source") == "polars" and importlib.util.find_spec("polars") is not None:
+        return to_polars(frames[0], cf.metadata["columns"]), to_polars(frames[1], cf.metadata["columns"])
+    return frames
+
+
+def pandas_frames(cf: Result) -> tuple[DataFrame, DataFrame]:
+    """x and x_cf as DataFrames of pandas."""
     pandas = optional_import("pandas", "to_frames()")
     if cf.is_image:
         raise ValueError("to_frames() is for tables, but these rows are images.")
@@ -79,7 +88,7 @@ def largest_changes(row: Result, most: int) -> tuple[list[tuple[str, float, floa
 def changes_of(cf: Result) -> DataFrame:
     """One line for each changed cell: rows in order, the largest change of a row first."""
     pandas = optional_import("pandas", "changes()")
-    before, after = frames_of(cf)
+    before, after = pandas_frames(cf)
     lines = []
     for i in range(len(cf)):
         for name, *_ in largest_changes(cf[i], before.shape[1])[0]:

@@ -2,23 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from cfexplain.foundation.optional import optional_import
+from cfexplain.foundation.optional import is_instance, optional_import
+from cfexplain.persistence import stored_by_attributes
 
-__all__ = ["MixedTable", "build_frame", "read_frame"]
+__all__ = ["MixedTable", "TableRows", "UnsearchableError", "build_frame", "read_frame", "to_polars", "unsearchable"]
 
 _MOST_DECIMALS = 6
 # Categories in one column beyond which they are more likely to be names or identifiers
 _MANY = 50
+_LABELS = (str, int, float, bool)  # of categories
+
+
+class UnsearchableError(ValueError):
+    """A column that a search cannot move: text, dates, identifiers, nothing at all."""
+
+
+@dataclass
+class TableRows:
+    """Rows of a table as they came, with what their codes cannot say; ``rows[index]`` of some of them.
+
+    Attributes
+    ----------
+    codes : ndarray of shape (n, width)
+    values : ndarray of shape (n, columns)
+        NaN is missing; a category that training does not have is a position beyond those that it has.
+    strange : ndarray of bool, shape (n, columns)
+        Cells without a code of their own: missing in a column that was whole in training, or a category new to it.
+    carried : ndarray of object, shape (n, carried columns)
+    columns : list of dict
+        As the table's, with the new categories.
+    """
+
+    codes: np.ndarray
+    values: np.ndarray
+    strange: np.ndarray
+    carried: np.ndarray
+    columns: list[dict[str, Any]]
+
+    def __getitem__(self, rows: np.ndarray) -> TableRows:
+        return TableRows(self.codes[rows], self.values[rows], self.strange[rows], self.carried[rows], self.columns)
 
 
 def read_frame(X: Any) -> Any:
-    """`X` as a DataFrame with names that are strings; columns of an array are called ``x0``, ``x1``, …"""
+    """`X` as a pandas DataFrame with names that are strings; columns of an array are called ``x0``, ``x1``, …"""
     pandas = optional_import("pandas", "Explaining a pipeline")
+    if is_instance(X, "polars", "LazyFrame"):
+        raise TypeError("X is a LazyFrame, whose rows are not there yet. Pass X.collect().")
+    if is_instance(X, "polars", "DataFrame"):
+        X = pandas.DataFrame({name: _from_polars(X[name], pandas) for name in X.columns})
     if not isinstance(X, pandas.DataFrame):
         X = np.asarray(X)
         if X.ndim != 2:
@@ -31,6 +69,26 @@ def read_frame(X: Any) -> Any:
     return X
 
 
+def unsearchable(frame: Any, categorical: Iterable[str] = ()) -> dict[str, str]:
+    """The columns that a search cannot move, and why not."""
+    found, categorical = {}, set(categorical)
+    for name in frame.columns:
+        try:
+            _describe(frame[name], name in categorical, False)
+        except UnsearchableError as reason:
+            found[name] = str(reason)
+    return found
+
+
+def _fit_each_other(table: MixedTable) -> bool:
+    last = max((place for _, place in table.places.values()), default=0)
+    return (all(isinstance(column, dict) and {"name", "kind", "dtype"} <= set(column) for column in table.columns)
+            and list(table.places) == [column["name"] for column in table.searched]
+            and table.width == max([last, *(flag + 1 for flag in table.missing.values())])
+            and set(table.missing) <= set(table.places) and len(table.usual) == len(table.carried))
+
+
+@stored_by_attributes(check=_fit_each_other)
 class MixedTable:
     """The columns of a DataFrame, and how rows are written as numbers.
 
@@ -46,6 +104,8 @@ class MixedTable:
         Columns that hold categories although their dtype is a number's.
     carried : iterable of str
         Columns that are no part of the codes and come back as they are.
+    source : optional
+        What `frame` was read from, by `read_frame`: rows are given back (`fed`) as such.
 
     Attributes
     ----------
@@ -58,6 +118,8 @@ class MixedTable:
         Each column's codes, the missing flag apart.
     missing : dict of str to int
         Where the flag is, for columns that have one.
+    source : str
+        "pandas", "polars", or the dtype of an array.
 
     Examples
     --------
@@ -69,14 +131,24 @@ class MixedTable:
     [{'age': 30, 'job': 'cook'}]
     """
 
-    def __init__(self, frame: Any, categorical: Iterable[str] = (), carried: Iterable[str] = ()):
+    columns: list[dict[str, Any]]
+    places: dict[str, tuple[int, int]]
+    missing: dict[str, int]
+    width: int
+    source: str
+    usual: list[Any]
+
+    def __init__(self, frame: Any, categorical: Iterable[str] = (), carried: Iterable[str] = (), source: Any = None):
         categorical, carried = set(categorical), set(carried)
-        self.columns: list[dict[str, Any]] = []
-        self.places: dict[str, tuple[int, int]] = {}
-        self.missing: dict[str, int] = {}
+        polars = is_instance(source, "polars", "DataFrame")
+        self.source = "polars" if polars else "pandas" if source is None or hasattr(source, "columns") else str(
+            np.asarray(source).dtype)
+        self.columns, self.places, self.missing = [], {}, {}
         first = 0
         for name in frame.columns:
             column = _describe(frame[name], name in categorical, name in carried)
+            if polars:
+                column["polars"] = _polars_name(source[name])
             self.columns.append(column)
             if column["kind"] == "carried":
                 continue
@@ -87,6 +159,8 @@ class MixedTable:
                 self.missing[name] = first
                 first += 1
         self.width = first
+        # what is in the carried columns of a row that is made up
+        self.usual = [_usual(cells) for cells in self._carried_cells(frame).T]
         if not self.places:
             raise ValueError("No column is left to search: all are dropped by the pipeline or carried through.")
 
@@ -104,40 +178,80 @@ class MixedTable:
     def carried(self) -> list[str]:
         return [column["name"] for column in self.columns if column["kind"] == "carried"]
 
+    def read(self, frame: Any) -> TableRows:
+        """The rows of a DataFrame, whatever is in them.
+
+        Raises
+        ------
+        ValueError
+            Columns are missing, or there is text or infinity where numbers are.
+        """
+        absent = [column["name"] for column in self.columns if column["name"] not in frame.columns]
+        if absent:
+            raise ValueError(f"X lacks the columns {absent}, which were there in training.")
+        columns, values = [], []
+        for column in self.columns:
+            if column["kind"] != "carried":
+                column, cells = self._column_values(frame[column["name"]], column)
+                values.append(cells)
+            columns.append(column)
+        cells = np.column_stack(values)
+        known = np.array([np.inf if column["kind"] == "number" else len(column["categories"]) for column in self.searched])
+        flagged = np.array([name in self.missing for name in self.places])
+        return TableRows(self.codes(cells), cells, (np.isnan(cells) & ~flagged) | (cells >= known),
+                         self._carried_cells(frame), columns)
+
     def values(self, frame: Any) -> np.ndarray:
         """(n, columns) float64.
 
         Raises
         ------
         ValueError
-            Columns are missing, a category or a missing value was not seen in training, or text where numbers are.
+            As `read`; and where a category or a missing value was not seen in training.
         """
-        absent = [column["name"] for column in self.columns if column["name"] not in frame.columns]
-        if absent:
-            raise ValueError(f"X lacks the columns {absent}, which were there in training.")
-        return np.column_stack([self._column_values(frame[column["name"]], column) for column in self.searched])
+        rows = self.read(frame)
+        if rows.strange.any():
+            raise ValueError(self.tell_strange(rows))
+        return rows.values
 
-    def _column_values(self, series: Any, column: Mapping[str, Any]) -> np.ndarray:
+    def tell_strange(self, rows: TableRows) -> str:
+        """What is wrong with the first column that has cells without a code."""
+        place = int(np.flatnonzero(rows.strange.any(0))[0])
+        column, cells = self.searched[place], rows.values[rows.strange[:, place], place]
+        name, new = column["name"], cells[~np.isnan(cells)]
+        if len(new):
+            new_column = next(one for one in rows.columns if one["name"] == name)
+            return (f"The column {name!r} holds {str(new_column['categories'][int(new[0])])!r}, which is not among its "
+                    f"training categories {_some(column['categories'])}. Leave such rows out, or add some to X_train.")
+        return (f"The column {name!r} has missing values, but none in training. Fill them in, or pass an X_train that has "
+                "some.")
+
+    def _carried_cells(self, frame: Any) -> np.ndarray:
+        cells = np.empty((len(frame), len(self.carried)), dtype=object)
+        for i, name in enumerate(self.carried):
+            cells[:, i] = _kept(frame[name])
+        return cells
+
+    def _column_values(self, series: Any, column: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
+        """The column, with its new categories, and the cells."""
         name = column["name"]
         if column["kind"] == "number":
             try:
                 values = series.to_numpy(dtype=np.float64, na_value=np.nan)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"The column {name!r} held numbers in training, but now {error}.") from None
-        else:
-            position = {category: i for i, category in enumerate(column["categories"])}
-            cells = [None if gone else _plain(cell) for cell, gone in zip(series, series.isna(), strict=True)]
-            unknown = sorted({str(cell) for cell in cells if cell is not None and cell not in position})
-            if unknown:
-                raise ValueError(f"The column {name!r} holds {unknown[0]!r}, which is not among its training categories "
-                                 f"{_some(column['categories'])}. Leave such rows out, or add some to X_train.")
-            values = np.array([np.nan if cell is None else position[cell] for cell in cells], dtype=np.float64)
-        if np.isinf(values).any():
-            raise ValueError(f"The column {name!r} holds infinite values.")
-        if name not in self.missing and np.isnan(values).any():
-            raise ValueError(f"The column {name!r} has missing values, but none in training. Fill them in, or pass an "
-                             "X_train that has some.")
-        return values
+            if np.isinf(values).any():
+                raise ValueError(f"The column {name!r} holds infinite values.")
+            return column, values
+        position = {category: i for i, category in enumerate(column["categories"])}
+        cells = [None if gone else _plain(cell) for cell, gone in zip(series, series.isna(), strict=True)]
+        new = list(dict.fromkeys(cell for cell in cells if cell is not None and cell not in position))
+        if new:
+            position |= {category: len(position) + i for i, category in enumerate(new)}
+            levels = column["levels"]
+            column = {**column, "categories": [*column["categories"], *new],
+                      "levels": levels and [*levels, *(cell for cell in new if cell not in levels)]}
+        return column, np.array([np.nan if cell is None else position[cell] for cell in cells], dtype=np.float64)
 
     def encode(self, frame: Any) -> np.ndarray:
         """Codes of a DataFrame, (n, width) float64."""
@@ -176,6 +290,8 @@ class MixedTable:
                     cells = np.where(codes[:, first] == like[0][:, first], like[1][:, i], cells)
             else:
                 cells = codes[:, first:last].argmax(1).astype(np.float64)
+                if like is not None:
+                    cells = np.where((codes[:, first:last] == like[0][:, first:last]).all(1), like[1][:, i], cells)
             if name in self.missing:
                 cells = np.where(codes[:, self.missing[name]] > 0.5, np.nan, cells)
             values[:, i] = cells
@@ -184,6 +300,26 @@ class MixedTable:
     def frame(self, values: np.ndarray, carried: np.ndarray | None = None, index: Any = None) -> Any:
         """A DataFrame of `values`, as :func:`build_frame` makes it."""
         return build_frame(self.columns, values, carried, index)
+
+    def whole_frame(self, codes: np.ndarray, like: TableRows | None = None) -> Any:
+        """A DataFrame of `codes` with every column: what has the same code as `like`, the same rows before, has its very
+        cell. Without them, carried columns hold what is usual.
+        """
+        if like is None:
+            return self.usual_frame(self.decode(codes))
+        return build_frame(like.columns, self.decode(codes, (like.codes, like.values)), like.carried)
+
+    def usual_frame(self, values: np.ndarray) -> Any:
+        """A DataFrame of `values` with every column; carried ones hold what is usual."""
+        carried = np.empty((len(values), len(self.usual)), dtype=object)
+        carried[:] = self.usual
+        return build_frame(self.columns, values, carried)
+
+    def fed(self, frame: Any) -> Any:
+        """`frame` in the kind of table that training rows came as."""
+        if self.source == "pandas":
+            return frame
+        return to_polars(frame, self.columns) if self.source == "polars" else frame.to_numpy(dtype=self.source)
 
 
 def build_frame(columns: Sequence[Mapping[str, Any]], values: np.ndarray, carried: np.ndarray | None = None,
@@ -205,7 +341,7 @@ def build_frame(columns: Sequence[Mapping[str, Any]], values: np.ndarray, carrie
     for column in columns:
         if column["kind"] == "carried":
             if carried is not None:
-                out[column["name"]] = pandas.Series(list(next(others)), dtype=column["dtype"])
+                out[column["name"]] = _carried_series(column, list(next(others)), pandas)
         else:
             out[column["name"]] = _series(column, next(cells), pandas)
     frame = pandas.DataFrame(out)
@@ -230,18 +366,80 @@ def _series(column: Mapping[str, Any], cells: np.ndarray, pandas: Any) -> Any:
     return pandas.Series(labels, dtype=dtype)
 
 
+def _carried_series(column: Mapping[str, Any], cells: list[Any], pandas: Any) -> Any:
+    if column["dtype"] == "category" and column.get("levels") is not None:
+        return pandas.Series(pandas.Categorical(cells, categories=column["levels"], ordered=column["ordered"]))
+    return pandas.Series(cells, dtype=column["dtype"])
+
+
+def _kept(series: Any) -> np.ndarray:
+    """The cells of a carried column as objects that a file can hold, as far as there are such; dates as text."""
+    types = optional_import("pandas", "A table of mixed types").api.types
+    gone, out = series.isna().to_numpy(), np.empty(len(series), dtype=object)
+    dated, timed = types.is_datetime64_any_dtype(series.dtype), types.is_timedelta64_dtype(series.dtype)
+    for i, (cell, empty) in enumerate(zip(series, gone, strict=True)):
+        if empty:
+            out[i] = cell if type(cell) is float else None
+        else:
+            out[i] = cell.isoformat() if dated else str(cell) if timed else _plain(cell)
+    return out
+
+
+def _usual(cells: np.ndarray) -> Any:
+    """The commonest cell, of which the first; for what cannot be counted the first."""
+    known = [cell for cell in cells if cell is not None]
+    try:
+        counts = Counter(known)
+        return max(counts, key=counts.__getitem__) if known else None
+    except TypeError:
+        return known[0]
+
+
+def _from_polars(series: Any, pandas: Any) -> Any:
+    levels = None
+    if str(series.dtype).startswith("Enum"):
+        levels = series.dtype.categories.to_list()
+        return pandas.Series(pandas.Categorical(series.to_list(), categories=levels, ordered=True))
+    cells = series.to_numpy()
+    return pandas.Series(series.to_list(), dtype=object if series.null_count() else None) if cells.dtype == object else cells
+
+
+def _polars_name(series: Any) -> str:
+    return "Enum" if str(series.dtype).startswith("Enum") else str(series.dtype)
+
+
+def to_polars(frame: Any, columns: Sequence[Mapping[str, Any]]) -> Any:
+    """A pandas DataFrame as one of polars, with the dtypes that `columns` name where polars has them by that name."""
+    polars = optional_import("polars", "A table of polars")
+    out = []
+    for column in columns:
+        if column["name"] not in frame.columns:
+            continue
+        series, known = frame[column["name"]], column.get("polars", "")
+        cells = [None if gone else _plain(cell) for cell, gone in zip(series, series.isna(), strict=True)]
+        dtype = polars.Enum(column["levels"]) if known == "Enum" else getattr(polars, known, None)
+        if known.startswith(("Date", "Duration")):  # made of pandas's own dates, which keep their unit
+            made = polars.Series(column["name"], cells)
+            out.append(made.cast(dtype) if dtype is not None and known == "Date" else made)
+        else:
+            out.append(polars.Series(column["name"], cells, dtype=dtype))
+    return polars.DataFrame(out)
+
+
 def _describe(series: Any, categorical: bool, carried: bool) -> dict[str, Any]:
     types = optional_import("pandas", "A table of mixed types").api.types
     name, dtype = series.name, series.dtype
     column: dict[str, Any] = {"name": name, "kind": "carried", "dtype": str(dtype)}
     if carried:
+        levels = [_plain(level) for level in series.cat.categories] if hasattr(series, "cat") else [None]
+        if all(type(level) in _LABELS for level in levels):
+            column |= {"levels": levels, "ordered": bool(series.cat.ordered)}
         return column
     if types.is_datetime64_any_dtype(dtype) or types.is_timedelta64_dtype(dtype) or types.is_complex_dtype(dtype):
-        raise TypeError(f"The column {name!r} holds {dtype}, which a search cannot move. Turn it into numbers (days since a "
-                        "date) before the pipeline, or drop it.")
+        raise UnsearchableError(f"The column {name!r} holds {dtype}, which a search cannot move.")
     known = series.dropna()
     if not len(known):
-        raise ValueError(f"The column {name!r} has no value in training.")
+        raise UnsearchableError(f"The column {name!r} has no value in training.")
     if not categorical and types.is_numeric_dtype(dtype) and not types.is_bool_dtype(dtype):
         return {**column, "kind": "number", **_numbers(known.to_numpy(dtype=np.float64), name)}
     return {**column, "kind": "category", **_categories(known, name)}
@@ -263,16 +461,18 @@ def _categories(known: Any, name: str) -> dict[str, Any]:
         levels = [_plain(level) for level in known.cat.categories]
         found = [level for level in levels if level in set(cells)]
     else:
+        if not all(isinstance(cell, Hashable) for cell in cells):
+            raise UnsearchableError(f"The column {name!r} holds lists or the like; expected numbers, bools or text.")
         try:
             found = sorted(set(cells))
         except TypeError:
             found = sorted(set(cells), key=lambda cell: (type(cell).__name__, str(cell)))
-    odd = next((cell for cell in found if type(cell) not in (str, int, float, bool)), None)
+    odd = next((cell for cell in found if type(cell) not in _LABELS), None)
     if odd is not None:
-        raise TypeError(f"The column {name!r} holds a {type(odd).__name__}; expected numbers, bools or text.")
+        raise UnsearchableError(f"The column {name!r} holds a {type(odd).__name__}; expected numbers, bools or text.")
     if len(found) > max(_MANY, len(cells) // 10):
-        raise ValueError(f"The column {name!r} has {len(found)} different categories in {len(cells)} rows: names or "
-                         "identifiers, it seems. Drop it in the pipeline's ColumnTransformer, or group rare ones.")
+        raise UnsearchableError(f"The column {name!r} has {len(found)} different categories in {len(cells)} rows: names or "
+                                "identifiers, it seems.")
     return {"categories": found, "levels": levels, "ordered": bool(levels is not None and known.cat.ordered)}
 
 

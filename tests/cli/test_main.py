@@ -225,3 +225,34 @@ def test_npz_of_bytes_is_scaled_and_pickles_in_it_are_refused(tmp_path):
     np.savez(tmp_path / "c.npz", images=np.zeros((2, 4, 4)))
     with pytest.raises(ValueError, match="no array 'X'"):
         read_rows(tmp_path / "c.npz")
+
+
+def test_pictures_of_one_name_and_two_kinds_are_two(work, tmp_path):
+    x = np.asarray(Image.open(work / "new" / "four-0.png"))
+    for name in ("x.png", "x.bmp", "y.png"):
+        _write_image(tmp_path / "new" / name, x / 255)
+    out = tmp_path / "out"
+    assert main(["explain", str(work / "digits.safetensors"), str(tmp_path / "new"), "--out", str(out), "--quiet"]) == 0
+    assert sorted(file.name for file in (out / "images").iterdir()) == ["x.bmp.png", "x.png.png", "y.png.png"]
+
+
+def test_a_file_of_somebody_else_is_not_overwritten(work, tmp_path, capsys):
+    model, data, out = str(work / "digits.safetensors"), str(work / "new"), tmp_path / "out"
+    calls = {
+        out / "counterfactuals.csv": ["explain", model, data, "--quiet", "--out", str(out)],
+        out / "report.html": ["explain", model, data, "--quiet", "--out", str(out)],
+        out / "images" / "four-3.png": ["explain", model, data, "--quiet", "--out", str(out)],
+        out / "page.html": ["report", str(out), "--out", str(out / "page.html")],
+        out / "table.md": ["evaluate", model, "--data", data, "--out", str(out / "table.md"), "--metrics", "steps"],
+        out / "model.safetensors": ["fit", str(work / "config.toml"), "--out", str(out / "model.safetensors")],
+        out / "demo" / "counterfactuals.png": ["demo", "--out", str(out / "demo")]}
+    for file, call in calls.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"\x89PNG mine" if file.suffix == ".png" else b"<!DOCTYPE html> mine")
+        assert main(call) == 1, file
+        assert str(file) in capsys.readouterr().err and b"mine" in file.read_bytes()
+        assert not (out / "rows").exists()
+        file.unlink()
+    for _ in range(2):  # what an earlier call has written is
+        for file in list(calls)[2:5]:
+            assert main(calls[file]) == 0

@@ -8,7 +8,7 @@ import pytest
 import skorch
 import torch
 from sklearn.base import clone
-from sklearn.compose import ColumnTransformer, make_column_transformer
+from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
@@ -297,8 +297,9 @@ def test_bad_input_says_what_to_do(fitted, pipe, data):
         fitted.explain(rows, "yes", bounds={"job": ["pilot"]})
     with pytest.raises(ValueError, match="'pilot', which is not among its training categories"):
         fitted.explain(rows.assign(job="pilot"), "yes")
-    with pytest.raises(ValueError, match="'age' has missing values, but none in training"):
-        fitted.explain(rows.assign(age=np.nan), "yes")
+    # which this pipeline does not take
+    with pytest.raises(ValueError, match="'sex' has missing values, but none in training"):
+        fitted.explain(rows.assign(sex=None), "yes")
     with pytest.raises(ValueError, match=r"lacks the columns \['age'\]"):
         fitted.explain(rows.drop(columns="age"), "yes")
     with pytest.raises(ValueError, match="'maybe' is not a class"):
@@ -307,12 +308,7 @@ def test_bad_input_says_what_to_do(fitted, pipe, data):
         PipelineExplainer(pipe, PLACEExplainer(classifier=pipe)).fit(X, y)
     with pytest.raises(TypeError, match="no explainer"):
         PipelineExplainer(pipe, pipe).fit(X, y)
-    with pytest.raises(TypeError, match="a regressor"):
-        PipelineExplainer(make_pipeline(prepare(), Ridge()).fit(X, y == "yes")).fit(X, y)
+    with pytest.raises(TypeError, match="a regressor, and PLACEExplainer explains classes"):
+        PipelineExplainer(make_pipeline(prepare(), Ridge()).fit(X, y == "yes"), PLACEExplainer()).fit(X, y == "yes")
     with pytest.raises(NotFittedError, match="not fitted"):
         PipelineExplainer(make_pipeline(prepare(), LogisticRegression())).fit(X, y)
-    with pytest.raises(TypeError, match="days since a date"):
-        dated = X[["age"]].assign(day=pd.Timestamp("2020-01-01"))
-        made = make_pipeline(make_column_transformer((StandardScaler(), ["age"]), remainder=FunctionTransformer(
-            lambda f: f.astype("int64"))), LogisticRegression()).fit(dated, y)
-        PipelineExplainer(made).fit(dated, y)
