@@ -87,7 +87,12 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         DataRangeError
             Images outside ``data_range``, or of integers.
         ClassifierOutputError
-            The classifier's outputs do not fit the classes.
+            The classifier's outputs do not fit the classes, or are in another order than the sorted labels.
+
+        Warns
+        -----
+        UserWarning
+            A model of the user's agrees with y hardly more than by chance, or answers differently when it is asked twice.
         """
         self.check_parameters()
         X, y = read_samples(self, X, to_numpy(y), reset=True, image_shape=self.image_shape, data_range=self.data_range)
@@ -227,7 +232,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         Warns
         -----
         ConvergenceWarning
-            Some rows did not reach their target.
+            Some rows did not reach their target, or the model gives NaN or infinity for some: status ``model_failed``.
         """
         check_is_fitted(self)
         self.check_parameters()
@@ -277,10 +282,9 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         status = np.select([failed, goal.already_valid, valid & reached, valid],
                            ["model_failed", "already_target", "converged", "step_budget"], "not_found")
         if failed.any():
-            which = f"all {len(X)} rows: is X scaled as in the model's training?" if failed.all() else (
-                f"{failed.sum()} of {len(X)} rows.")
-            warnings.warn(f"The explained model gives NaN or infinity for {which} They have the status 'model_failed' and "
-                          "are not valid; the others are not touched by it.", ConvergenceWarning, stacklevel=3)
+            every = " That is every row: is X scaled as in the model's training?" if failed.all() else ""
+            warnings.warn(f"The explained model gives NaN or infinity for {failed.sum()} of {len(X)} rows: status "
+                          f"'model_failed', not valid.{every}", ConvergenceWarning, stacklevel=3)
         if (status == "not_found").any() or (status == "step_budget").any():
             warnings.warn(
                 f"{(status == 'not_found').sum()} of {len(X)} rows did not reach their target and "
@@ -299,7 +303,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             log_density=found.log_density,
             density_percentile=self.density_.percentile(found.log_density, goal.rows["target"]),
             reconstruction_error=row_norm(found.reconstruction - X),
-            conditions={name: met | (goal.unbounded & valid) for name, met in found.conditions.items()},
+            conditions={name: (met & ~failed) | (goal.unbounded & valid) for name, met in found.conditions.items()},
             surrogate_valid=found.valid if self.classifier_.is_surrogate else None,
             second_opinion=found.second_opinion if self.opinions_ is not None else None, path=found.path,
             metadata={**self.metadata(), **({} if seconds is None else {"seconds": seconds}), "backend": found.backend,

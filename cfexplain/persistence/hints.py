@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 import numpy as np
 import torch
 
-__all__ = ["MayBeAbsent", "attribute_types", "check_parameters", "constructor_types", "fits", "needed_attributes",
+__all__ = ["MayBeAbsent", "attribute_types", "check_parameters", "constructor_types", "fits", "may_be_absent", "needed_attributes",
            "parameter_names"]
 
 T = TypeVar("T")
@@ -44,9 +44,14 @@ def attribute_types(cls: type, above: type = object) -> dict[str, Any]:
 
 def needed_attributes(cls: type) -> list[str]:
     """Fitted attributes that `cls` or a base annotates, without those that `fit` does not always set."""
-    hints = _resolved(cls, include_extras=True)
-    return [name for name, hint in hints.items() if name.endswith("_") and not name.startswith("_")
-            and _ABSENT not in getattr(hint, "__metadata__", ())]
+    absent = may_be_absent(cls)
+    return [name for name in _resolved(cls) if name.endswith("_") and not name.startswith("_") and name not in absent]
+
+
+def may_be_absent(cls: type) -> set[str]:
+    """Attributes that `cls` or a base annotates as `MayBeAbsent`."""
+    return {name for name, hint in _resolved(cls, include_extras=True).items()
+            if _ABSENT in getattr(hint, "__metadata__", ())}
 
 
 def constructor_types(cls: type) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cfexplain.foundation.arrays import Layout
 from cfexplain.persistence.estimators import plain
-from cfexplain.persistence.hints import attribute_types, check_parameters, fits, needed_attributes, parameter_names
+from cfexplain.persistence.hints import attribute_types, check_parameters, fits, may_be_absent, parameter_names
 from cfexplain.persistence.networks import make_network, on_meta, take_network
 from cfexplain.persistence.table import Kind, register
 from cfexplain.persistence.tree import Reader, Writer
@@ -54,8 +54,7 @@ def stored_by_attributes(*names: str, check: Callable[[Any], bool] | None = None
                 if not (fits(value, types[name]) if name in types else plain(value) and not hasattr(cls, name)):
                     raise ValueError(f"{cls.__name__}.{name} as {type(value).__name__}")
                 vars(made)[name] = value
-            needed = set(needed_attributes(cls)) & set(types)
-            if needed - set(fields) or (check is not None and not check(made)):
+            if set(types) - may_be_absent(cls) - set(fields) or (check is not None and not check(made)):
                 raise ValueError(f"a {cls.__name__} whose parts are missing or do not fit each other")
             return made
 

@@ -32,7 +32,7 @@ def made(n=7, layout="table", labels="int", seed=0, paths=True, optional=True, c
     columns["density_percentile"] *= 100
     columns.update({name: rng.rand(n) < 0.5 for name in ("valid", *(OPTIONAL if optional else ()))})
     columns.update(z=rng.randn(n, 3), z_cf=rng.randn(n, 3), n_steps=rng.randint(0, 5, n),
-                   status=np.array(STATUSES)[rng.randint(4, size=n)])
+                   status=np.array(STATUSES)[rng.randint(len(STATUSES), size=n)])
     return Counterfactuals(
         **columns, conditions={"decision": rng.rand(n) < 0.5, "density": rng.rand(n) < 0.5}, container=container,
         path=[rng.randn(k + 1, 3) for k in columns["n_steps"]] if paths else None,

@@ -8,9 +8,11 @@ from results import made
 
 def told(status, target=9, meets=None, **options):
     """A result of digits with these statuses, one letter a row."""
-    status = np.array([{"c": "converged", "b": "step_budget", "a": "already_target", "n": "not_found"}[s] for s in status])
+    status = np.array([{"c": "converged", "b": "step_budget", "a": "already_target", "n": "not_found",
+                        "f": "model_failed"}[s] for s in status])
     cf = made(len(status), "grey", optional=False, **options)
-    cf.status, cf.valid = status, status != "not_found"
+    cf.status, cf.valid = status, ~np.isin(status, ["not_found", "model_failed"])
+    cf.proba_before[status == "model_failed"] = cf.proba_after[status == "model_failed"] = np.nan
     cf.source, cf.target = np.full(len(status), 4), np.full(len(status), target)
     cf.prediction = np.where(cf.valid, cf.target, cf.source)
     meets = (status == "converged") if meets is None else np.array(meets)
@@ -31,6 +33,17 @@ def test_the_summary_counts_what_the_arrays_hold():
     percentile = sorted(cf.density_percentile[searched])
     assert f"percentile {(percentile[47] + percentile[48]) / 2:.0f}, where 50 is as typical as the median real 9" in words
     assert f"median {np.median(cf.distance[searched]):.3g} in latent space" in words
+
+
+def test_rows_without_an_answer_are_counted_and_in_no_median():
+    words = told("cccf").summary()
+    assert "Valid: 3 of 4 (75 %)" in words and "converged 3, model_failed 1" in words
+    assert "for 1 of 4 (25 %) the classifier gives NaN or infinity" in words and "nan" not in words
+    assert "the classifier has no answer for 1 of 4 rows" in words
+    assert "nan" not in told("ff").summary() and "nothing was searched" in told("f").summary()
+    cf = told("f")
+    cf.proba_before[:] = 0.1
+    assert "for the best effort, which is no counterfactual (target 9)" in cf.summary()
 
 
 def test_the_summary_never_rounds_up_to_all():

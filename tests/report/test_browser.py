@@ -119,8 +119,8 @@ def numbers(page):
 
 def mixed(layout="grey", n=12):
     cf = made(n, layout, "str", optional=False)
-    cf.status = np.array(STATUSES)[np.arange(n) % 4]
-    cf.valid = cf.status != "not_found"
+    cf.status = np.array(STATUSES)[np.arange(n) % len(STATUSES)]
+    cf.valid = ~np.isin(cf.status, ["not_found", "model_failed"])
     cf.density_percentile[3] = np.nan
     return cf
 
