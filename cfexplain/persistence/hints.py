@@ -13,8 +13,8 @@ from typing import Annotated, Any, ClassVar, TypeVar
 import numpy as np
 import torch
 
-__all__ = ["MayBeAbsent", "attribute_types", "check_parameters", "constructor_types", "fits", "may_be_absent", "needed_attributes",
-           "parameter_names"]
+__all__ = ["MayBeAbsent", "attribute_types", "check_parameters", "constructor_types", "fits", "may_be_absent",
+           "needed_attributes", "parameter_names"]
 
 T = TypeVar("T")
 _ABSENT = "may be absent"

@@ -164,7 +164,11 @@ def refused(path, message=None):
 def test_a_file_from_before_an_attribute_was_there_is_read(saved, tmp_path):
     """The class has a value for it."""
     explainer, *_ = saved
-    again = cfexplain.load(rewritten(saved, tmp_path, lambda meta, arrays: first(meta["tree"], "ClassifierAdapter").pop("bias")))
+
+    def change(meta, arrays):
+        first(meta["tree"], "ClassifierAdapter").pop("bias")
+
+    again = cfexplain.load(rewritten(saved, tmp_path, change))
     assert again.classifier_.bias is None and type(again) is type(explainer)
 
 
