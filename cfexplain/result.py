@@ -371,7 +371,7 @@ class Counterfactuals:
             write_arrays(path, arrays, meta)
         except TypeError as error:
             raise TypeError(
-                f"{error} Nothing was written. Make it text before you explain (of an index: X.index = X.index.astype(str)), "
+                f"{error} Nothing was written. Make it text before you explain (of an index: X.index = X.index.astype(str)) "
                 "or leave it out: dataclasses.replace(cf, index=None).save(path).") from error
 
     @classmethod

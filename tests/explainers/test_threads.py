@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from scale_jobs import assert_same_results, contents
+from scale_jobs import CountsThreads, assert_same_results, contents
 from sklearn.frozen import FrozenEstimator
 from torch import nn
 
@@ -15,17 +15,6 @@ from cfexplain import PLACEExplainer, REVISEExplainer
 from cfexplain.foundation.digest import digest
 
 pytestmark = pytest.mark.usefixtures("quietly")
-
-
-class CountsThreads(nn.Module):
-    """A classifier that rounds by the number of threads on every machine, as convolutions do on some."""
-
-    def __init__(self, net):
-        super().__init__()
-        self.net = net
-
-    def forward(self, x):
-        return self.net(x) * (1 + 1e-4 * torch.get_num_threads())
 
 
 def with_threads(number, call):
@@ -50,22 +39,19 @@ def sensitive(explainer, X, y):
 def test_bits_do_not_depend_on_threads_or_workers(request, digits, table, tmp_path, kind):
     X, y, more, _ = digits if kind == "image" else table
     explainer, x = with_threads(1, lambda: sensitive(request.getfixturevalue(f"{kind}_explainer"), X, y)), more[:70]
+    found, again = (with_threads(n, lambda: explainer.explain(x, y[0], record_path=True)) for n in (1, 2))
+    for cf in (again, with_threads(2, lambda: explainer.explain(x, y[0], n_jobs=2, record_path=True))):
+        assert_same_results(cf, found)
+        assert all(np.array_equal(a, b) for a, b in zip(cf.path, found.path, strict=True))
+    paths = (with_threads(n, lambda: explainer.decode_path(found[:2], frames=4)) for n in (1, 2))
+    for a, b in zip(*paths, strict=True):
+        assert np.array_equal(a.x, b.x) and np.array_equal(a.proba, b.proba)
     calls = {
-        "explain": lambda: explainer.explain(x, y[0], record_path=True), "proba": lambda: explainer.predict_proba(x),
+        "proba": lambda: explainer.predict_proba(x),
         "densities": lambda: explainer.score_samples(x), "codes": lambda: explainer.coordinates_.encode_dataset(x.reshape(
             len(x), *explainer.layout_.net_shape))[0], "score": lambda: explainer.score(x[:8])}
     for name, call in calls.items():
-        one, two = with_threads(1, call), with_threads(2, call)
-        if name == "explain":
-            found = one
-            assert_same_results(one, two)
-            assert all(np.array_equal(a, b) for a, b in zip(one.path, two.path, strict=True))
-            for a, b in zip(*(with_threads(n, lambda: explainer.decode_path(found[:2], frames=4)) for n in (1, 2)),
-                            strict=True):
-                assert np.array_equal(a.x, b.x) and np.array_equal(a.proba, b.proba)
-        else:
-            np.testing.assert_array_equal(one, two, err_msg=name)
-    assert_same_results(with_threads(2, lambda: explainer.explain(x, y[0], n_jobs=2, record_path=True)), found)
+        np.testing.assert_array_equal(with_threads(1, call), with_threads(2, call), err_msg=name)
 
     def stored(folder, threads):
         with_threads(threads, lambda: explainer.explain_to(tmp_path / folder, x[:40], y[0], block_size=20))

@@ -25,8 +25,12 @@ def processes():
     return context
 
 
-def finish(explainer_file, folder, expected):
-    job(explainer_file, folder)
+def finish(explainer_file, folder, expected, threads=1):
+    before = torch.get_num_threads()
+    try:
+        job(explainer_file, folder, threads)
+    finally:
+        torch.set_num_threads(before)
     assert contents(folder) == expected
     assert sorted(os.listdir(folder)) == sorted([*expected, ".lock", "seconds.jsonl"])  # no drafts
 
@@ -42,13 +46,13 @@ def kill_at_times(processes, explainer_file, tmp_path, expected, kills, seed):
     while killed < kills:
         folder, trial = tmp_path / str(trial), trial + 1
         for _ in range(random.randint(1, 4)):  # some are killed again when they resume
-            process = processes.Process(target=job, args=(explainer_file, folder))
+            process = processes.Process(target=job, args=(explainer_file, folder, random.randint(1, 4)))
             process.start()
             time.sleep(random.uniform(0, 0.9 * duration))
             process.kill()
             process.join()
             killed += process.exitcode == -9
-        finish(explainer_file, folder, expected)
+        finish(explainer_file, folder, expected, threads=random.randint(1, 4))
     return killed
 
 
@@ -76,9 +80,16 @@ def test_killed_between_any_two_touches_of_the_folder(processes, explainer_file,
     kill_at_events(processes, explainer_file, tmp_path, uninterrupted, lambda total: [1, total // 2, total - 2])
 
 
+def test_images_go_on_with_another_number_of_threads(processes, image_file, uninterrupted_images, tmp_path):
+    assert kill_at_times(processes, image_file, tmp_path, uninterrupted_images, 1, seed=2) >= 1
+
+
 @pytest.mark.slow
-def test_killed_twenty_times(processes, explainer_file, uninterrupted, tmp_path):
-    assert kill_at_times(processes, explainer_file, tmp_path, uninterrupted, 20, seed=1) >= 20
+@pytest.mark.parametrize("kind", ["table", "image"])
+def test_killed_a_hundred_times(request, processes, tmp_path, kind):
+    names = ("explainer_file", "uninterrupted") if kind == "table" else ("image_file", "uninterrupted_images")
+    explainer_file, expected = map(request.getfixturevalue, names)
+    assert kill_at_times(processes, explainer_file, tmp_path, expected, 100, seed=1) >= 100
 
 
 @pytest.mark.slow
