@@ -352,6 +352,6 @@ def test_a_skorch_net_decides_at_its_own_threshold(threshold):
     net = skorch_net(NeuralNetBinaryClassifier, linear(1), Y2, threshold=threshold)
     adapter = adapt(net, Y2)
     said = adapter.classes_[net.predict(X).astype(int)]
-    assert (adapter.predict(X) == said).all() and 0 < (said != adapter.classes_[adapter.predict_proba(X).argmax(1)]).mean()
+    assert (adapter.predict(X) == said).all() and (said != adapter.classes_[adapter.predict_proba(X).argmax(1)]).mean() > 0
     x = torch.from_numpy(X)
     assert (adapter.classes_[adapter.verdict(x, adapter.logits(x)).argmax(1)] == said).all()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from scale_jobs import contents, hold, job, job_killed_at
 from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
 
 from cfexplain import REVISEExplainer, load_results
 from cfexplain.foundation.exceptions import StoreError
@@ -128,10 +129,14 @@ class Interrupting(torch.nn.Linear):
         return super().forward(x)
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_ctrl_c_writes_no_unfinished_row(tmp_path):
     X, y = load_iris(return_X_y=True)
-    torch.manual_seed(0)
-    explainer = REVISEExplainer(Interrupting(4, 3).double(), training_budget=0.02, max_steps=5, random_state=0).fit(X, y)
+    model, learned = Interrupting(4, 3).double(), LogisticRegression(max_iter=500).fit(X, y)
+    with torch.no_grad():
+        model.weight.copy_(torch.from_numpy(learned.coef_))
+        model.bias.copy_(torch.from_numpy(learned.intercept_))
+    explainer = REVISEExplainer(model, training_budget=0.02, max_steps=5, random_state=0).fit(X, y)
     CALLS[:] = [True] * 100
     expected = explainer.explain_to(tmp_path / "expected", X, 1, block_size=40, backend="eager")
     CALLS.clear()
