@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cfexplain.foundation.files import atomic_write, read_arrays, write_arrays
+from cfexplain.foundation.files import atomic_write, check_kind, read_arrays, write_arrays
 from cfexplain.foundation.optional import optional_import
 from cfexplain.foundation.protocols import FittedExplainer
 from cfexplain.persistence import file_kind
@@ -356,7 +356,7 @@ class Counterfactuals:
         Raises
         ------
         TypeError
-            Labels or metadata that are not numbers, bools or strings.
+            Labels, names of rows or metadata that are not numbers, bools, strings, dates or times.
         OSError
             The file cannot be written; what was there before stays.
         """
@@ -367,7 +367,12 @@ class Counterfactuals:
             arrays["path/ends"] = np.cumsum([len(path) for path in self.path], dtype=np.int64)
         meta = {"kind": "counterfactuals", "container": self.container, "conditions": list(self.conditions),
                 "metadata": self.metadata}
-        write_arrays(path, arrays, meta)
+        try:
+            write_arrays(path, arrays, meta)
+        except TypeError as error:
+            raise TypeError(
+                f"{error} Nothing was written. Make it text before you explain (of an index: X.index = X.index.astype(str)) "
+                "or leave it out: dataclasses.replace(cf, index=None).save(path).") from error
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Counterfactuals:
@@ -379,15 +384,29 @@ class Counterfactuals:
             The file is damaged, written by a newer version, or holds something else.
         """
         arrays, meta = read_arrays(path)
-        if meta.get("kind") != "counterfactuals":
-            raise ValueError(f"{os.fspath(path)} holds {meta.get('kind', 'something')!r}; expected 'counterfactuals'.")
+        check_kind(path, meta, "counterfactuals")
         try:
             conditions = {name: arrays.pop(f"conditions/{name}") for name in meta["conditions"]}
             paths = None
             if "path/ends" in arrays:
                 points, ends = arrays.pop("path/points"), arrays.pop("path/ends")
                 paths = np.split(points, ends)[:-1]
-            return cls(**arrays, conditions=conditions, path=paths, container=meta["container"],
-                       metadata=meta["metadata"])
-        except (KeyError, TypeError, ValueError) as error:
+            cf = cls(**arrays, conditions=conditions, path=paths, container=meta["container"],
+                     metadata=meta["metadata"])
+            cf._check_read()
+            return cf
+        except Exception as error:  # whatever a strange file makes happen, the user's problem is the same
             raise ValueError(f"{os.fspath(path)} is not a whole result: {error}.") from error
+
+    def _check_read(self) -> None:
+        """Raise ValueError where something else than a result has been read."""
+        wide = {"x", "x_cf", "reconstruction", "z", "z_cf", "carried"}
+        for name in (*self.row_fields, *self.conditions):
+            array = self.conditions[name] if name in self.conditions else getattr(self, name)
+            flags = name in self.conditions or name in ("valid", "surrogate_valid", "second_opinion")
+            free = name in ("source", "target", "prediction", "status", "index", "carried")
+            if (array.ndim < 2 if name in wide else array.ndim != 1) or not (
+                    free or array.dtype.kind in ("b" if flags else "f" if name in wide else "iuf")):
+                raise ValueError(f"{name} of shape {array.shape} and dtype {array.dtype}")
+        if not isinstance(self.metadata, dict):
+            raise ValueError("no metadata")

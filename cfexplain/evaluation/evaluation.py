@@ -20,6 +20,7 @@ from cfexplain.evaluation.metric import BUILT_IN, Metric, comparable, find_metri
 from cfexplain.foundation.arrays import to_numpy
 from cfexplain.foundation.files import atomic_write
 from cfexplain.foundation.optional import optional_import
+from cfexplain.foundation.parameters import Number, check_options
 from cfexplain.foundation.random import draw_seed
 from cfexplain.persistence import file_kind
 from cfexplain.plotting.evaluation import EvaluationDisplay
@@ -27,6 +28,8 @@ from cfexplain.result import STATUSES, Counterfactuals
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+RULES = {"confidence_level": Number(0, 1, between=True), "n_bootstrap": Number(1, 10**7, whole=True)}
 
 __all__ = ["BUILT_IN", "Evaluation", "Metric", "evaluate", "find_metric"]
 
@@ -157,10 +160,8 @@ class Evaluation:
                  metrics: Any = None, n_bootstrap: int = 1000, confidence_level: float = 0.95, random_state: Any = 0):
         self.results = {str(name): cf for name, cf in results.items()}
         _check_results(self.results)
-        if not 0 < confidence_level < 1:
-            raise ValueError(f"confidence_level={confidence_level!r} must lie strictly between 0 and 1.")
-        if n_bootstrap < 1:
-            raise ValueError(f"n_bootstrap={n_bootstrap!r} must be at least 1.")
+        check_options({"confidence_level": confidence_level, "n_bootstrap": n_bootstrap}, RULES)
+        n_bootstrap = int(n_bootstrap)
         chosen = read_metrics(metrics)
         self.n_bootstrap, self.confidence_level, self._seed = n_bootstrap, confidence_level, draw_seed(random_state)
         of = [(explainers or {}).get(name) for name in self.results]
@@ -320,7 +321,14 @@ class Evaluation:
         """
         self = cls.__new__(cls)
         vars(self).update(file.load(path))
-        self._summarise()
+        try:
+            check_options({name: getattr(self, name) for name in RULES}, RULES)
+            _check_results(self.results)
+            if any(isinstance(value, np.ndarray) and value.shape != (len(self),) for value in self.values.values()):
+                raise ValueError("values of other rows")
+            self._summarise()
+        except Exception as error:  # whatever a strange file makes happen, the user's problem is the same
+            raise ValueError(f"{os.fspath(path)} is not a whole evaluation: {error}. Nothing was loaded.") from error
         return self
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cfexplain.evaluation.metric import Metric
-from cfexplain.foundation.files import read_arrays, write_arrays
+from cfexplain.foundation.files import check_kind, read_arrays, write_arrays
 from cfexplain.result import Counterfactuals
 
 __all__ = ["load", "save"]
@@ -44,8 +44,14 @@ def save(state: Mapping[str, Any], path: str | os.PathLike) -> None:
 def load(path: str | os.PathLike) -> dict[str, Any]:
     """Attributes of the `Evaluation` that `save` wrote."""
     arrays, meta = read_arrays(path)
-    if meta.get("kind") != "evaluation":
-        raise ValueError(f"{os.fspath(path)} holds {meta.get('kind', 'something')!r}; expected 'evaluation'.")
+    check_kind(path, meta, "evaluation")
+    try:
+        return _read(arrays, meta)
+    except Exception as error:  # whatever a strange file makes happen, the user's problem is the same
+        raise ValueError(f"{os.fspath(path)} is not a whole evaluation: {error}. Nothing was loaded.") from error
+
+
+def _read(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> dict[str, Any]:
     metrics = {m["name"]: Metric(function=_not_kept, **{**m, "range": m["range"] and tuple(m["range"])})
                for m in meta["metrics"]}
     results = {}

@@ -69,6 +69,10 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
     def fit(self, X: Any, y: Any) -> CounterfactualExplainer:
         """Train what the method needs: coordinates, density, and a classifier where none was given.
 
+        A ``random_state`` makes it reproducible. Networks of images are trained with all threads that torch may use
+        (``torch.set_num_threads``), and the last bits of their weights may depend on how many these are; tables are trained
+        with one. What a fitted explainer finds does not depend on threads.
+
         Parameters
         ----------
         X : array-like or tensor of shape (n, d), (n, H, W) or (n, C, H, W)
@@ -215,6 +219,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             Keep every point of the search (PLACE, figure 2) in ``path``.
         n_jobs : int, optional
             Processes (joblib); None is what ``joblib.parallel_config`` says, else 1. The same bits however many there are.
+            Each computes with one torch thread, on whose number bits would depend: to use several cores, pass -1.
         backend : {"auto", "eager", "packed", "graph", "triton"}, default="auto"
             How the search computes; what it finds is the same but for float rounding, and is judged by the networks as
             they are. "eager": with those. "packed": with frozen copies (`cfexplain.ops.freezing.freeze_for_search`) and the

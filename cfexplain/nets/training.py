@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from skorch.helper import predefined_split
 from torch import Tensor, nn
 
 from cfexplain.foundation.random import seeded_torch
+from cfexplain.foundation.threads import one_thread
 from cfexplain.nets.losses import Loss, Rows
 from cfexplain.nets.training_callbacks import Average, Bar, ClipGradients, Progress, Resume
 
@@ -44,6 +46,8 @@ def train_network(
     name: str = "network",
 ) -> list[dict[str, Any]]:
     """Train `module` in place under a one-cycle Adam; return skorch's history, one dict an epoch.
+
+    Networks of images are trained with all of torch's threads, on whose number the last bits of their weights may depend.
 
     Parameters
     ----------
@@ -76,7 +80,9 @@ def train_network(
         If training ends in a loss that is not finite.
     """
     n = len(next(iter(rows.values())))
-    with seeded_torch(seed):
+    # rows of a table gain nothing from more threads, on which the last bits of their weights would depend
+    threads = nullcontext() if any(values.ndim > 2 for values in rows.values()) else one_thread()
+    with threads, seeded_torch(seed):
         train_rows, valid_rows = _split(rows, n, validation_fraction, strata, seed)
         count = len(next(iter(train_rows.values())))
         batch_size = max(1, min(batch_size, count))

@@ -65,6 +65,8 @@ def make_network(node: dict[str, Any], build: Callable[[State], nn.Module], read
             raise ValueError(f"the weight {key} as {tensor.dtype} {tuple(tensor.shape)} in place of {like.dtype} "
                              f"{tuple(like.shape)}")
         tensors[key] = tensor
+    if len(kinds := {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}) > 1:
+        raise ValueError(f"weights of several dtypes, {', '.join(sorted(map(str, kinds)))}, in one network")
     for key in node["channels_last"]:
         tensors[key] = torch.empty_like(tensors[key], memory_format=torch.channels_last).copy_(tensors[key])
     module.load_state_dict(tensors, assign=True)

@@ -20,7 +20,7 @@ from cfexplain.foundation.protocols import FittedExplainer
 from cfexplain.result import Counterfactuals
 from cfexplain.scale.blocks import Block, BlockSource, Targets
 from cfexplain.scale.folder import FORMAT, VERSION, Writer, shard_name
-from cfexplain.scale.store import CounterfactualStore, read_shard_header
+from cfexplain.scale.store import CounterfactualStore
 
 __all__ = ["check_block_size", "read_ranks", "write_results"]
 
@@ -97,9 +97,9 @@ def _write_block(explainer: FittedExplainer, writer: Writer, block: Block, targe
     try:
         read = digest(explainer.read_samples(X))
         place = {"number": block.number, "first_row": block.first, "x": read}
-        if (writer.folder / name).exists():
-            there = read_shard_header(writer.folder / name)["metadata"].get("block")
-            if there != place:
+        there = _there(writer.folder / name)
+        if there is not None:
+            if there.metadata.get("block") != place:
                 raise StoreError(f"{writer.folder / name} was made of other rows than {_span(block)} of X. X is not what "
                                  "these results were made of; use another folder.")
             return
@@ -119,6 +119,17 @@ def _write_block(explainer: FittedExplainer, writer: Writer, block: Block, targe
     writer.put(name, cf.save)
     writer.note({"block": block.number, "rows": block.length, "seconds": round(seconds, 6)})
     _count(cf, statuses)
+
+
+def _there(path: Path) -> Counterfactuals | None:
+    """The block in the file `path`, whole to the last bit; None if it has to be computed."""
+    if not path.exists():
+        return None
+    try:
+        return Counterfactuals.load(path)
+    except ValueError as error:
+        warnings.warn(f"{error} The block is computed again.", RuntimeWarning, stacklevel=4)
+        return None
 
 
 def _span(block: Block) -> str:

@@ -133,8 +133,16 @@ class Writer:
         self.put(name, lambda path: atomic_write(path, data))
 
     def _check_folder(self) -> None:
-        """Refuse a folder that is neither empty nor one of results."""
+        """Refuse a folder that is neither empty nor one of results, or in which a name leads elsewhere."""
         names = set(os.listdir(self.folder))
+        for name in sorted(names):
+            path, writers = self.folder / name, name.startswith(".writer-")
+            if not writers and name not in (MANIFEST, LOG, LOCK) and not _SHARD.fullmatch(name):
+                continue
+            right = path.is_dir() if writers and not name.endswith(".lock") else path.is_file()
+            if path.is_symlink() or not right and os.path.lexists(path):  # and not gone meanwhile
+                what = "a symbolic link" if path.is_symlink() else "no regular file"
+                raise StoreError(f"{path} is {what}, and nothing is written through it. Remove it, or use another folder.")
         if MANIFEST not in names and any(name != LOCK and not name.startswith(".writer-") for name in names):
             raise StoreError(f"{self.folder} holds files, but no results that were begun here. Pass a new or empty folder.")
 
@@ -172,12 +180,15 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / MANIFEST
     try:
+        if path.exists() and not path.is_file():
+            raise StoreError(f"{path} is no regular file, and nothing that explain_to() wrote.")
         manifest = json.loads(path.read_bytes())
         known, version = manifest["format"] == FORMAT and _is_count(manifest["version"]), manifest["version"]
         if known and version <= VERSION:
             size, rows, complete = manifest["block_size"], manifest["x"]["rows"], manifest["complete"]
             known = _is_count(size) and size > 0 and isinstance(complete, bool) and (
-                _is_count(rows) or (rows is None and not complete))
+                _is_count(rows) or (rows is None and not complete)) and all(
+                isinstance(part, dict) for part in (manifest["x"], manifest["explainer"], manifest["explainer"]["versions"]))
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, RecursionError) as error:

@@ -175,12 +175,12 @@ class CounterfactualStore:
     def seconds(self) -> float:
         """Sum of the seconds of all blocks, from a log beside the results; 0 without it."""
         log, last = self.path / LOG, {}
-        for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else ():
+        for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else ():
             try:
                 entry = json.loads(line)
                 last[int(entry["block"])] = float(entry["seconds"])
-            except (ValueError, KeyError, TypeError):  # a line that was cut off: its block is computed again
-                continue
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+                continue  # a line that was cut off: its block is computed again
         return sum(last.values())
 
     def __repr__(self) -> str:

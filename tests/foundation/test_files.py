@@ -1,6 +1,7 @@
 """A write that fails leaves the old file."""
 
 import os
+import socket
 
 import pytest
 from results import made, same
@@ -42,3 +43,19 @@ def test_where_a_file_cannot_go(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "real")
     atomic_write(tmp_path / "link", b"new")
     assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_what_is_no_regular_file_is_not_replaced(tmp_path, kind):
+    place, link = tmp_path / "place", tmp_path / "link"
+    if kind == "pipe":
+        os.mkfifo(place)
+    else:
+        socket.socket(socket.AF_UNIX).bind(os.path.relpath(place))
+    link.symlink_to(place)
+    before = place.stat().st_mode
+    for path in (place, link):
+        for write in (made().save, made().to_html):
+            with pytest.raises(FileExistsError, match="no regular file"):
+                write(path)
+    assert place.stat().st_mode == before and sorted(os.listdir(tmp_path)) == ["link", "place"]

@@ -286,7 +286,7 @@ BYTES = {
                                                                '"values": ["a"]}, ', 1)),
     "text of objects": in_content(lambda text: text.replace('"texts": {', '"texts": {"scale_": {"dtype": "|O", '
                                                             '"values": [{"a": 1}]}, ', 1)),
-    "version": lambda data: with_header(data, lambda header: header["__metadata__"].update(version="2")),
+    "version": lambda data: with_header(data, lambda header: header["__metadata__"].update(version="3")),
     "version -1": lambda data: with_header(data, lambda header: header["__metadata__"].update(version="-1")),
     "huge tensor": lambda data: with_header(data, lambda header: header["scale_"].update(shape=[10**12])),
     "overlap": lambda data: with_header(data, lambda header: header["scale_"].update(data_offsets=[0, 16])),

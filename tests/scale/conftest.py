@@ -4,7 +4,7 @@ import pickle
 import warnings
 
 import pytest
-from scale_jobs import contents, job, make_explainer, rows
+from scale_jobs import contents, job, make_explainer, make_image_explainer, rows
 
 
 @pytest.fixture(scope="session")
@@ -30,4 +30,18 @@ def explainer_file(explainer, tmp_path_factory):
 def uninterrupted(explainer_file, tmp_path_factory):
     folder = tmp_path_factory.mktemp("uninterrupted") / "store"
     job(explainer_file, folder)
+    return contents(folder)
+
+
+@pytest.fixture(scope="session")
+def image_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("explainer") / "explainer.pickle"
+    path.write_bytes(pickle.dumps(make_image_explainer()))
+    return path
+
+
+@pytest.fixture(scope="session")
+def uninterrupted_images(image_file, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted") / "store"
+    job(image_file, folder)
     return contents(folder)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from scale_jobs import contents, hold, job, job_killed_at
 from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
 
 from cfexplain import REVISEExplainer, load_results
 from cfexplain.foundation.exceptions import StoreError
@@ -25,8 +26,12 @@ def processes():
     return context
 
 
-def finish(explainer_file, folder, expected):
-    job(explainer_file, folder)
+def finish(explainer_file, folder, expected, threads=1):
+    before = torch.get_num_threads()
+    try:
+        job(explainer_file, folder, threads)
+    finally:
+        torch.set_num_threads(before)
     assert contents(folder) == expected
     assert sorted(os.listdir(folder)) == sorted([*expected, ".lock", "seconds.jsonl"])  # no drafts
 
@@ -42,13 +47,13 @@ def kill_at_times(processes, explainer_file, tmp_path, expected, kills, seed):
     while killed < kills:
         folder, trial = tmp_path / str(trial), trial + 1
         for _ in range(random.randint(1, 4)):  # some are killed again when they resume
-            process = processes.Process(target=job, args=(explainer_file, folder))
+            process = processes.Process(target=job, args=(explainer_file, folder, random.randint(1, 4)))
             process.start()
             time.sleep(random.uniform(0, 0.9 * duration))
             process.kill()
             process.join()
             killed += process.exitcode == -9
-        finish(explainer_file, folder, expected)
+        finish(explainer_file, folder, expected, threads=random.randint(1, 4))
     return killed
 
 
@@ -76,9 +81,16 @@ def test_killed_between_any_two_touches_of_the_folder(processes, explainer_file,
     kill_at_events(processes, explainer_file, tmp_path, uninterrupted, lambda total: [1, total // 2, total - 2])
 
 
+def test_images_go_on_with_another_number_of_threads(processes, image_file, uninterrupted_images, tmp_path):
+    assert kill_at_times(processes, image_file, tmp_path, uninterrupted_images, 1, seed=2) >= 1
+
+
 @pytest.mark.slow
-def test_killed_twenty_times(processes, explainer_file, uninterrupted, tmp_path):
-    assert kill_at_times(processes, explainer_file, tmp_path, uninterrupted, 20, seed=1) >= 20
+@pytest.mark.parametrize("kind", ["table", "image"])
+def test_killed_a_hundred_times(request, processes, tmp_path, kind):
+    names = ("explainer_file", "uninterrupted") if kind == "table" else ("image_file", "uninterrupted_images")
+    explainer_file, expected = map(request.getfixturevalue, names)
+    assert kill_at_times(processes, explainer_file, tmp_path, expected, 100, seed=1) >= 100
 
 
 @pytest.mark.slow
@@ -117,10 +129,14 @@ class Interrupting(torch.nn.Linear):
         return super().forward(x)
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_ctrl_c_writes_no_unfinished_row(tmp_path):
     X, y = load_iris(return_X_y=True)
-    torch.manual_seed(0)
-    explainer = REVISEExplainer(Interrupting(4, 3).double(), training_budget=0.02, max_steps=5, random_state=0).fit(X, y)
+    model, learned = Interrupting(4, 3).double(), LogisticRegression(max_iter=500).fit(X, y)
+    with torch.no_grad():
+        model.weight.copy_(torch.from_numpy(learned.coef_))
+        model.bias.copy_(torch.from_numpy(learned.intercept_))
+    explainer = REVISEExplainer(model, training_budget=0.02, max_steps=5, random_state=0).fit(X, y)
     CALLS[:] = [True] * 100
     expected = explainer.explain_to(tmp_path / "expected", X, 1, block_size=40, backend="eager")
     CALLS.clear()

@@ -1,6 +1,7 @@
 """Folders of results: what is in them, what is refused, what is read from them."""
 
 import json
+import os
 import pickle
 import sys
 
@@ -130,8 +131,6 @@ def test_damaged_stores_say_so(explainer, tmp_path):
         load_results(tmp_path)
     path.write_text(manifest)
     block.write_bytes(data[:100])
-    with pytest.raises(StoreError, match="Delete it"):
-        explainer.explain_to(tmp_path, rows(), 1, block_size=80)
     with pytest.raises(ValueError, match="damaged"):
         load_results(tmp_path).concatenate()
     block.write_bytes((tmp_path / "block-00000000.safetensors").read_bytes())
@@ -158,3 +157,42 @@ def test_errors_in_the_middle_keep_what_was_before(explainer, whole, tmp_path):
     assert len(some) == 80 and not some.complete
     assert_same_results(some.concatenate(), whole[:80])
     assert_same_results(explainer.explain_to(tmp_path, iter(X), 1, block_size=40).concatenate(), whole)
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:100], lambda data: b"", lambda data: data[:-3] + b"\xff\x00\xff"])
+def test_a_damaged_block_is_computed_again(explainer, tmp_path, damage):
+    explainer.explain_to(tmp_path, rows(), 1, block_size=80)
+    expected, block = contents(tmp_path), tmp_path / "block-00000001.safetensors"
+    block.write_bytes(damage(block.read_bytes()))
+    with pytest.warns(RuntimeWarning, match="block-00000001.*computed again"):
+        explainer.explain_to(tmp_path, rows(), 1, block_size=80)
+    assert contents(tmp_path) == expected
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "seconds.jsonl", ".lock", "block-00000000.safetensors", ".writer-0-of-1",
+                                  ".writer-0-of-1.lock"])
+def test_nothing_is_written_through_a_link(explainer, tmp_path, name):
+    folder, outside = tmp_path / "store", tmp_path / "outside"
+    explainer.explain_to(folder, rows(), 1, block_size=80)
+    (folder / name).unlink(missing_ok=True)
+    outside.write_bytes(b"precious")
+    (folder / name).symlink_to(outside)
+    with pytest.raises(StoreError, match="symbolic link"):
+        explainer.explain_to(folder, rows(), 1, block_size=80)
+    assert outside.read_bytes() == b"precious"
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(StoreError, match="no regular file"):
+        explainer.explain_to(folder, rows(), 1, block_size=80)
+
+
+def test_strange_manifests_and_logs(explainer, tmp_path):
+    store, path = explainer.explain_to(tmp_path, rows(), 1, block_size=80), tmp_path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for name, values in (("explainer", ([], None, {}, {"versions": []})), ("x", ([], {"rows": 150.0}))):
+        for value in values:
+            path.write_text(json.dumps({**manifest, name: value}))
+            with pytest.raises(StoreError, match="damaged"):
+                load_results(tmp_path)
+    (tmp_path / "seconds.jsonl").write_bytes(b'\xff\n[1]\n{"block": 1e999, "seconds": 1}\n{"block": 0, "seconds": 2.5}\n')
+    assert store.seconds == 2.5
