@@ -58,7 +58,7 @@ class Number(Rule):
         if math.isfinite(self.high):
             text = f"a {text} " + (f"strictly between {low} and {high}" if self.between else f"from {low} to {high}")
         elif math.isfinite(self.low):  # 0, where an end is left out
-            text = f"a positive {text}" if self.between else f"a {text} of at least {low}"
+            text = f"positive: a {text} above 0" if self.between else f"a {text} of at least {low}"
         else:
             text = f"a {text}"
         return " or ".join([text, *map(repr, self.words), *["None"] * self.none])
@@ -137,7 +137,7 @@ def check_parameters(estimator: Any) -> None:
     >>> check_parameters(Estimator(steps=3))
     >>> check_parameters(Estimator(lr=-1))
     Traceback (most recent call last):
-    ValueError: lr=-1 must be a positive number.
+    ValueError: lr=-1 must be positive: a number above 0.
     """
     rules = {name: rule for cls in reversed(type(estimator).__mro__)
              for name, rule in vars(cls).get("parameter_rules", {}).items()}
