@@ -82,7 +82,7 @@ def train_latent_ensemble(
 
     def loss(ensemble: LatentEnsemble, rows: Rows, progress: float) -> Tensor:
         shape = (ensemble.members, *rows["mean"].shape)
-        logits = ensemble(rows["mean"] + rows["std"] * torch.randn(shape, device=rows["mean"].device))
+        logits = ensemble(rows["mean"] + rows["std"] * torch.randn(shape, dtype=rows["mean"].dtype, device=rows["mean"].device))
         target = rows["y"].expand(ensemble.members, -1)
         each = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none", label_smoothing=0.001)
         return (each.view(ensemble.members, -1) * weight.to(each.device)[rows["y"]]).sum(0)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cfexplain.foundation.arrays import Layout, read_samples, restore_samples, to_numpy
 from cfexplain.foundation.random import draw_seed, seeded_torch
+from cfexplain.foundation.settings import own_modes
 from cfexplain.foundation.tiles import in_tiles
 from cfexplain.nets.autoencoders import AutoencoderNet
 from cfexplain.nets.flow_nets import standard_normal
@@ -103,6 +104,7 @@ class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         mean, std = self.in_tiles(self.posterior, X)
         return mean, std
 
+    @own_modes()
     def in_tiles(self, function: Callable[..., Any], rows: np.ndarray) -> Any:
         """`function` of the rows on the networks' device, as arrays of ``dtype_``."""
         device = next((t.device for t in (*self.module_.parameters(), *self.module_.buffers())), torch.device("cpu"))
@@ -164,6 +166,7 @@ class TrainedCoordinates(Coordinates):
     # gradient updates at training_budget=1
     _updates = {"image": 900, "table": 1000}
 
+    @own_modes()
     def fit(self, X: ArrayLike | Tensor, y: Any = None) -> TrainedCoordinates:
         """Train the networks on `X`.
 

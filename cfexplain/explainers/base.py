@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,7 +18,6 @@ import sklearn
 import torch
 from joblib import effective_n_jobs
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -36,9 +34,10 @@ from cfexplain.explainers.resources import infer_device
 from cfexplain.explainers.run import Run
 from cfexplain.explainers.task import Classification, Goal, make_task
 from cfexplain.foundation.arrays import read_samples, restore_samples, to_numpy
-from cfexplain.foundation.exceptions import ClassifierOutputError
+from cfexplain.foundation.exceptions import ClassifierOutputError, ConvergenceWarning, warn_caller
 from cfexplain.foundation.labels import label_indices
-from cfexplain.foundation.random import draw_seed
+from cfexplain.foundation.random import draw_seed, seeded_torch
+from cfexplain.foundation.settings import own_modes
 from cfexplain.foundation.tiles import TILE, in_tiles
 from cfexplain.objective import greyness
 from cfexplain.persistence import Persistent
@@ -65,6 +64,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         cls.searches_by_gradient = cls.find is CounterfactualExplainer.find
 
     # ------------------------------------------------------------------ fit
+    @own_modes()
     def fit(self, X: Any, y: Any) -> CounterfactualExplainer:
         """Train what the method needs: coordinates, density, and a classifier where none was given.
 
@@ -194,6 +194,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         return torch.from_numpy(np.broadcast_to(region, shape).copy())
 
     # -------------------------------------------------------------- explain
+    @own_modes()
     def explain(self, X: Any, target: Any = None, *, record_path: bool = False, n_jobs: int | None = None,
                 backend: str = "auto", precision: str = "auto") -> Counterfactuals:
         """Counterfactuals of `X`: what would have to change for the classifier to say `target`.
@@ -238,12 +239,14 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         """`X` as the networks take it, (n, C, H, W) or (n, d) in ``dtype_``; checked against what was fitted."""
         return read_samples(self, X, reset=False, data_range=self.data_range).astype(self.dtype_, copy=False)
 
+    @own_modes()
     def search(self, X: np.ndarray, goal: Goal, *, record_path: bool = False, n_jobs: int | None = None,
                backend: str = "auto", precision: str = "auto") -> Found:
         """What the search finds for the rows of `X`, which `read_samples` gave; see `explain` for the parameters."""
         run, workers = Run(self, record_path, backend, precision), effective_n_jobs(n_jobs)
         return run.search(X, goal) if workers == 1 else run.search_in_workers(X, goal, n_jobs, workers)
 
+    @own_modes()
     def result(self, X: np.ndarray, goal: Goal, found: Found, *, answers: Any = None, container: str = "numpy",
                seconds: float | None = None) -> Counterfactuals:
         """What was found for the rows of `X`, judged by the explained model on the very array that is returned.
@@ -272,11 +275,11 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         status = np.select([goal.already_valid, valid & reached, valid], ["already_target", "converged", "step_budget"],
                            "not_found")
         if (status == "not_found").any() or (status == "step_budget").any():
-            warnings.warn(
+            warn_caller(
                 f"{(status == 'not_found').sum()} of {len(X)} rows did not reach their target and "
                 f"{(status == 'step_budget').sum()} reached it without meeting every condition within "
                 f"max_steps={self.max_steps}. Their best effort is returned; see `status`.",
-                ConvergenceWarning, stacklevel=3)
+                ConvergenceWarning)
 
         def row_norm(difference: np.ndarray) -> np.ndarray:
             return np.linalg.norm(difference.reshape(len(difference), -1), axis=1)
@@ -301,8 +304,10 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
 
     def metadata(self) -> dict[str, Any]:
         """What a result keeps of its explainer: JSON-able."""
+        with seeded_torch(0):  # zuko draws numbers where it describes a flow
+            parameters = repr(self)
         return {
-            "explainer": type(self).__name__, "parameters": repr(self), "n_train": int(self.task_.counts.sum()),
+            "explainer": type(self).__name__, "parameters": parameters, "n_train": int(self.task_.counts.sum()),
             **self.task_.metadata(),
             "data_range": list(self.data_range), "is_image": self.layout_.is_image,
             "user_shape": list(self.layout_.user_shape), "net_shape": list(self.layout_.net_shape),
@@ -398,6 +403,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         check_is_fitted(self)
         return X
 
+    @own_modes()
     def predict(self, X: Any) -> np.ndarray:
         """The explained model's labels, or values, shape (n,)."""
         check_is_fitted(self)
@@ -406,11 +412,13 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         return self.classes_[self.predict_proba(X).argmax(1)]
 
     @available_if(lambda self: not hasattr(self, "task_") or not self.is_regression)
+    @own_modes()
     def predict_proba(self, X: Any) -> np.ndarray:
         """The explained classifier's probabilities, shape (n, K), columns as in ``classes_``."""
         check_is_fitted(self)
         return self.task_.answers(self.classifier_, self.read_samples(X))[1]
 
+    @own_modes()
     def score_samples(self, X: Any, y: Any = None) -> np.ndarray:
         """log p(z|y) of each row's code in nats, shape (n,); without `y`, log p(z) over all classes."""
         check_is_fitted(self)

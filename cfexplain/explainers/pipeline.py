@@ -21,6 +21,7 @@ from cfexplain.explainers.pipeline_repair import Repair
 from cfexplain.explainers.place import PLACEExplainer
 from cfexplain.explainers.task import Classification
 from cfexplain.foundation.labels import label_indices
+from cfexplain.foundation.settings import own_modes
 from cfexplain.result import Counterfactuals
 from cfexplain.tables.mixed import MixedTable, read_frame
 from cfexplain.tables.rules import MixedRules
@@ -177,6 +178,7 @@ class PipelineExplainer(BaseEstimator):
         self.categorical = categorical
         self.classifier_output = classifier_output
 
+    @own_modes()
     def fit(self, X: Any, y: Any = None) -> PipelineExplainer:
         """Learn what is plausible from rows as the pipeline takes them.
 
@@ -227,6 +229,7 @@ class PipelineExplainer(BaseEstimator):
                 raise ValueError(f"{type(explainer).__name__}({name}=…) does not fit here: {fix}.")
         return clone(explainer)
 
+    @own_modes()
     def explain(self, X: Any, target: Any = None, *, immutable: Any = _SAME, bounds: Any = _SAME, monotone: Any = _SAME,
                 sparse: bool = True, record_path: bool = False, n_jobs: int | None = None, backend: str = "auto",
                 ) -> Counterfactuals:

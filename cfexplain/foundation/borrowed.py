@@ -28,6 +28,16 @@ _loans: WeakKeyDictionary[nn.Module, _Loan] = WeakKeyDictionary()
 _lock = Lock()
 
 
+def made_for_inference(module: nn.Module) -> None:
+    """Raise ValueError for weights that torch can never differentiate through."""
+    name = next((name for name, tensor in module.named_parameters() if tensor.is_inference()), None)
+    if name is not None:
+        raise ValueError(
+            f"The weight {name!r} of {type(module).__name__} was made under torch.inference_mode(), and torch cannot "
+            "differentiate through it. Make or load the network outside of that block, or pass copy.deepcopy(network), "
+            "copied outside of it.")
+
+
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[nn.Module]:
     """Evaluation mode and ``requires_grad=False`` for the whole of `module` while the block runs.
@@ -50,6 +60,7 @@ def frozen(module: nn.Module) -> Iterator[nn.Module]:
     with _lock:
         loan = _loans.get(module)
         if loan is None:
+            made_for_inference(module)
             loan = _loans[module] = _Loan(
                 [(part, part.training) for part in module.modules()],
                 [(parameter, parameter.requires_grad) for parameter in module.parameters()],

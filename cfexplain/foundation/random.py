@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
+from cfexplain.foundation.settings import own_defaults
+
 __all__ = ["draw_seed", "seeded_torch"]
 
 
@@ -25,7 +27,10 @@ def draw_seed(random_state: int | np.random.RandomState | None) -> int:
 
 @contextmanager
 def seeded_torch(seed: int) -> Iterator[None]:
-    """Run a block under ``torch.manual_seed(seed)`` and give the global generators back as they were."""
-    with torch.random.fork_rng():
+    """Run a block under ``torch.manual_seed(seed)`` and give the global generators back as they were.
+
+    What is drawn has the same bits whatever the caller's default dtype and device are.
+    """
+    with own_defaults(), torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
