@@ -104,7 +104,6 @@ class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         mean, std = self.in_tiles(self.posterior, X)
         return mean, std
 
-    @own_modes()
     def in_tiles(self, function: Callable[..., Any], rows: np.ndarray) -> Any:
         """`function` of the rows on the networks' device, as arrays of ``dtype_``."""
         device = next((t.device for t in (*self.module_.parameters(), *self.module_.buffers())), torch.device("cpu"))
@@ -114,7 +113,7 @@ class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             out = function(tile.to(device))
             return tuple(o.cpu() for o in out) if isinstance(out, tuple) else out.cpu()
 
-        with torch.no_grad():
+        with own_modes(device), torch.no_grad():
             out = in_tiles(on_device, tensor)
         return tuple(o.numpy() for o in out) if isinstance(out, tuple) else out.numpy()
 

@@ -403,15 +403,14 @@ class ConditionalFlow(DensityMixin, ClassDensity):
         check_is_fitted(self)
         return validate_data(self, Z, reset=False, dtype=(np.float64, np.float32))
 
-    @own_modes()
-    @torch.no_grad()
     def _in_tiles(self, function: Callable[..., Any], z: np.ndarray | Tensor, *codes: np.ndarray,
                   dtype: torch.dtype | None = None) -> Any:
         """``function(z, *codes)`` in tiles of ``_TILE`` rows, the last one filled up with copies of the last row."""
         like = self.flow_.loc
         z = (z if isinstance(z, Tensor) else torch.from_numpy(np.array(z))).to(like.device, dtype or like.dtype)
         columns = [z, *(torch.as_tensor(np.array(c), dtype=torch.long, device=like.device) for c in codes)]
-        out = in_tiles(function, *columns, tile=_TILE)
+        with own_modes(like.device), torch.no_grad():
+            out = in_tiles(function, *columns, tile=_TILE)
         return tuple(o.cpu().numpy() for o in out) if isinstance(out, tuple) else out.cpu().numpy()
 
 

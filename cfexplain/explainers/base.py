@@ -37,7 +37,7 @@ from cfexplain.foundation.arrays import read_samples, restore_samples, to_numpy
 from cfexplain.foundation.exceptions import ClassifierOutputError, ConvergenceWarning, warn_caller
 from cfexplain.foundation.labels import label_indices
 from cfexplain.foundation.random import draw_seed, seeded_torch
-from cfexplain.foundation.settings import own_modes
+from cfexplain.foundation.settings import own_modes, with_own_modes
 from cfexplain.foundation.tiles import TILE, in_tiles
 from cfexplain.objective import greyness
 from cfexplain.persistence import Persistent
@@ -64,7 +64,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         cls.searches_by_gradient = cls.find is CounterfactualExplainer.find
 
     # ------------------------------------------------------------------ fit
-    @own_modes()
+    @with_own_modes
     def fit(self, X: Any, y: Any) -> CounterfactualExplainer:
         """Train what the method needs: coordinates, density, and a classifier where none was given.
 
@@ -92,6 +92,11 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         X, y = read_samples(self, X, to_numpy(y), reset=True, image_shape=self.image_shape, data_range=self.data_range)
         self.dtype_ = X.dtype
         self.device_ = infer_device(self.device, self.classifier)
+        with own_modes(self.device_):
+            return self._fit(X, y)
+
+    def _fit(self, X: np.ndarray, y: np.ndarray) -> CounterfactualExplainer:
+        """`fit` of samples that were read."""
         seed = draw_seed(self.random_state)
         self.column_rules_, self.region_ = self._read_column_rules(), self._read_region()
         budget: dict[str, Any] = {
@@ -194,7 +199,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         return torch.from_numpy(np.broadcast_to(region, shape).copy())
 
     # -------------------------------------------------------------- explain
-    @own_modes()
+    @with_own_modes
     def explain(self, X: Any, target: Any = None, *, record_path: bool = False, n_jobs: int | None = None,
                 backend: str = "auto", precision: str = "auto") -> Counterfactuals:
         """Counterfactuals of `X`: what would have to change for the classifier to say `target`.
@@ -239,14 +244,14 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         """`X` as the networks take it, (n, C, H, W) or (n, d) in ``dtype_``; checked against what was fitted."""
         return read_samples(self, X, reset=False, data_range=self.data_range).astype(self.dtype_, copy=False)
 
-    @own_modes()
+    @with_own_modes
     def search(self, X: np.ndarray, goal: Goal, *, record_path: bool = False, n_jobs: int | None = None,
                backend: str = "auto", precision: str = "auto") -> Found:
         """What the search finds for the rows of `X`, which `read_samples` gave; see `explain` for the parameters."""
         run, workers = Run(self, record_path, backend, precision), effective_n_jobs(n_jobs)
         return run.search(X, goal) if workers == 1 else run.search_in_workers(X, goal, n_jobs, workers)
 
-    @own_modes()
+    @with_own_modes
     def result(self, X: np.ndarray, goal: Goal, found: Found, *, answers: Any = None, container: str = "numpy",
                seconds: float | None = None) -> Counterfactuals:
         """What was found for the rows of `X`, judged by the explained model on the very array that is returned.
@@ -403,7 +408,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         check_is_fitted(self)
         return X
 
-    @own_modes()
+    @with_own_modes
     def predict(self, X: Any) -> np.ndarray:
         """The explained model's labels, or values, shape (n,)."""
         check_is_fitted(self)
@@ -412,13 +417,13 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         return self.classes_[self.predict_proba(X).argmax(1)]
 
     @available_if(lambda self: not hasattr(self, "task_") or not self.is_regression)
-    @own_modes()
+    @with_own_modes
     def predict_proba(self, X: Any) -> np.ndarray:
         """The explained classifier's probabilities, shape (n, K), columns as in ``classes_``."""
         check_is_fitted(self)
         return self.task_.answers(self.classifier_, self.read_samples(X))[1]
 
-    @own_modes()
+    @with_own_modes
     def score_samples(self, X: Any, y: Any = None) -> np.ndarray:
         """log p(z|y) of each row's code in nats, shape (n,); without `y`, log p(z) over all classes."""
         check_is_fitted(self)

@@ -17,7 +17,7 @@ from cfexplain.coordinates import Flow
 from cfexplain.explainers.base import CounterfactualExplainer
 from cfexplain.explainers.task import Goal, Regression
 from cfexplain.foundation.numbers import check_confidence, log_odds_of
-from cfexplain.foundation.settings import own_modes
+from cfexplain.foundation.settings import with_own_modes
 from cfexplain.objective import TargetLogProbability, TargetProbability, TargetValue, Term, TypicalDensity
 from cfexplain.persistence import storable
 from cfexplain.result import Counterfactuals
@@ -174,7 +174,7 @@ device
             raise ValueError(f"ascent={self.ascent!r} is not known; choose 'log_probability' or 'probability'.")
         return [decision, TypicalDensity(self._plausibility_weight())]
 
-    @own_modes()
+    @with_own_modes
     def confidence_sweep(self, X: Any, target: Any = None,
                          confidences: Sequence[float] = (0.25, 0.5, 0.75, 0.9, 0.99)) -> list[Counterfactuals]:
         """`explain` at several Λ, in one batch (figure 18): a result for each of `confidences`, each of all rows of X.

@@ -6,16 +6,17 @@ anomaly detection is the whole process's; it is paused while anybody is inside, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import wraps
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["own_defaults", "own_modes"]
+__all__ = ["own_defaults", "own_modes", "with_own_modes"]
 
 # Constructors whose numbers are of the default dtype unless they are told another
 _OF_DEFAULT_DTYPE = frozenset([torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.eye, torch.linspace,
@@ -23,16 +24,18 @@ _OF_DEFAULT_DTYPE = frozenset([torch.empty, torch.zeros, torch.ones, torch.rand,
 # Constructors whose numbers are of the default dtype if they were Python's floats
 _OF_PYTHON_NUMBERS = frozenset([torch.tensor, torch.as_tensor, torch.asarray, torch.full, torch.arange, torch.range,
                                 torch.scalar_tensor])
+Method = TypeVar("Method", bound=Callable)
 _lock = Lock()
 _paused: dict[str, Any] = {"users": 0, "anomalies": (False, True)}
 
 
 @contextmanager
-def own_modes() -> Iterator[None]:
+def own_modes(device: torch.device | None = None) -> Iterator[None]:
     """A block, or a decorated function, outside inference mode, ``no_grad``, autocast and anomaly detection.
 
     A tensor that is made under inference mode can never be differentiated afterwards, autocast rounds to bfloat16, and under
-    anomaly detection one row without a finite gradient ends a call for all. NumPy's errors are handled as by default.
+    anomaly detection one row without a finite gradient ends a call for all. NumPy's errors are handled as by default. Where
+    the caller's default device is not `device`, it is that within the block: torch.distributions moves its numbers there.
 
     Examples
     --------
@@ -44,13 +47,26 @@ def own_modes() -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        for device in ("cpu", "cuda"):
-            if torch.is_autocast_enabled(device):
-                stack.enter_context(torch.autocast(device, enabled=False))
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
         stack.enter_context(np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"))
+        if device is not None and torch.get_default_device() != device:
+            stack.enter_context(torch.device(device))
         if _paused["users"] or torch.is_anomaly_enabled():
             stack.enter_context(_without_anomaly_detection())
         yield
+
+
+def with_own_modes(method: Method) -> Method:
+    """A method that runs in `own_modes`, on the device of what it belongs to, ``self.device_``."""
+
+    @wraps(method)
+    def within(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with own_modes(getattr(self, "device_", None)):
+            return method(self, *args, **kwargs)
+
+    return within  # type: ignore[return-value]
 
 
 @contextmanager
