@@ -22,6 +22,7 @@ from torch import Tensor
 from cfexplain.coordinates import Coordinates
 from cfexplain.foundation.arrays import read_samples, restore_samples, to_numpy
 from cfexplain.foundation.random import draw_seed
+from cfexplain.foundation.settings import own_modes
 
 __all__ = ["TangentSpace", "tangent_space"]
 
@@ -162,6 +163,7 @@ class TangentSpace:
         return restore_samples(rows, self.coordinates.layout_, like)
 
 
+@own_modes()
 def tangent_space(
     coordinates: Coordinates,
     x: ArrayLike | Tensor,

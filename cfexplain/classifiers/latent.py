@@ -81,8 +81,9 @@ def train_latent_ensemble(
     from cfexplain.nets.training import train_network  # skorch is loaded when something is trained
 
     def loss(ensemble: LatentEnsemble, rows: Rows, progress: float) -> Tensor:
-        shape = (ensemble.members, *rows["mean"].shape)
-        logits = ensemble(rows["mean"] + rows["std"] * torch.randn(shape, device=rows["mean"].device))
+        mean = rows["mean"]
+        noise = torch.randn((ensemble.members, *mean.shape), dtype=mean.dtype, device=mean.device)
+        logits = ensemble(mean + rows["std"] * noise)
         target = rows["y"].expand(ensemble.members, -1)
         each = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none", label_smoothing=0.001)
         return (each.view(ensemble.members, -1) * weight.to(each.device)[rows["y"]]).sum(0)

@@ -16,6 +16,7 @@ from cfexplain.foundation.arrays import Layout, read_samples, restore_samples, t
 from cfexplain.foundation.optional import check_device
 from cfexplain.foundation.parameters import TRAINING, Choice, Number, Rule, check_parameters
 from cfexplain.foundation.random import draw_seed, seeded_torch
+from cfexplain.foundation.settings import own_modes
 from cfexplain.foundation.tiles import in_tiles
 from cfexplain.nets.autoencoders import AutoencoderNet
 from cfexplain.nets.flow_nets import standard_normal
@@ -116,7 +117,7 @@ class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             out = function(tile.to(device))
             return tuple(o.cpu() for o in out) if isinstance(out, tuple) else out.cpu()
 
-        with torch.no_grad():
+        with own_modes(device), torch.no_grad():
             out = in_tiles(on_device, tensor)
         return tuple(o.numpy() for o in out) if isinstance(out, tuple) else out.numpy()
 
@@ -173,6 +174,7 @@ class TrainedCoordinates(Coordinates):
     # gradient updates at training_budget=1
     _updates = {"image": 900, "table": 1000}
 
+    @own_modes()
     def fit(self, X: ArrayLike | Tensor, y: Any = None) -> TrainedCoordinates:
         """Train the networks on `X`.
 

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cfexplain.foundation.settings import own_modes
+
 __all__ = ["CLIP_MODES", "clipped", "detail_mode", "gaussian_blur", "render"]
 
 MODES = ("decoder", "residual", "blend")
@@ -124,6 +126,7 @@ def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
 
 
 @lru_cache(maxsize=64)
+@own_modes()  # what is kept may be differentiated later
 def _blur_matrix(side: int, sigma: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     radius = int(3 * sigma + 0.5)
     offsets = np.arange(-radius, radius + 1)

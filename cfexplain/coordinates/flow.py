@@ -16,6 +16,7 @@ from cfexplain.coordinates.base import Coordinates, untrained_module
 from cfexplain.foundation.arrays import read_samples, restore_samples
 from cfexplain.foundation.parameters import Choice, Number
 from cfexplain.foundation.random import draw_seed, seeded_torch
+from cfexplain.foundation.settings import own_modes
 from cfexplain.nets.flow_nets import FlowNet, ImageFlowNet, VectorFlowNet
 from cfexplain.nets.losses import Rows
 from cfexplain.nets.resize import levels_that_divide
@@ -195,6 +196,7 @@ class Flow(Coordinates):
         self.verbose = verbose
         self.device = device
 
+    @own_modes()
     def fit(self, X: ArrayLike | Tensor, y: Any = None) -> Flow:
         """Train the flow on `X`.
 

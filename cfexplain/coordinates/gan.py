@@ -14,6 +14,7 @@ from cfexplain.coordinates.generator import inversion_errors
 from cfexplain.coordinates.inversion import Inversion, Inverter
 from cfexplain.foundation.parameters import Number
 from cfexplain.foundation.random import draw_seed, seeded_torch
+from cfexplain.foundation.settings import own_modes
 from cfexplain.nets.gan import Discriminator, GANNet
 from cfexplain.nets.losses import Rows
 from cfexplain.persistence import storable
@@ -115,6 +116,7 @@ class GAN(Coordinates):
         self.verbose = verbose
         self.device = device
 
+    @own_modes()
     def fit(self, X: ArrayLike | Tensor, y: Any = None) -> GAN:
         """Train the networks on the images `X`, and measure the inversion error.
 

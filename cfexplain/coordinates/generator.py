@@ -20,6 +20,7 @@ from cfexplain.coordinates.inversion import Inversion, Inverter
 from cfexplain.coordinates.pretrained import as_module, moved_to, read_latents, read_sample
 from cfexplain.foundation.borrowed import frozen
 from cfexplain.foundation.random import draw_seed, seeded_torch
+from cfexplain.foundation.settings import own_modes
 from cfexplain.persistence import storable, stored_by_parts
 
 __all__ = ["GeneratorCoordinates"]
@@ -130,6 +131,7 @@ class GeneratorCoordinates(Coordinates):
     def encodes_at_once(self) -> bool:
         return self.encoder is not None and not self.refine_steps
 
+    @own_modes()
     def fit(self, X: ArrayLike | Tensor, y: Any = None) -> GeneratorCoordinates:
         """Check that the networks and X belong together, and measure the inversion error; nothing is trained.
 

@@ -160,7 +160,7 @@ def _without_padding(*rows: Tensor) -> int:
 
 def _starting_points(latent_dim: int, options: Inversion, seed: int) -> Tensor:
     # one draw after the other in float64: more restarts or another precision keep the points
-    points = torch.randn(options.restarts, latent_dim, dtype=torch.float64,
+    points = torch.randn(options.restarts, latent_dim, dtype=torch.float64, device="cpu",
                          generator=torch.Generator().manual_seed(seed))
     if options.start == "mean":
         points[0] = 0.0

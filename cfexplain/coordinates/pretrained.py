@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from cfexplain.coordinates.base import Coordinates
 from cfexplain.foundation.borrowed import frozen
+from cfexplain.foundation.settings import own_modes
 from cfexplain.nets.autoencoders import unit_scale
 from cfexplain.persistence import storable, stored_by_parts
 
@@ -91,6 +92,7 @@ class PretrainedCoordinates(Coordinates):
         self.image_shape = image_shape
         self.data_range = data_range
 
+    @own_modes()
     def fit(self, X: ArrayLike | Tensor, y: Any = None) -> PretrainedCoordinates:
         """Record shapes and the scale of the latents, and check that ``decode(encode(X))`` has X's shape.
 

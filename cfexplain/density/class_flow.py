@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Transform
 
 from cfexplain.density.attributes import AttributeBase
+from cfexplain.foundation.settings import own_defaults
 
 __all__ = ["ClassFlow", "check_sizes", "start_at_identity"]
 
@@ -88,6 +89,7 @@ class ClassFlow(nn.Module):
         return torch.where((c == t)[:, None], z, moved)
 
 
+@own_defaults()
 def check_sizes(module: ClassFlow, features: int, context: int) -> None:
     """A trial run on two rows: sizes of a user's flow are nowhere written down."""
     from zuko.distributions import NormalizingFlow

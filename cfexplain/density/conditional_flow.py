@@ -23,6 +23,7 @@ from cfexplain.density.frozen import FrozenDensity, freeze
 from cfexplain.foundation.optional import check_device
 from cfexplain.foundation.parameters import TRAINING, Number, Rule, check_parameters
 from cfexplain.foundation.random import draw_seed, seeded_torch
+from cfexplain.foundation.settings import own_defaults, own_modes
 from cfexplain.foundation.tiles import in_tiles
 from cfexplain.nets.losses import Rows
 from cfexplain.persistence import storable
@@ -166,6 +167,7 @@ class ConditionalFlow(DensityMixin, ClassDensity):
 
     # ------------------------------------------------------------------ learning
 
+    @own_modes()
     def fit(self, Z: ArrayLike, y: ArrayLike | None = None, *, std: ArrayLike | None = None) -> ConditionalFlow:
         """Train the flow on codes `Z` of classes `y`.
 
@@ -227,6 +229,7 @@ class ConditionalFlow(DensityMixin, ClassDensity):
         self.log_densities_ = [np.sort(or_impossible(densities[codes == k])) for k in range(len(self.classes_))]
         return self
 
+    @own_defaults()
     def _build_flow(self, features: int, n_classes: int, *, seed: int = 0) -> ClassFlow:
         """An untrained :class:`ClassFlow`, from the constructor's parameters and the sizes alone.
 
@@ -396,14 +399,14 @@ class ConditionalFlow(DensityMixin, ClassDensity):
         check_is_fitted(self)
         return validate_data(self, Z, reset=False, dtype=(np.float64, np.float32))
 
-    @torch.no_grad()
     def _in_tiles(self, function: Callable[..., Any], z: np.ndarray | Tensor, *codes: np.ndarray,
                   dtype: torch.dtype | None = None) -> Any:
         """``function(z, *codes)`` in tiles of ``_TILE`` rows, the last one filled up with copies of the last row."""
         like = self.flow_.loc
-        z = torch.as_tensor(z if isinstance(z, Tensor) else np.array(z)).to(like.device, dtype or like.dtype)
+        z = (z if isinstance(z, Tensor) else torch.from_numpy(np.array(z))).to(like.device, dtype or like.dtype)
         columns = [z, *(torch.as_tensor(np.array(c), dtype=torch.long, device=like.device) for c in codes)]
-        out = in_tiles(function, *columns, tile=_TILE)
+        with own_modes(like.device), torch.no_grad():
+            out = in_tiles(function, *columns, tile=_TILE)
         return tuple(o.cpu().numpy() for o in out) if isinstance(out, tuple) else out.cpu().numpy()
 
 

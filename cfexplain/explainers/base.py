@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,7 +18,6 @@ import sklearn
 import torch
 from joblib import effective_n_jobs
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -36,10 +34,11 @@ from cfexplain.explainers.resources import infer_device
 from cfexplain.explainers.run import Run
 from cfexplain.explainers.task import Classification, Goal, make_task
 from cfexplain.foundation.arrays import read_samples, restore_samples, to_numpy
-from cfexplain.foundation.exceptions import ClassifierOutputError
+from cfexplain.foundation.exceptions import ClassifierOutputError, ConvergenceWarning, warn_caller
 from cfexplain.foundation.labels import label_indices
 from cfexplain.foundation.parameters import Number, check_options, check_parameters
-from cfexplain.foundation.random import draw_seed
+from cfexplain.foundation.random import draw_seed, seeded_torch
+from cfexplain.foundation.settings import own_modes, with_own_modes
 from cfexplain.foundation.tiles import TILE, in_tiles
 from cfexplain.objective import greyness
 from cfexplain.persistence import Persistent
@@ -66,6 +65,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         cls.searches_by_gradient = cls.find is CounterfactualExplainer.find
 
     # ------------------------------------------------------------------ fit
+    @with_own_modes
     def fit(self, X: Any, y: Any) -> CounterfactualExplainer:
         """Train what the method needs: coordinates, density, and a classifier where none was given.
 
@@ -102,6 +102,11 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         X, y = read_samples(self, X, to_numpy(y), reset=True, image_shape=self.image_shape, data_range=self.data_range)
         self.dtype_ = X.dtype
         self.device_ = infer_device(self.device, self.classifier)
+        with own_modes(self.device_):
+            return self._fit(X, y)
+
+    def _fit(self, X: np.ndarray, y: np.ndarray) -> CounterfactualExplainer:
+        """`fit` of samples that were read."""
         seed = draw_seed(self.random_state)
         self.column_rules_, self.region_ = self._read_column_rules(), self._read_region()
         budget: dict[str, Any] = {
@@ -205,6 +210,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         return torch.from_numpy(np.broadcast_to(region, shape).copy())
 
     # -------------------------------------------------------------- explain
+    @with_own_modes
     def explain(self, X: Any, target: Any = None, *, record_path: bool = False, n_jobs: int | None = None,
                 backend: str = "auto", precision: str = "auto") -> Counterfactuals:
         """Counterfactuals of `X`: what would have to change for the classifier to say `target`.
@@ -251,6 +257,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         """`X` as the networks take it, (n, C, H, W) or (n, d) in ``dtype_``; checked against what was fitted."""
         return read_samples(self, X, reset=False, data_range=self.data_range).astype(self.dtype_, copy=False)
 
+    @with_own_modes
     def search(self, X: np.ndarray, goal: Goal, *, record_path: bool = False, n_jobs: int | None = None,
                backend: str = "auto", precision: str = "auto") -> Found:
         """What the search finds for the rows of `X`, which `read_samples` gave; see `explain` for the parameters."""
@@ -258,6 +265,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         run, workers = Run(self, record_path, backend, precision), effective_n_jobs(n_jobs)
         return run.search(X, goal) if workers == 1 else run.search_in_workers(X, goal, n_jobs, workers)
 
+    @with_own_modes
     def result(self, X: np.ndarray, goal: Goal, found: Found, *, answers: Any = None, container: str = "numpy",
                seconds: float | None = None) -> Counterfactuals:
         """What was found for the rows of `X`, judged by the explained model on the very array that is returned.
@@ -288,14 +296,14 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
                            ["model_failed", "already_target", "converged", "step_budget"], "not_found")
         if failed.any():
             every = " That is every row: is X scaled as in the model's training?" if failed.all() else ""
-            warnings.warn(f"The explained model gives NaN or infinity for {failed.sum()} of {len(X)} rows: status "
-                          f"'model_failed', not valid.{every}", ConvergenceWarning, stacklevel=3)
+            warn_caller(f"The explained model gives NaN or infinity for {failed.sum()} of {len(X)} rows: status "
+                        f"'model_failed', not valid.{every}", ConvergenceWarning)
         if (status == "not_found").any() or (status == "step_budget").any():
-            warnings.warn(
+            warn_caller(
                 f"{(status == 'not_found').sum()} of {len(X)} rows did not reach their target and "
                 f"{(status == 'step_budget').sum()} reached it without meeting every condition within "
                 f"max_steps={self.max_steps}. Their best effort is returned; see `status`.",
-                ConvergenceWarning, stacklevel=3)
+                ConvergenceWarning)
 
         def row_norm(difference: np.ndarray) -> np.ndarray:
             return np.linalg.norm(difference.reshape(len(difference), -1), axis=1)
@@ -320,8 +328,10 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
 
     def metadata(self) -> dict[str, Any]:
         """What a result keeps of its explainer: JSON-able."""
+        with seeded_torch(0):  # zuko draws numbers where it describes a flow
+            parameters = repr(self)
         return {
-            "explainer": type(self).__name__, "parameters": repr(self), "n_train": int(self.task_.counts.sum()),
+            "explainer": type(self).__name__, "parameters": parameters, "n_train": int(self.task_.counts.sum()),
             **self.task_.metadata(),
             "data_range": list(self.data_range), "is_image": self.layout_.is_image,
             "user_shape": list(self.layout_.user_shape), "net_shape": list(self.layout_.net_shape),
@@ -408,18 +418,21 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         check_is_fitted(self)
         return X
 
+    @with_own_modes
     def predict(self, X: Any) -> np.ndarray:
         """The explained model's labels, or values, shape (n,)."""
         check_is_fitted(self)
         return self.classifier_.predict(self.read_samples(X))
 
     @available_if(lambda self: not hasattr(self, "task_") or not self.is_regression)
+    @with_own_modes
     def predict_proba(self, X: Any) -> np.ndarray:
         """The explained classifier's probabilities, shape (n, K), columns as in ``classes_``."""
         check_is_fitted(self)
         classifier: Any = self.classifier_
         return classifier.predict_proba(self.read_samples(X))
 
+    @with_own_modes
     def score_samples(self, X: Any, y: Any = None) -> np.ndarray:
         """log p(z|y) of each row's code in nats, shape (n,); without `y`, log p(z) over all classes."""
         check_is_fitted(self)

@@ -14,6 +14,7 @@ from cfexplain.explainers.attributes import ExplainerParameters
 from cfexplain.explainers.run import Run
 from cfexplain.foundation.arrays import restore_samples
 from cfexplain.foundation.labels import label_indices
+from cfexplain.foundation.settings import own_modes
 from cfexplain.foundation.tiles import in_tiles
 from cfexplain.result import Counterfactuals
 
@@ -51,6 +52,7 @@ class DecodedPath:
     returned: int
 
 
+@own_modes()
 def decode_path(explainer: ExplainerParameters, cf: Counterfactuals, *, frames: int | None = None) -> list[DecodedPath]:
     """What each point of the recorded searches looks like, and what the explained model says of it.
 

@@ -18,6 +18,7 @@ from cfexplain.explainers.base import CounterfactualExplainer
 from cfexplain.explainers.task import Goal, Regression
 from cfexplain.foundation.numbers import check_confidence, log_odds_of
 from cfexplain.foundation.parameters import Choice, Number
+from cfexplain.foundation.settings import with_own_modes
 from cfexplain.objective import TargetLogProbability, TargetProbability, TargetValue, Term, TypicalDensity
 from cfexplain.persistence import storable
 from cfexplain.result import Counterfactuals
@@ -176,6 +177,7 @@ device
             decision = TargetLogProbability() if self.ascent == "log_probability" else TargetProbability()
         return [decision, TypicalDensity(self._plausibility_weight())]
 
+    @with_own_modes
     def confidence_sweep(self, X: Any, target: Any = None,
                          confidences: Sequence[float] = (0.25, 0.5, 0.75, 0.9, 0.99)) -> list[Counterfactuals]:
         """`explain` at several Λ, in one batch (figure 18): a result for each of `confidences`, each of all rows of X.

@@ -30,6 +30,7 @@ from cfexplain.explainers.place import PLACEExplainer
 from cfexplain.explainers.task import Classification, Goal, Regression, read_values
 from cfexplain.foundation.labels import label_indices, resolve_target
 from cfexplain.foundation.optional import is_instance
+from cfexplain.foundation.settings import own_modes
 from cfexplain.persistence import MayBeAbsent, storable
 from cfexplain.persistence.persistent import file_kind
 from cfexplain.result import Counterfactuals
@@ -211,6 +212,7 @@ class PipelineExplainer(BaseEstimator):
         self.classes = classes
         self.classifier_output = classifier_output
 
+    @own_modes()
     def fit(self, X: Any, y: Any = None) -> PipelineExplainer:
         """Learn what is plausible from rows as the pipeline takes them.
 
@@ -316,6 +318,7 @@ class PipelineExplainer(BaseEstimator):
         explainer.check_parameters()
         return explainer
 
+    @own_modes()
     def explain(self, X: Any, target: Any = None, *, immutable: Any = _SAME, bounds: Any = _SAME, monotone: Any = _SAME,
                 sparse: bool = True, record_path: bool = False, n_jobs: int | None = None, backend: str = "auto",
                 ) -> Counterfactuals:

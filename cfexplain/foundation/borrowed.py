@@ -28,6 +28,16 @@ _loans: dict[int, _Loan] = {}
 _lock = Lock()
 
 
+def made_for_inference(module: nn.Module) -> None:
+    """Raise ValueError for weights that torch can never differentiate through."""
+    name = next((name for name, tensor in module.named_parameters() if tensor.is_inference()), None)
+    if name is not None:
+        raise ValueError(
+            f"The weight {name!r} of {type(module).__name__} was made under torch.inference_mode(), and torch cannot "
+            "differentiate through it. Make or load the network outside of that block, or pass copy.deepcopy(network), "
+            "copied outside of it.")
+
+
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[nn.Module]:
     """Evaluation mode and ``requires_grad=False`` for the whole of `module` while the block runs.
@@ -48,6 +58,7 @@ def frozen(module: nn.Module) -> Iterator[nn.Module]:
     (True, True, True)
     """
     borrowed: list[_Loan] = []
+    made_for_inference(module)
     try:
         with _lock:
             for flag, parts in (("training", module.modules()), ("requires_grad", module.parameters())):

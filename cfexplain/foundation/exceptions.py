@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 __all__ = ["ClassifierOutputError", "ConvergenceWarning", "DataRangeError", "NotFittedError", "StoreError",
-           "TargetError"]
+           "TargetError", "warn_caller"]
 
 
 class DataRangeError(ValueError):
@@ -22,3 +25,11 @@ class TargetError(ValueError):
 
 class ClassifierOutputError(ValueError):
     """The explained classifier returns something that cannot be read as class scores."""
+
+
+def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn, and show the line outside the package from which it was called, however deep the call went."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("cfexplain", "contextlib"):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)

@@ -87,7 +87,8 @@ def _with_gradient(function: Callable, wanted: bool) -> Callable[[Tensor], tuple
             if not wanted:
                 return outputs
             smooth = [out for out in outputs if out.requires_grad]
-            weights = [torch.linspace(0.5, 1.5, out[0].numel(), dtype=out.dtype).reshape(out.shape[1:]).expand_as(out)
+            weights = [torch.linspace(0.5, 1.5, out[0].numel(), dtype=out.dtype, device=out.device).reshape(
+                out.shape[1:]).expand_as(out)
                        for out in smooth]
             gradient = torch.autograd.grad(smooth, x, weights, allow_unused=True)[0] if smooth else None
         return (*(out.detach() for out in outputs), *([] if gradient is None else [gradient]))
@@ -114,7 +115,7 @@ class _Remainders(TorchDispatchMode):
             return function(*args, **(kwargs or {}))
         known = [tensor.detach().flatten().double() for tensor in tensors]  # before they are written to
         if torch.Tag.pointwise not in function.tags:
-            known.append(torch.zeros(1, dtype=torch.float64))
+            known.append(torch.zeros(1, dtype=torch.float64, device=known[0].device))
         out = function(*args, **(kwargs or {}))
         for made in tree_leaves(out):
             if isinstance(made, Tensor) and made.is_floating_point() and made.numel() % _VECTOR \

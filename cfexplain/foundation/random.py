@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
+from cfexplain.foundation.settings import own_defaults
+
 __all__ = ["draw_seed", "global_generators", "seeded_torch"]
 
 _lock = RLock()
@@ -42,9 +44,9 @@ def global_generators() -> Iterator[None]:
 def seeded_torch(seed: int) -> Iterator[None]:
     """Run a block under ``torch.manual_seed(seed)`` and give the global generators back as they were.
 
-    Threads take turns: what each of them computes is what it would alone.
+    Threads take turns: what each of them computes is what it would alone, whatever the caller's default dtype and device.
     """
-    with global_generators(), torch.random.fork_rng():
+    with global_generators(), own_defaults(), torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
 

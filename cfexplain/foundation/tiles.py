@@ -178,7 +178,8 @@ def _nearest(sizes: list[int], left: int) -> int:
 
 def probes(rows: tuple[Tensor, ...], n: int) -> list[Tensor]:
     """`n` rows, cycled, the first tensor at random points near by: a sum of zeros is the same in any order."""
-    index = torch.arange(n) % len(rows[0])
+    index = torch.arange(n, device="cpu") % len(rows[0])
     first, *others = (r[index.to(r.device)] for r in rows)
-    noise = torch.randn(first.shape, generator=torch.Generator().manual_seed(0), dtype=first.dtype)
+    noise = torch.randn(first.shape, generator=torch.Generator().manual_seed(0), dtype=first.dtype,
+                        device="cpu")
     return [first + 0.1 * (1 + first.abs()) * noise.to(first.device), *others]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cfexplain.foundation.arrays import to_numpy
 from cfexplain.foundation.borrowed import frozen
 from cfexplain.foundation.exceptions import DataRangeError
+from cfexplain.foundation.settings import own_modes
 from cfexplain.foundation.tiles import in_tiles
 
 __all__ = ["Features", "as_features", "as_images", "as_labels", "as_pair", "as_rows", "check_count", "run_module"]
@@ -116,6 +117,7 @@ def check_count(value: Any, name: str) -> int:
     return int(value)
 
 
+@own_modes()
 def as_features(features: Features, X: Any, name: str) -> np.ndarray:
     """What `features` sees in samples `X`: floats (n, f), in the dtype that it computes in.
 
@@ -141,6 +143,7 @@ def as_features(features: Features, X: Any, name: str) -> np.ndarray:
     return out if out.dtype.kind == "f" else out.astype(np.float64)
 
 
+@own_modes()
 def run_module(module: nn.Module, X: Any) -> np.ndarray:
     """A module's answer to samples `X`: evaluation mode, its own dtype and device, in tiles; grey images get a channel.
 
@@ -149,7 +152,7 @@ def run_module(module: nn.Module, X: Any) -> np.ndarray:
     tensors = [*module.parameters(), *module.buffers()]
     dtype = next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
     device = tensors[0].device if tensors else torch.device("cpu")
-    rows = torch.as_tensor(np.array(to_numpy(X))).to(dtype)
+    rows = torch.from_numpy(np.array(to_numpy(X))).to(dtype)
     rows = rows[:, None] if rows.ndim == 3 else rows
 
     def answer(part: Tensor) -> Tensor:

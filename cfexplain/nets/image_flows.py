@@ -124,7 +124,8 @@ class Couple(nn.Module):
 
     def forward(self, a: Tensor) -> tuple[Tensor, Tensor | None]:
         half = self.training and self.precision == "bfloat16"
-        with torch.autocast(a.device.type, torch.bfloat16, enabled=half):
+        # within a caller's autocast what is cached would outlive a step of training
+        with torch.autocast(a.device.type, torch.bfloat16, enabled=half, cache_enabled=False):
             h = self.net(a.to(torch.bfloat16, memory_format=torch.channels_last) if half else a)
         out = h.to(a.dtype) * (3 * self.gain).exp()
         if not self.affine:

@@ -16,6 +16,7 @@ from skorch.helper import predefined_split
 from torch import Tensor, nn
 
 from cfexplain.foundation.random import seeded_torch
+from cfexplain.foundation.settings import own_modes
 from cfexplain.foundation.threads import one_thread
 from cfexplain.nets.losses import Loss, Rows
 from cfexplain.nets.training_callbacks import Average, Bar, ClipGradients, Progress, Resume
@@ -184,7 +185,8 @@ class _RowLoss(nn.Module):
         self.module, self.loss, self.progress = module, loss, 0.0
 
     def forward(self, **rows: Tensor) -> Tensor:
-        return self.loss(self.module, rows, self.progress if self.training else 1.0)
+        with own_modes(next(iter(rows.values())).device):
+            return self.loss(self.module, rows, self.progress if self.training else 1.0)
 
 
 class _RowLossNet(NeuralNet):

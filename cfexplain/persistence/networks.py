@@ -29,8 +29,10 @@ def take_network(module: nn.Module, build: Callable[[State], nn.Module], out: Wr
         What is built is not like `module`: parameters were changed after it was trained, or the network itself.
     """
     state = module.state_dict(keep_vars=True)
-    fresh = build(state)
-    if _plan(fresh) != _plan(module) or _shapes(fresh) != _shapes(module):
+    with seeded_torch(0):  # building draws weights, and so does zuko where it describes a network
+        fresh = build(state)
+        alike = _plan(fresh) == _plan(module) and _shapes(fresh) == _shapes(module)
+    if not alike:
         raise TypeError(f"{where} is not the network that its parameters describe: it, or they, were changed after fit, so "
                         "that it could not be made again, and nothing was written. pickle holds it as it is.")
     first = next(iter(state.values()), torch.zeros(0))
@@ -50,7 +52,8 @@ def make_network(node: dict[str, Any], build: Callable[[State], nn.Module], read
         The network has other weights than the file: their names, shapes or kinds differ.
     """
     names = dict(node["state"])
-    module = build({key: read.arrays[name] for key, name in names.items()})
+    with seeded_torch(0):
+        module = build({key: read.arrays[name] for key, name in names.items()})
     wanted = module.state_dict()
     if set(wanted) != set(names):
         raise ValueError(f"weights {_first_three(set(wanted) ^ set(names))} that the network or the file does not have")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from cfexplain.foundation.files import read_arrays, read_kind, write_arrays
+from cfexplain.foundation.settings import own_modes
 from cfexplain.persistence.file import read, write
 
 __all__ = ["Persistent", "file_kind", "load"]
@@ -31,6 +32,7 @@ def file_kind(kind: str) -> Callable[[Class], Class]:
 class Persistent:
     """``save`` and ``load`` of an explainer."""
 
+    @own_modes()
     def save(self, path: str | os.PathLike) -> None:
         """Write the fitted explainer to one file (a valid ``.safetensors``), atomically: no pickle, nothing to execute.
 
@@ -67,6 +69,7 @@ class Persistent:
         write_arrays(path, *write(self))
 
     @classmethod
+    @own_modes()
     def load(cls: type[Explainer], path: str | os.PathLike, *, classifier: Any = None, device: Any = None,
              verify: bool = True, **given: Any) -> Explainer:
         """The explainer that `save` wrote, of this class or a subclass of it; on the base, of any class.

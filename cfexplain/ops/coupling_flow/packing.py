@@ -10,12 +10,14 @@ import torch.nn.functional as F
 import zuko
 from torch import Tensor
 
+from cfexplain.foundation.settings import own_defaults
 from cfexplain.ops.coupling_flow.packed_flow import WIDTH, NotPackable, PackedFlow
 from cfexplain.ops.coupling_flow.structure import Coupling, read_base, read_couplings, read_network, read_slope
 
 __all__ = ["pack_couplings"]
 
 
+@own_defaults()
 @torch.no_grad()
 def pack_couplings(flow: zuko.flows.Flow, loc: Tensor, scale: Tensor, *, contexts: int = 0,
                    base: tuple[Tensor, Tensor] | None = None, moving: Sequence[int] | None = None,

@@ -208,7 +208,7 @@ def prepare(flow: PackedFlow, precision: str = "float32") -> TritonFlow:
     w_1, *middle, w_3 = flow.weights
     table, *b_2, b_3 = flow.biases
     if not middle:  # one hidden layer is two, the second of which repeats the first: ReLU of what is not negative
-        middle = [torch.eye(w_1.shape[2], device=flow.device).expand(flow.layers, -1, -1)]
+        middle = [torch.eye(w_1.shape[2], dtype=w_1.dtype, device=flow.device).expand(flow.layers, -1, -1)]
         b_2 = [torch.zeros_like(table[:, 0])]
     w_1, w_2 = _grown(w_1, half, hidden), _grown(middle[0], hidden, hidden)
     w_3 = _halves(_grown(w_3, hidden, w_3.shape[2]), half)

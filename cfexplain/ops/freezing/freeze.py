@@ -244,7 +244,7 @@ def _disagreement(net: nn.Module, hidden: list[nn.Module], plain: nn.Module, exa
     In the precision of `plain` first. What rounding does there to a deep network's gradients (a ReLU that is on in one
     and off in the other) is told from a mistake in float64.
     """
-    own = next((t.dtype for _, t in _named_tensors(plain) if t.is_floating_point()), torch.get_default_dtype())
+    own = next((t.dtype for _, t in _named_tensors(plain) if t.is_floating_point()), torch.float32)
     problem = None
     for dtype in dict.fromkeys((own, torch.float64)):
         original, rewritten, rest = copy.deepcopy((plain, net, nn.ModuleList(hidden)))
@@ -294,7 +294,7 @@ def _response(net: nn.Module, example: tuple[Tensor, ...]) -> tuple[list[Tensor]
     with torch.enable_grad():
         out = [t for t in tree_leaves(net(*inputs)) if isinstance(t, Tensor) and t.is_floating_point()]
         moving = [t for t in inputs if t.requires_grad]
-        loss = sum((t.double().square().sum() for t in out), torch.zeros(()))
+        loss = sum((t.double().square().sum() for t in out), torch.zeros((), dtype=torch.float64, device="cpu"))
         gradients = torch.autograd.grad(loss, moving, allow_unused=True) if moving and loss.requires_grad else ()
     zeros = (torch.zeros_like(t) if g is None else g for t, g in zip(moving, gradients, strict=False))
     return [t.detach() for t in out], list(zeros)

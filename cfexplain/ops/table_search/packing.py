@@ -276,7 +276,9 @@ class _Reader(fx.Interpreter):
 
     def _affine(self, what: str, one: Any, other: Any, before: Tensor) -> None:
         turned = other is before
-        number = torch.as_tensor(one if turned else other).detach().double().cpu()
+        given = one if turned else other
+        number = (given if isinstance(given, Tensor) else torch.tensor(given, dtype=torch.float32, device="cpu")
+                  ).detach().double().cpu()
         width = len(self.scale)
         if number.ndim > 1 or number.numel() not in (1, width):
             raise NotCovered(f"a network that adds or multiplies a tensor of shape {tuple(number.shape)}")

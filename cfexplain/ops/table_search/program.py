@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cfexplain.foundation.settings import own_defaults
 from cfexplain.ops.table_search.packing import ACTIVATIONS, Dense, NotCovered, TableSearch
 
 __all__ = ["FIELDS", "PLAN", "Program", "assemble"]
@@ -59,6 +60,7 @@ class Program:
         return replace(self, products=self.products.to(device), plan=self.plan.to(device), numbers=self.numbers.to(device))
 
 
+@own_defaults()
 def assemble(search: TableSearch, block: int) -> Program:
     """Lay `search` out in blocks of `block` columns, a power of two from 16 on."""
     return _Assembler(block).search(search)
