@@ -326,6 +326,11 @@ class Evaluation:
             _check_results(self.results)
             if any(isinstance(value, np.ndarray) and value.shape != (len(self),) for value in self.values.values()):
                 raise ValueError("values of other rows")
+            if set(self.comparable) != set(self.metrics) or {type(value) for value in self.comparable.values()} - {bool}:
+                raise ValueError("comparisons of other metrics")
+            if any(not isinstance(message, str) or set(key) - {*self.results, *self.metrics}
+                   for key, message in self.failures.items()):
+                raise ValueError("failures of other metrics")
             self._summarise()
         except Exception as error:  # whatever a strange file makes happen, the user's problem is the same
             raise ValueError(f"{os.fspath(path)} is not a whole evaluation: {error}. Nothing was loaded.") from error

@@ -261,7 +261,8 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
     def search(self, X: np.ndarray, goal: Goal, *, record_path: bool = False, n_jobs: int | None = None,
                backend: str = "auto", precision: str = "auto") -> Found:
         """What the search finds for the rows of `X`, which `read_samples` gave; see `explain` for the parameters."""
-        check_options({"n_jobs": n_jobs}, {"n_jobs": Number(whole=True, none=True)})
+        check_options({"n_jobs": n_jobs}, {"n_jobs": Number(-4096, 4096, whole=True, none=True)})
+        n_jobs = None if n_jobs is None else int(n_jobs)
         run, workers = Run(self, record_path, backend, precision), effective_n_jobs(n_jobs)
         return run.search(X, goal) if workers == 1 else run.search_in_workers(X, goal, n_jobs, workers)
 

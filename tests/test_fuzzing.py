@@ -1,0 +1,239 @@
+"""Whatever is passed to the public API: it works, or a documented error says what was expected. Seeds are fixed."""
+
+import json
+import re
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from scale_jobs import make_explainer, make_image_explainer
+
+import cfexplain
+from cfexplain import (
+    CLARITYExplainer,
+    ClassDirectionExplainer,
+    Counterfactuals,
+    DiffeomorphicExplainer,
+    Evaluation,
+    GradientExplainer,
+    LeapExplainer,
+    PLACEExplainer,
+    PrototypeExplainer,
+    REVISEExplainer,
+)
+from cfexplain.coordinates import GAN, VAE, Autoencoder, Flow
+from cfexplain.density import ConditionalFlow
+
+EXPLAINERS = (CLARITYExplainer, ClassDirectionExplainer, DiffeomorphicExplainer, GradientExplainer, LeapExplainer,
+              PLACEExplainer, PrototypeExplainer, REVISEExplainer)
+VALUES = (
+    None, True, False, 0, 1, -1, 2, 3, 10**9, 10**30, -0.5, 0.5, 1.5, np.nan, np.inf, -np.inf, "", "x", "1", "auto", "cpu",
+    "cuda:99", "meta", b"x", [], [1], (), (1, 2), (0.0, 1.0), (1, 0), (np.nan, 1), {}, {"a": 1}, {1}, object(), int, len,
+    np.float32(0.5), np.int64(2), np.bool_(True), np.array([1, 2]), np.array("x"), np.zeros((2, 2)), 1j, torch.tensor(1.0),
+    torch.tensor([1, 2]), torch.nn.Linear(4, 3), float("1e-320"), 1e308, range(3), slice(2))
+DTYPES = ("f4", "f8", "f2", "i1", "u1", "i8", "u8", "?", "O", "U3", "S3", "c8", "M8[s]", "m8[s]", "V4")
+
+
+class Fuzzer:
+    """Draws inputs, and calls; what is no documented error is told with the call that raised it."""
+
+    def __init__(self, seed):
+        self.rng = np.random.default_rng(seed)
+
+    def one(self, among):
+        return among[int(self.rng.integers(len(among)))]
+
+    def value(self):
+        return self.one(VALUES)
+
+    def array(self, like):
+        """An array, list, tensor or frame, more or less like `like`."""
+        shape = list(like.shape)
+        shape[0] = int(self.rng.integers(0, 4))
+        if self.rng.random() < 0.3:
+            shape = [int(n) for n in self.rng.integers(0, 5, self.rng.integers(0, 6))]
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            X = np.resize(like, shape)
+            if self.rng.random() < 0.4:
+                X = self.rng.normal(0, self.one((1e-320, 1, 1, 1, 10, 1e30, 1e308)), shape)
+            X = X.astype(self.one(DTYPES) if self.rng.random() < 0.4 else self.one(("f4", "f8")))
+        if X.size and self.rng.random() < 0.3 and X.dtype.kind in "fO":
+            strange = (np.nan, np.inf, -np.inf, 1e300) if X.dtype.kind == "f" else (None, "x", True, 10**30, b"x")
+            with np.errstate(all="ignore"):
+                X.flat[int(self.rng.integers(X.size))] = self.one(strange)
+        kind = self.rng.random()
+        if kind < 0.1:
+            return X.tolist()
+        if kind < 0.25 and X.dtype.kind in "fiu?" and X.dtype != "u8":
+            kinds = (torch.float32, torch.float64, torch.bfloat16, torch.int32, torch.float16)
+            return torch.from_numpy(np.ascontiguousarray(X)).to(self.one(kinds))
+        if kind < 0.35 and X.ndim == 2 and X.dtype.kind != "V":
+            pandas = pytest.importorskip("pandas")
+            frame = pandas.DataFrame(X)
+            frame.index = self.one((frame.index, frame.index[::-1], frame.index.astype(str)))
+            return frame
+        return X[::-1] if kind < 0.45 and X.ndim else np.asfortranarray(X) if kind < 0.55 else X
+
+    def call(self, call, *errors):
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            try:
+                return call()
+            except (ValueError, TypeError, *errors) as error:
+                message = str(error)
+                assert len(message) > 12 and re.search(r"[A-Za-z]{3}", message), f"{error!r} says nothing"
+                return None
+
+
+@pytest.fixture(scope="module")
+def table():
+    return make_explainer().set_params(max_steps=2)
+
+
+@pytest.fixture(scope="module")
+def image():
+    return make_image_explainer().set_params(max_steps=2)
+
+
+@pytest.fixture(params=["table", "image"])
+def fitted(request):
+    return request.getfixturevalue(request.param)
+
+
+def repr_or_number(value):
+    return value if isinstance(value, int) else repr(value)
+
+
+MANY = pytest.param(2_000, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("n", [40, MANY])
+def test_samples_and_targets(fitted, n):
+    fuzzer = Fuzzer(1)
+    like = np.random.RandomState(0).rand(4, *fitted.layout_.user_shape)
+    for _ in range(n):
+        X = fuzzer.array(like)
+        usual = (0, 1, 2, None, [1], [0, 1, 2], np.array([1, 1]))
+        target = fuzzer.value() if fuzzer.rng.random() < 0.5 else fuzzer.one(usual)
+        cf = fuzzer.call(lambda X=X, target=target: fitted.explain(X, target))
+        assert cf is None or np.isfinite(cf.x_cf[cf.valid]).all()
+        for name in ("predict", "score_samples", "transform"):
+            fuzzer.call(lambda name=name, X=X: getattr(fitted, name)(X))
+
+
+@pytest.mark.parametrize("n", [60, MANY])
+def test_parameters_and_options(fitted, n):
+    fuzzer, before = Fuzzer(2), fitted.get_params(deep=False)
+    X = np.random.RandomState(0).rand(2, *fitted.layout_.user_shape)
+    names = [name for name in before if name != "classifier"]
+    for _ in range(n):
+        changed = {fuzzer.one(names): fuzzer.value()}
+        options = {fuzzer.one(("n_jobs", "backend", "precision")): fuzzer.value()} if fuzzer.rng.random() < 0.3 else {}
+        if 10**9 in map(repr_or_number, changed.values()) or isinstance(options.get("n_jobs"), (int, np.integer)):
+            continue  # which would do what it says
+        try:
+            fuzzer.call(lambda c=changed, o=options: fitted.set_params(**c).explain(X, 1, **o), ImportError)
+        finally:
+            fitted.set_params(**before)
+
+
+@pytest.mark.parametrize("n", [100, pytest.param(8_000, marks=pytest.mark.slow)])
+def test_parameters_before_anything_is_trained(n):
+    """A fit on rows that are refused: parameters come first, and nothing is trained."""
+    fuzzer, X, y = Fuzzer(3), np.full((6, 4), np.nan), [0, 1, 2] * 2
+    for _ in range(n):
+        kind = fuzzer.one((*EXPLAINERS, VAE, Autoencoder, Flow, GAN, ConditionalFlow))
+        names = [name for name in kind().get_params(deep=False)]
+        chosen = {fuzzer.one(names): fuzzer.value() for _ in range(2)}
+        assert fuzzer.call(lambda k=kind, c=chosen: k(**c).fit(X, y)) is None
+
+
+@pytest.mark.parametrize("n", [60, MANY])
+def test_files(table, tmp_path, n):
+    fuzzer, X = Fuzzer(4), np.random.RandomState(0).rand(3, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cf = table.explain(X, 1, record_path=True)
+        cf.save(tmp_path / "cf")
+        Evaluation({"a": cf, "b": cf}, metrics=["l2"], n_bootstrap=9).save(tmp_path / "evaluation")
+        table.save(tmp_path / "explainer")
+    files = {name: (tmp_path / name).read_bytes() for name in ("cf", "evaluation", "explainer")}
+    for _ in range(n):
+        name = fuzzer.one(sorted(files))
+        data = bytearray(files[name])
+        for _ in range(int(fuzzer.rng.integers(1, 4))):
+            place = int(fuzzer.rng.integers(len(data)) * fuzzer.one((1.0, 0.01)))
+            way = fuzzer.rng.integers(4)
+            if way == 0:
+                data[place] ^= 1 << int(fuzzer.rng.integers(8))
+            elif way == 1:
+                del data[place:]
+            elif way == 2:
+                data[place:place] = fuzzer.rng.bytes(3)
+            else:
+                data[place : place + 4] = fuzzer.one((b"null", b"[[[[", b'{"":', b"1e99", b"-1,0"))
+            data = data or bytearray(b"x")
+        (tmp_path / "damaged").write_bytes(data)
+        for load in (Counterfactuals.load, Evaluation.load, REVISEExplainer.load, cfexplain.load):
+            fuzzer.call(lambda load=load: load(tmp_path / "damaged"))
+
+
+def mutated(fuzzer, tree):
+    """`tree` with one value in it replaced."""
+    if isinstance(tree, dict) and tree and fuzzer.rng.random() < 0.85:
+        name = fuzzer.one(sorted(tree))
+        return {**tree, name: mutated(fuzzer, tree[name])}
+    if isinstance(tree, list) and tree and fuzzer.rng.random() < 0.7:
+        place = int(fuzzer.rng.integers(len(tree)))
+        return [mutated(fuzzer, value) if i == place else value for i, value in enumerate(tree)]
+    return fuzzer.one((None, True, 0, -1, 2, 10**30, 1e308, float("nan"), "", "x", [], [1], [[]], {}, {"a": 1}))
+
+
+@pytest.mark.parametrize("n", [60, MANY])
+def test_files_with_other_content_and_the_right_digest(table, tmp_path, n):
+    from cfexplain.foundation.files import read_arrays, write_arrays
+
+    fuzzer, X = Fuzzer(5), np.random.RandomState(0).rand(3, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cf = table.explain(X, 1, record_path=True)
+    cf.save(tmp_path / "cf")
+    Evaluation({"a": cf, "b": cf}, metrics=["l2"], n_bootstrap=9).save(tmp_path / "evaluation")
+    table.save(tmp_path / "explainer")
+    files = {name: read_arrays(tmp_path / name) for name in ("cf", "evaluation", "explainer")}
+    for _ in range(n):
+        arrays, meta = files[fuzzer.one(sorted(files))]
+        arrays = dict(arrays)
+        if fuzzer.rng.random() < 0.5:
+            meta = mutated(fuzzer, meta)
+        else:
+            name = fuzzer.one(sorted(arrays))
+            array = arrays.pop(name)
+            change = fuzzer.rng.integers(5)
+            if change:
+                arrays[name] = (array[..., None], array[:0], array.astype(object).astype(str), array.ravel())[
+                    change - 1] if array.ndim else np.zeros(2)
+        if not isinstance(meta, dict):
+            continue
+        write_arrays(tmp_path / "strange", arrays, meta)
+        for load in (Counterfactuals.load, Evaluation.load, cfexplain.load):
+            found = fuzzer.call(lambda load=load: load(tmp_path / "strange"))
+            if isinstance(found, (Counterfactuals, Evaluation)):
+                fuzzer.call(found.summary)
+
+
+@pytest.mark.parametrize("n", [60, pytest.param(1_500, marks=pytest.mark.slow)])
+def test_manifests(table, tmp_path, n):
+    fuzzer, X = Fuzzer(6), np.random.RandomState(0).rand(30, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        table.explain_to(tmp_path, X, 1, block_size=20)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    for _ in range(n):
+        (tmp_path / "manifest.json").write_text(json.dumps(mutated(fuzzer, manifest)))
+        store = fuzzer.call(lambda: cfexplain.load_results(tmp_path), OSError)
+        if store is not None:
+            fuzzer.call(lambda store=store: (len(store), repr(store), store[:1]))
+        fuzzer.call(lambda: table.explain_to(tmp_path, X, 1, block_size=20), OSError)
