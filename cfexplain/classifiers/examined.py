@@ -29,18 +29,20 @@ def spread_rows(n: int, classes: int = 1) -> np.ndarray:
 
 
 def check_agreement(predicted: np.ndarray, given: np.ndarray, classes: np.ndarray, name: str = "The classifier") -> None:
-    """Refuse a classifier whose outputs are in another order than its labels, and warn of one that knows nothing of y.
+    """Refuse a classifier that agrees with y less than by chance, and warn of one that knows little of y.
 
     Chance is the agreement e of predictions and labels with these frequencies that have nothing to do with each other.
-    Two exact binomial tests say that something is wrong beyond doubt (p < 1e-6):
+    The tests are exact and binomial:
 
-    - agreement is below chance: P(Bin(n, e) ≤ agreements);
-    - some classes, predicted no better than by chance, are another order of themselves: in that order, the best of all K!,
-      their agreement is above its chance, K! · P(Bin(n, e′) ≥ agreements), and it is 80 % or more of all rows.
+    - below chance, an error: P(Bin(n, e) ≤ agreements) < 1e-6;
+    - another order, an error where 80 % of all rows or more agree in it, else a warning: some classes, predicted no better
+      than by chance, are each other in another order, the best of all K!, in which they agree beyond doubt:
+      K! · P(Bin(n, e′) ≥ agreements) < 1e-6;
+    - near chance, a warning: less than a fifth of the way from e to full agreement,
+      P(Bin(n, e + (1 − e) / 5) ≤ agreements) < 1e-3.
 
-    Near chance means: less than a fifth of the way from e to full agreement, P(Bin(n, e + (1 − e) / 5) ≤ agreements) <
-    1e-3. A few rows, labels that are mostly noise above that, rare classes, and a model that prefers a class, because it
-    is rare or dear, pass; y that are the model's own predictions agree with it.
+    A few rows, noise in y, rare classes, and a model that prefers a class, because it is rare or dear, pass; y that are the
+    model's own predictions agree with it.
 
     Parameters
     ----------
@@ -66,23 +68,24 @@ def check_agreement(predicted: np.ndarray, given: np.ndarray, classes: np.ndarra
     chance = np.outer(table.sum(1), table.sum(0)) / n
     agreed, expected = int(np.trace(table)), np.trace(chance) / n
     order = linear_sum_assignment(table - chance, maximize=True)[1]
-    below = binom.cdf(agreed, n, expected) < _SURE
     other = any(_is_another_order(table, chance, cycle, order) for cycle in _cycles(order))
+    share, better = table[np.arange(count), order].sum() / n, ""
+    if other:
+        better = f" Read in the order {show(np.asarray(classes)[order])} they would agree on {share:.0%}."
     said = f"{name} agrees with y on {agreed / n:.0%} of {n} rows"
-    reordered = table[np.arange(count), order].sum() / n
-    better = f" Read in the order {show(np.asarray(classes)[order])} its outputs would agree on {reordered:.0%}."
-    better = better if other else ""
-    if below or (other and reordered >= _ANOTHER_ORDER):
-        raise ClassifierOutputError(
-            f"{said}, where chance would be {expected:.0%}: its outputs seem to be in another order than the sorted labels "
-            f"{show(classes)}, or y are not the labels that it was trained on. Output column k stands for the k-th label in "
-            f"sorted order.{better} Pass y in labels whose order is that of the outputs, or put the outputs in order; if "
-            "both are as they should be, pass what the classifier says of X as y.")
-    if binom.cdf(agreed, n, expected + _NEAR_CHANCE * (1 - expected)) < _ALARM:
+    reordered = (f"its outputs seem to be in another order than the sorted labels {show(classes)}, or y are not the labels "
+                 "that it was trained on. Output column k stands for the k-th label in sorted order."
+                 f"{better} Pass y in labels whose order is that of the outputs, or put the outputs in order; if both are "
+                 "as they should be, pass what the classifier says of X as y.")
+    if binom.cdf(agreed, n, expected) < _SURE or (other and share >= _ANOTHER_ORDER):
+        raise ClassifierOutputError(f"{said}, where chance would be {expected:.0%}: {reordered}")
+    if other:
+        warnings.warn(f"{said}: {reordered}", UserWarning, stacklevel=4)
+    elif binom.cdf(agreed, n, expected + _NEAR_CHANCE * (1 - expected)) < _ALARM:
         warnings.warn(
             f"{said}, which is little more than chance, {expected:.0%}. What is learned of the classes of y will not be "
             "what the classifier goes by: is it trained, is X scaled as in training, and are its outputs in the order "
-            f"of the sorted labels {show(classes)}?{better}", UserWarning, stacklevel=4)
+            f"of the sorted labels {show(classes)}?", UserWarning, stacklevel=4)
 
 
 def _cycles(order: np.ndarray) -> list[list[int]]:

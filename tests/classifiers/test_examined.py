@@ -27,16 +27,16 @@ def outcome(predicted, y, classes):
             check_agreement(predicted, y, np.arange(classes))
         except ClassifierOutputError as error:
             return str(error)
-    return "warned" if caught else "fine"
+    return str(caught[0].message) if caught else "fine"
 
 
-@pytest.mark.parametrize(("classes", "n"), [(2, 40), (2, 256), (3, 60), (10, 256), (100, 2000)])
+@pytest.mark.parametrize(("classes", "n"), [(2, 40), (2, 256), (3, 90), (10, 256), (100, 2000)])
 def test_another_order_is_an_error_that_names_it(classes, n):
     rng = np.random.default_rng(0)
     y = rng.integers(classes, size=n)
     order = np.roll(np.arange(classes), 1)
-    said = outcome(order[noisy(y, 0.9, classes, rng)], y, classes)
-    assert "another order than the sorted labels" in said and "Read in the order" in said
+    said = outcome(order[noisy(y, 0.98, classes, rng)], y, classes)
+    assert "chance would be" in said and "another order than the sorted labels" in said and "Read in the order" in said
 
 
 def test_numbers_that_were_sorted_as_text_are_found():
@@ -46,6 +46,8 @@ def test_numbers_that_were_sorted_as_text_are_found():
     with pytest.raises(ClassifierOutputError, match=r"'0', '1', '10', '2'.*would agree on 9\d%"):
         check_agreement(noisy(number, 0.95, 11, rng), place[number], labels)
     swapped = np.array([0, 1, 2, 8, 4, 5, 6, 7, 3, 9])
+    with pytest.warns(UserWarning, match=r"'0', '1', '10', '2'.*would agree on 7\d%"):  # perhaps never trained
+        check_agreement(noisy(number, 0.7, 11, rng), place[number], labels)
     y = rng.integers(10, size=256)
     assert "Read in the order [0, 1, 2, 8, 4, 5, 6, 7, 3, 9]" in outcome(swapped[noisy(y, 0.95, 10, rng)], y, 10)
 
@@ -65,12 +67,12 @@ def test_a_model_that_prefers_a_rare_class_passes_and_noise_is_no_error():
     for seed in range(30):
         y = (np.random.default_rng(seed).random(256) < 0.05).astype(int)
         dear = np.where((y == 1) | (rng.random(256) < 0.8), 1, 0)  # says the rare class of four rows in five
-        assert outcome(dear, y, 2) in ("fine", "warned")
+        assert "order than" not in outcome(dear, y, 2)
         for classes in (2, 3, 10):
             y, said = rng.integers(classes, size=(2, 256))
-            assert outcome(said, y, classes) in ("fine", "warned")
+            assert "order than" not in outcome(said, y, classes)
     y = rng.integers(3, size=256)
-    assert outcome(rng.integers(3, size=256), y, 3) == "warned"  # noise
+    assert "little more than chance" in outcome(rng.integers(3, size=256), y, 3)  # noise
     assert outcome(np.zeros(256, dtype=int), (rng.random(256) < 0.1).astype(int), 2) == "fine"  # always the frequent class
 
 
