@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "PIL": "pillow", "torch_fidelity": "torch-fidelity", "tomllib": "tomli"}
 # what a user's own objects bring, what torch brings, and what its users install
-BROUGHT = {"cfexplain", "triton", "pandas", "dask"}
+BROUGHT = {"cfexplain", "triton", "pandas", "polars", "dask"}
 
 
 def imported():

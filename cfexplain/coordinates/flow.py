@@ -244,6 +244,8 @@ class Flow(Coordinates):
         return -net.log_prob(x + self.noise * net.scale * torch.randn_like(x) if self.noise and net.training else x)
 
     def _check_parameters(self, n: int) -> None:
+        if self.ema == 1:
+            raise ValueError(f"ema={self.ema!r} must be less than 1: at 1 the average would never leave the first weights.")
         if self.hidden is not None and np.ndim(self.hidden) != (0 if self.layout_.is_image else 1):
             raise ValueError(f"hidden={self.hidden!r} does not fit: images take one number of channels (hidden=64), tables "
                              "the widths of some layers (hidden=(128, 128)).")

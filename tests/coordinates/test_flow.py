@@ -169,9 +169,9 @@ def test_flat_rows_with_an_image_shape_are_the_images():
     ({}, (9, 11), "9x11 has an odd side. Pass pad=True"), ({"levels": 1}, (9, 11), "Pass pad=True"),
     ({"levels": 3}, (12, 12), "12x12 can be halved 2 times"), ({"architecture": "coupling"}, (8, 8), "not for images"),
     ({"architecture": "glow"}, (3,), "not for tables"), ({"levels": 2}, (3,), "levels= is for flows of images"),
-    ({"size": "large"}, (8, 8), "choose 'small' or 'paper'"), ({"precision": "half"}, (8, 8), "bfloat16"),
+    ({"size": "large"}, (8, 8), "must be 'small' or 'paper'"), ({"precision": "half"}, (8, 8), "bfloat16"),
     ({"hidden": 8}, (3,), "tables the widths"), ({"hidden": (8,)}, (8, 8), "images take one number"),
-    ({"n_bits": 0}, (8, 8), "n_bits=0 must be positive"), ({"training_budget": 0}, (3,), "training_budget=0"),
+    ({"n_bits": 0}, (8, 8), "n_bits=0 must be a whole number from 1"), ({"training_budget": 0}, (3,), "training_budget=0"),
     ({"ema": 1.0}, (3,), "ema=1.0"), ({"noise": -1.0}, (3,), "noise=-1.0"), ({"data_range": (1, 0)}, (8, 8), "low < high")])
 def test_errors_say_what_works(options, shape, words):
     with pytest.raises(ValueError, match=words):

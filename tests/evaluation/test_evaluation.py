@@ -250,7 +250,7 @@ def test_bad_input_is_told_from_good(methods, table):
         evaluate({**methods, "narrow": narrow}, X)
     results = {name: explainer.explain(X) for name, explainer in methods.items()}
     for options, message in (({"y": y[:2]}, r"expected \(4,\)"), ({"y": [3, 4, 5, 6]}, "No label of y"),
-                             ({"confidence_level": 95}, "between 0 and 1"), ({"n_bootstrap": 0}, "at least 1")):
+                             ({"confidence_level": 95}, "between 0 and 1"), ({"n_bootstrap": 0}, "a whole number from 1")):
         with pytest.raises(ValueError, match=message):
             Evaluation(results, **options)
     with pytest.raises(ValueError, match="other rows"):

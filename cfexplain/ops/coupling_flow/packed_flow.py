@@ -110,7 +110,7 @@ class PackedFlow:
         """The same flow on another device or in another floating-point type.
 
         >>> import torch, zuko
-        >>> from cfexplain.ops.coupling_flow import pack_couplings
+        >>> from cfexplain.ops.coupling_flow.packing import pack_couplings
         >>> flow = pack_couplings(zuko.flows.NICE(3), torch.zeros(3), torch.ones(3))
         >>> flow.to(dtype=torch.float64).weights[0].dtype
         torch.float64
