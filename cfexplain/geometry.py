@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from cfexplain.coordinates import Coordinates
-from cfexplain.foundation.arrays import read_samples, restore_samples, to_numpy
+from cfexplain.foundation.arrays import in_container, read_samples, to_numpy
 from cfexplain.foundation.random import draw_seed
 from cfexplain.foundation.settings import own_modes
 
@@ -160,7 +160,7 @@ class TangentSpace:
     def _restore(self, rows: np.ndarray, like: Any) -> Any:
         if not isinstance(like, Tensor):
             rows = rows.astype(np.result_type(getattr(like, "dtype", np.float64), np.float32), copy=False)
-        return restore_samples(rows, self.coordinates.layout_, like)
+        return in_container(rows.reshape(len(rows), *self.coordinates.layout_.user_shape), like)
 
 
 @own_modes()
@@ -266,7 +266,8 @@ def tangent_space(
         _decompose, coordinates.decode, start=start, k=k, n_iter=0 if width == min(d, values) else n_iter)
     Z = coordinates.encode_dataset(X)[0]
     vectors, codes, sigma, residuals = coordinates.in_tiles(decompose, Z)
-    vectors = vectors.reshape(len(X), k, *coordinates.layout_.user_shape)
+    layout = coordinates.layout_
+    vectors = layout.to_user(vectors.reshape(len(X) * k, -1)).reshape(len(X), k, *layout.user_shape)
     return TangentSpace(vectors, codes, sigma, residuals, Z, coordinates)
 
 

@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from cfexplain.explainers import CounterfactualExplainer
+from cfexplain.foundation.arrays import Layout
 from cfexplain.foundation.exceptions import DataRangeError, TargetError
 from cfexplain.result import Counterfactuals
 
@@ -26,10 +27,12 @@ class Explained:
     cf: Counterfactuals
     inputs: Tensor
     is_tuple: bool
+    layout: Layout
 
     def restored(self, rows: np.ndarray) -> Any:
         """`rows` (n, …) in shape, dtype, device and packing of the inputs."""
-        out = torch.from_numpy(np.ascontiguousarray(rows)).reshape(self.inputs.shape)
+        rows = rows if self.inputs.shape[1:] == self.layout.user_shape else self.layout.to_net(rows)
+        out = torch.from_numpy(np.ascontiguousarray(rows))
         out = out.to(self.inputs.device, self.inputs.dtype if self.inputs.is_floating_point() else out.dtype)
         return (out,) if self.is_tuple else out
 
@@ -90,13 +93,13 @@ class TensorExplainer:
                 x = x.clamp(*self.explainer.data_range)
         with torch.enable_grad():  # Captum's metrics call this under no_grad
             try:
-                cf = self.explainer.explain(x.reshape(len(x), *layout.user_shape), wanted, **self.options, **more)
+                cf = self.explainer.explain(layout.to_user(layout.either_to_net(x)), wanted, **self.options, **more)
             except DataRangeError as error:
                 if x.is_floating_point() and not self.clip:
                     raise DataRangeError(f"{error} If it is Captum's noise that left the range, pass clip=True where the "
                                          "explainer was passed.") from error
                 raise
-        return Explained(cf, inputs, is_tuple)
+        return Explained(cf, inputs, is_tuple, layout)
 
     def _target(self, target: Any, label: Any) -> Any:
         """The target for ``explain``: labels for Captum's class indices."""
@@ -138,7 +141,7 @@ class Forward:
         explainer = self.explainer
         check_shape(x, explainer.layout_)
         like = torch.from_numpy(np.empty(0, explainer.dtype_))
-        rows = x.reshape(len(x), *explainer.layout_.net_shape).to(explainer.device_, like.dtype)
+        rows = explainer.layout_.either_to_net(x).to(explainer.device_, like.dtype)
         with explainer.classifier_.frozen():
             scores = explainer.classifier_.logits(rows)
         if not explainer.is_regression:

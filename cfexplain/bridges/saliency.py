@@ -126,7 +126,7 @@ def compare_saliency(cf: Counterfactuals, methods: Any = METHODS, explainer: Any
         raise ValueError(f"options= names {strange}, which are not among the methods {list(named)}.")
     adapter = _adapter(cf, explainer, classifier, classifier_output)
     layout, seed = layout_of(cf), draw_seed(random_state)
-    x, x_cf = (np.ascontiguousarray(a.reshape(len(cf), *layout.net_shape)) for a in (cf.x, cf.x_cf))
+    x, x_cf = (np.ascontiguousarray(layout.to_net(a)) for a in (cf.x, cf.x_cf))
     source, target = (label_indices(labels, adapter.classes_) for labels in (cf.source, cf.target))
     agrees = (adapter.answers(x)[0] == source) & (adapter.answers(x_cf)[0] == target)
     wanted = cf.valid & (cf.status != "already_target")
@@ -312,7 +312,7 @@ def _adapter(cf: Counterfactuals, explainer: Any, classifier: Any, output: str) 
     classes = cf.metadata.get("classes")
     if classes is None:
         raise ValueError("The result does not say which classes its classifier has (metadata['classes']); pass explainer=.")
-    X = cf.x.reshape(len(cf), *layout.net_shape)
+    X = layout.to_net(cf.x)
     return adapt_classifier(classifier, X, cf.source, np.asarray(classes), layout=layout, outputs=output,
                             device=infer_device(None, classifier), differentiable=False)
 

@@ -187,7 +187,7 @@ def given_maps(label: str, given: np.ndarray, cf: Counterfactuals, used: np.ndar
     """
     if given.shape not in (cf.x.shape, (len(cf), *layout.net_shape)):
         raise ValueError(f"The attributions {label!r} have the shape {given.shape}; expected that of cf.x, {cf.x.shape}.")
-    out = np.abs(given[used].reshape(len(used), *layout.net_shape).astype(float))
+    out = np.abs(layout.either_to_net(given[used]).astype(float))
     if not np.isfinite(out).all():
         raise ValueError(f"The attributions {label!r} hold NaN or infinite values.")
     return out.sum(1) if layout.is_image else out

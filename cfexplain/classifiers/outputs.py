@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from cfexplain.foundation.arrays import Layout
 from cfexplain.foundation.borrowed import frozen
 from cfexplain.foundation.exceptions import ClassifierOutputError
 from cfexplain.foundation.tiles import in_tiles
-from cfexplain.persistence import stored_by_attributes
+from cfexplain.persistence import MayBeAbsent, stored_by_attributes
 
 __all__ = ["ModuleScores", "check_device", "check_finite", "finite_rows", "log_scores", "read_module", "tiled"]
 
@@ -40,13 +39,18 @@ class ModuleScores:
     kind: str = "logits"
     nonlinearity: Callable[[Tensor], Tensor] | None = None
     first_of_tuple: bool = False
+    channels_last: MayBeAbsent[bool] = False
 
     def outputs(self, x: Tensor) -> Any:
         """The module's own answer to `x` of shape (B, ...): it sees its own dtype and sample shape."""
-        out = self.module(self._cast(x).reshape(len(x), *self.sample_shape))
+        out = self.module(self.shaped(self._cast(x)))
         if self.first_of_tuple and isinstance(out, tuple):
             out = out[0]
         return out if self.nonlinearity is None else self.nonlinearity(out)
+
+    def shaped(self, x: Tensor) -> Tensor:
+        """`x` of shape (B, C, H, W) or (B, d) in the shape, and with the channels, that the module wants."""
+        return (x.permute(0, 2, 3, 1) if self.channels_last else x).reshape(len(x), *self.sample_shape)
 
     def _cast(self, x: Tensor) -> Tensor:
         return x.to(_floating_dtype(self.module) or x.dtype)
@@ -193,12 +197,11 @@ def read_module(
 def _find_layout(
     scores: ModuleScores, X: np.ndarray, layout: Layout, device: str | torch.device
 ) -> tuple[ModuleScores, bool]:
-    """Try (C, H, W), the user's own shape, flat rows, in this order; also: is the last operation a sigmoid?"""
+    """Try the shapes in which the module may want its samples; also: is the last operation a sigmoid?"""
     x = torch.from_numpy(X[np.arange(_PROBE) % len(X)]).to(device)
-    flat = (math.prod(layout.net_shape),)
     failures, cause = [], None
-    for shape in dict.fromkeys([layout.net_shape, layout.user_shape, flat]):
-        scores.sample_shape = shape
+    for shape, last in layout.fed:
+        scores.sample_shape, scores.channels_last = shape, last
         try:
             with torch.enable_grad():
                 out = scores.outputs(x.clone().requires_grad_())

@@ -181,7 +181,7 @@ def _refuse_classifier(model: Any) -> None:
         raise TypeError(f"classifier={type(model).__name__} is a classifier; task='regression' expects a regressor.")
 
 
-@stored_by_attributes("estimator", "name", "sample_shape", check=can_predict)
+@stored_by_attributes("estimator", "name", "sample_shape", "channels_last", check=can_predict)
 class _BlackBoxRegressor(BlackBox):
     """A fitted regressor, asked in the layout that it was trained on."""
 

@@ -21,7 +21,7 @@ from cfexplain.foundation.labels import class_indices
 from cfexplain.foundation.optional import optional_import
 from cfexplain.foundation.threads import one_thread
 from cfexplain.nets.classifiers import ClassifierNet
-from cfexplain.persistence import stored_by_attributes
+from cfexplain.persistence import MayBeAbsent, stored_by_attributes
 from cfexplain.persistence.user_objects import without_frozen
 
 __all__ = ["BlackBox", "can_predict", "distil", "rows_between"]
@@ -58,6 +58,7 @@ class BlackBox:
     estimator: Any
     name: str
     sample_shape: tuple[int, ...]
+    channels_last: MayBeAbsent[bool] = False
     classes_: np.ndarray
     asks: str
     factor: float
@@ -124,8 +125,8 @@ class BlackBox:
     def _find_layout(self, X: np.ndarray, layout: Layout) -> tuple[int, ...]:
         """Flat rows as scikit-learn wants them, or the user's own shape, whichever `predict` takes."""
         errors: list[tuple[tuple[int, ...], Exception]] = []
-        for shape in dict.fromkeys([(int(np.prod(layout.net_shape)),), layout.user_shape, layout.net_shape]):
-            self.sample_shape = shape
+        for shape, last in sorted(layout.fed, key=lambda way: len(way[0])):
+            self.sample_shape, self.channels_last = shape, last
             try:
                 self._ask("predict", X[:2])
             except Exception as error:  # the estimator's own, whatever it is: shown to the user below
@@ -156,7 +157,7 @@ class BlackBox:
 
     @one_thread()
     def _ask(self, method: str, X: np.ndarray) -> np.ndarray:
-        rows: Any = X.reshape(len(X), *self.sample_shape)
+        rows: Any = (X.transpose(0, 2, 3, 1) if self.channels_last else X).reshape(len(X), *self.sample_shape)
         names = getattr(self.estimator, "feature_names_in_", None)
         if names is not None and rows.shape[1:] == names.shape:  # fitted on a data frame: it may pick columns by name
             rows = optional_import("pandas", "A classifier fitted on a data frame").DataFrame(rows, columns=names)

@@ -37,6 +37,8 @@ class Autoencoder(TrainedCoordinates):
         "mirror" flips half of the training images from left to right.
     image_shape : (C, H, W), optional
         Reads rows of shape (d,) as images.
+    channels : {"auto", "first", "last"}, default="auto"
+        Where an image has its channels: (C, H, W) or (H, W, C). "auto" tells by the shape; see `read_channels`.
     data_range : (low, high), default=(0, 1)
         Of images. Columns of a table may have any scale: they are standardised inside.
     batch_size : int, default=200
@@ -76,6 +78,7 @@ class Autoencoder(TrainedCoordinates):
         hidden: tuple[int, ...] = (256, 256),
         augment: str | None = None,
         image_shape: tuple[int, ...] | None = None,
+        channels: str = "auto",
         data_range: tuple[float, float] = (0.0, 1.0),
         batch_size: int = 200,
         lr: float = 4e-3,
@@ -91,6 +94,7 @@ class Autoencoder(TrainedCoordinates):
         self.hidden = hidden
         self.augment = augment
         self.image_shape = image_shape
+        self.channels = channels
         self.data_range = data_range
         self.batch_size = batch_size
         self.lr = lr

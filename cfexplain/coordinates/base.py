@@ -61,6 +61,7 @@ class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     image_shape: tuple[int, ...] | None
     # what parameters must be, beside what a subclass says of its own
     parameter_rules: ClassVar[Mapping[str, Rule]] = TRAINING
+    channels: str = "auto"
 
     @property
     def encodes_at_once(self) -> bool:
@@ -72,7 +73,8 @@ class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         check_parameters(self)
         if getattr(self, "device", None) is not None:
             check_device(self.device)
-        X = read_samples(self, X, reset=True, image_shape=self.image_shape, data_range=self.data_range)
+        X = read_samples(self, X, reset=True, image_shape=self.image_shape, data_range=self.data_range,
+                         channels=self.channels)
         self.dtype_ = X.dtype
         return np.require(X, requirements="W")  # torch warns of memory-mapped arrays that are read-only
 
@@ -180,8 +182,8 @@ class TrainedCoordinates(Coordinates):
 
         Parameters
         ----------
-        X : array-like or tensor of shape (n, d), (n, H, W) or (n, C, H, W)
-            Images are floats in ``data_range``.
+        X : array-like or tensor of shape (n, d), (n, H, W), (n, C, H, W) or (n, H, W, C)
+            Images are floats in ``data_range``; `channels` says where they have their channels.
         y : ignored
 
         Returns

@@ -103,7 +103,7 @@ class Flow(Coordinates):
     checkpoint : path, optional
         File to which training saves itself after each epoch, and from which it goes on if it was interrupted. Needs an
         int as random_state, and the same X.
-    image_shape, data_range
+    image_shape, channels, data_range
         See `VAE`.
     batch_size : int, default=64
     lr : float, optional
@@ -165,6 +165,7 @@ class Flow(Coordinates):
         precision: str = "auto",
         checkpoint: str | os.PathLike | None = None,
         image_shape: tuple[int, ...] | None = None,
+        channels: str = "auto",
         data_range: tuple[float, float] = (0.0, 1.0),
         batch_size: int = 64,
         lr: float | None = None,
@@ -188,6 +189,7 @@ class Flow(Coordinates):
         self.precision = precision
         self.checkpoint = checkpoint
         self.image_shape = image_shape
+        self.channels = channels
         self.data_range = data_range
         self.batch_size = batch_size
         self.lr = lr

@@ -42,6 +42,8 @@ class GAN(Coordinates):
         Default: ``Inversion(steps=100, restarts=2)``, of which one restart begins at the encoder's guess.
     image_shape : (C, H, W), optional
         Reads rows of shape (d,) as images.
+    channels : {"auto", "first", "last"}, default="auto"
+        Where an image has its channels: (C, H, W) or (H, W, C). "auto" tells by the shape; see `read_channels`.
     data_range : (low, high), default=(0, 1)
         Of images.
     batch_size : int, default=32
@@ -96,6 +98,7 @@ class GAN(Coordinates):
         width: int = 24,
         inversion: Inversion | None = None,
         image_shape: tuple[int, ...] | None = None,
+        channels: str = "auto",
         data_range: tuple[float, float] = (0.0, 1.0),
         batch_size: int = 32,
         lr: float = 2e-3,
@@ -108,6 +111,7 @@ class GAN(Coordinates):
         self.width = width
         self.inversion = inversion
         self.image_shape = image_shape
+        self.channels = channels
         self.data_range = data_range
         self.batch_size = batch_size
         self.lr = lr
@@ -122,7 +126,7 @@ class GAN(Coordinates):
 
         Parameters
         ----------
-        X : array-like or tensor of shape (n, H, W), (n, C, H, W), or (n, d) with `image_shape`
+        X : array-like or tensor of shape (n, H, W), (n, C, H, W), (n, H, W, C), or (n, d) with `image_shape`
             Floats in ``data_range``.
         y : ignored
 

@@ -55,6 +55,8 @@ class GeneratorCoordinates(Coordinates):
         With an encoder: gradient steps from its guess, with the other options of `inversion`, one restart.
     image_shape : (C, H, W), optional
         Reads rows of shape (d,) as images.
+    channels : {"auto", "first", "last"}, default="auto"
+        Where an image has its channels: (C, H, W) or (H, W, C). "auto" tells by the shape; see `read_channels`.
     data_range : (low, high), default=(0, 1)
         Of images, as X and the classifier have them.
     output_range : (low, high), optional
@@ -112,6 +114,7 @@ class GeneratorCoordinates(Coordinates):
         inversion: Inversion | None = None,
         refine_steps: int = 0,
         image_shape: tuple[int, ...] | None = None,
+        channels: str = "auto",
         data_range: tuple[float, float] = (0.0, 1.0),
         output_range: tuple[float, float] | None = None,
         random_state: Any = None,
@@ -123,6 +126,7 @@ class GeneratorCoordinates(Coordinates):
         self.inversion = inversion
         self.refine_steps = refine_steps
         self.image_shape = image_shape
+        self.channels = channels
         self.data_range = data_range
         self.output_range = output_range
         self.random_state = random_state

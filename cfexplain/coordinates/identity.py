@@ -26,6 +26,8 @@ class Identity(Coordinates):
     ----------
     image_shape : (C, H, W), optional
         Reads rows of shape (d,) as images.
+    channels : {"auto", "first", "last"}, default="auto"
+        Where an image has its channels: (C, H, W) or (H, W, C). "auto" tells by the shape; see `read_channels`.
     data_range : (low, high), default=(0, 1)
         Of images.
 
@@ -44,8 +46,10 @@ class Identity(Coordinates):
 
     exact = True
 
-    def __init__(self, *, image_shape: tuple[int, ...] | None = None, data_range: tuple[float, float] = (0.0, 1.0)):
+    def __init__(self, *, image_shape: tuple[int, ...] | None = None, channels: str = "auto",
+                 data_range: tuple[float, float] = (0.0, 1.0)):
         self.image_shape = image_shape
+        self.channels = channels
         self.data_range = data_range
 
     def fit(self, X: ArrayLike | Tensor, y: Any = None) -> Identity:

@@ -46,6 +46,8 @@ class PretrainedCoordinates(Coordinates):
         the same in every latent.
     image_shape : (C, H, W), optional
         Reads rows of shape (d,) as images.
+    channels : {"auto", "first", "last"}, default="auto"
+        Where an image has its channels: (C, H, W) or (H, W, C). "auto" tells by the shape; see `read_channels`.
     data_range : (low, high), default=(0, 1)
         Of images, as the networks expect them.
 
@@ -84,12 +86,14 @@ class PretrainedCoordinates(Coordinates):
         *,
         standardize: bool = True,
         image_shape: tuple[int, ...] | None = None,
+        channels: str = "auto",
         data_range: tuple[float, float] = (0.0, 1.0),
     ):
         self.encoder = encoder
         self.decoder = decoder
         self.standardize = standardize
         self.image_shape = image_shape
+        self.channels = channels
         self.data_range = data_range
 
     @own_modes()

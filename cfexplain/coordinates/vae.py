@@ -48,6 +48,8 @@ class VAE(TrainedCoordinates):
         "mirror" flips half of the training images from left to right.
     image_shape : (C, H, W), optional
         Reads rows of shape (d,) as images.
+    channels : {"auto", "first", "last"}, default="auto"
+        Where an image has its channels: (C, H, W) or (H, W, C). "auto" tells by the shape; see `read_channels`.
     data_range : (low, high), default=(0, 1)
         Of images. Columns of a table may have any scale: they are standardised inside.
     batch_size : int, default=200
@@ -96,6 +98,7 @@ class VAE(TrainedCoordinates):
         perceptual_weight: float = 1000.0,
         augment: str | None = None,
         image_shape: tuple[int, ...] | None = None,
+        channels: str = "auto",
         data_range: tuple[float, float] = (0.0, 1.0),
         batch_size: int = 200,
         lr: float = 4e-3,
@@ -115,6 +118,7 @@ class VAE(TrainedCoordinates):
         self.perceptual_weight = perceptual_weight
         self.augment = augment
         self.image_shape = image_shape
+        self.channels = channels
         self.data_range = data_range
         self.batch_size = batch_size
         self.lr = lr

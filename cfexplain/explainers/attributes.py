@@ -156,6 +156,7 @@ class ExplainerParameters(ExplainerAttributes):
     immutable: list | None = None
     bounds: dict | None = None
     image_shape: tuple[int, ...] | None = None
+    channels: str = "auto"
     data_range: tuple[float, float] = (0.0, 1.0)
     classifier_output: str = "auto"
     batch_size: int | str = "auto"

@@ -208,7 +208,7 @@ def _frozen_classifier(adapter: Any, precision: str, example: Tensor) -> Any:
         return None
     scores = adapter._scores
     dtype = next((p.dtype for p in module.parameters()), example.dtype)
-    example = example.to(dtype).reshape(len(example), *scores.sample_shape)
+    example = scores.shaped(example.to(dtype))
     try:
         net = _frozen(module, module, wanted, example)
     except TypeError:  # a module that cannot be copied is searched as it is

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from cfexplain.classifiers.features import ClassFeatures
 from cfexplain.classifiers.latent import train_latent_ensemble
+from cfexplain.coordinates import Coordinates
 from cfexplain.coordinates.named import make_coordinates
 from cfexplain.density import Prior
 from cfexplain.density.named import make_density
@@ -33,7 +34,7 @@ from cfexplain.explainers.found import Found
 from cfexplain.explainers.resources import infer_device
 from cfexplain.explainers.run import Run
 from cfexplain.explainers.task import Classification, Goal, make_task
-from cfexplain.foundation.arrays import read_samples, restore_samples, to_numpy
+from cfexplain.foundation.arrays import in_container, read_samples, restore_samples, to_numpy
 from cfexplain.foundation.exceptions import ClassifierOutputError, ConvergenceWarning, warn_caller
 from cfexplain.foundation.labels import label_indices
 from cfexplain.foundation.parameters import Number, check_options, check_parameters
@@ -75,8 +76,8 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
 
         Parameters
         ----------
-        X : array-like or tensor of shape (n, d), (n, H, W) or (n, C, H, W)
-            Images are floats in ``data_range``.
+        X : array-like or tensor of shape (n, d), (n, H, W), (n, C, H, W) or (n, H, W, C)
+            Images are floats in ``data_range``; `channels` says where they have their channels.
         y : array-like of shape (n,)
             Class labels, strings or numbers.
 
@@ -99,7 +100,8 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             A model of the user's agrees with y hardly more than by chance, or answers differently when it is asked twice.
         """
         self.check_parameters()
-        X, y = read_samples(self, X, to_numpy(y), reset=True, image_shape=self.image_shape, data_range=self.data_range)
+        X, y = read_samples(self, X, to_numpy(y), reset=True, image_shape=self.image_shape, data_range=self.data_range,
+                            channels=self.channels)
         self.dtype_ = X.dtype
         self.device_ = infer_device(self.device, self.classifier)
         with own_modes(self.device_):
@@ -126,7 +128,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         self.coordinates_, unfitted = make_coordinates(
             self.coordinates, {"random_state": seed + 1, "data_range": self.data_range, **budget})
         if unfitted:
-            self.coordinates_.fit(X)
+            self.coordinates_.set_params(**_read_already(self.coordinates_)).fit(X)
         self._check_coordinates(X)
         self.density_, unfitted = make_density(self.density, self.coordinates_, {"random_state": seed + 2, **budget})
         rows = self._rows_to_encode(groups, seed)
@@ -204,6 +206,8 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         if not self.layout_.is_image:
             raise ValueError("region= marks pixels of an image, but X holds a table; name its fixed columns in immutable=.")
         region, shape = np.asarray(self.region), self.layout_.net_shape
+        if region.shape == self.layout_.user_shape:
+            region = self.layout_.to_net(region[None])[0]
         if region.dtype != bool or region.shape not in (shape, shape[1:]) or not region.any():
             raise ValueError(f"region must hold one bool a pixel, some of them True, in the shape {shape[1:]} or {shape}; "
                              f"got {region.dtype} of shape {region.shape} with {int(np.count_nonzero(region))} marked.")
@@ -336,6 +340,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             **self.task_.metadata(),
             "data_range": list(self.data_range), "is_image": self.layout_.is_image,
             "user_shape": list(self.layout_.user_shape), "net_shape": list(self.layout_.net_shape),
+            **({"channels": self.layout_.channels} if self.layout_.is_image else {}),
             "feature_names": [str(name) for name in getattr(self, "feature_names_in_", ())] or None,
             "feature_scale": None if self.layout_.is_image else self.scale_.tolist(), "device": str(self.device_),
             "versions": {"torch": torch.__version__, "scikit-learn": sklearn.__version__, "zuko": version("zuko")},
@@ -412,7 +417,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         if is_dask(X):
             return transform_dask(self, X, target)
         found = self.explain(X, target)
-        return restore_samples(np.asarray(found), self.layout_, like=X)
+        return in_container(np.asarray(found), X)
 
     def inverse_transform(self, X: Any) -> Any:
         """`X` as it is: counterfactuals live where the data live."""
@@ -471,3 +476,9 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         twin.classifier = self.classifier
         return twin
 
+
+
+def _read_already(coordinates: Coordinates) -> dict[str, Any]:
+    """Parameters with which coordinates take samples in the layout of networks, in which the explainer read them."""
+    already = {"channels": "first", "image_shape": None}
+    return {name: value for name, value in already.items() if name in coordinates.get_params(deep=False)}

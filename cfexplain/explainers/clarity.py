@@ -66,8 +66,8 @@ class CLARITYExplainer(CounterfactualExplainer):
     max_steps : int, default=500
     stop, patience, refine
         See `REVISEExplainer`.
-    immutable, bounds, image_shape, data_range, classifier_output, batch_size, training_budget, random_state, verbose, \
-device
+    immutable, bounds, image_shape, channels, data_range, classifier_output, batch_size, training_budget, random_state, \
+verbose, device
         See `PLACEExplainer`.
 
     Attributes

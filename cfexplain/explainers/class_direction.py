@@ -42,8 +42,8 @@ class ClassDirectionExplainer(PathExplainer):
         Largest a, in distances of the two centres.
     clip : {"straight_through", "autograd", "none"}, default="straight_through"
     detail : {"decoder", "residual", "blend", "auto"}, default="decoder"
-    tau, immutable, bounds, image_shape, data_range, classifier_output, batch_size, training_budget, random_state, verbose, \
-device
+    tau, immutable, bounds, image_shape, channels, data_range, classifier_output, batch_size, training_budget, \
+random_state, verbose, device
         See `PLACEExplainer`.
 
     Attributes

@@ -137,7 +137,7 @@ def _decoded(explainer: ExplainerParameters, cf: Counterfactuals, z: np.ndarray,
     finite = np.isfinite(z).all(1)
     z = np.where(finite[:, None], z, cf.z[rows])
     original, reconstruction = (
-        a.reshape(len(a), *layout.net_shape).astype(explainer.dtype_, copy=False) for a in (cf.x, cf.reconstruction))
+        layout.to_net(a).astype(explainer.dtype_, copy=False) for a in (cf.x, cf.reconstruction))
     tensors = [torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in (
         z.astype(explainer.dtype_, copy=False), original[rows], reconstruction[rows], target[rows])]
 

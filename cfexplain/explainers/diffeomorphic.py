@@ -78,8 +78,8 @@ class DiffeomorphicExplainer(CounterfactualExplainer):
     refine : int, optional
         Bisections back towards z₀ once the target is reached. Default: 0 for a class (algorithm 1 returns the first point
         that is confident), 8 for a value (so that 7 is not 7.4).
-    immutable, bounds, image_shape, data_range, classifier_output, batch_size, training_budget, random_state, verbose, \
-device
+    immutable, bounds, image_shape, channels, data_range, classifier_output, batch_size, training_budget, random_state, \
+verbose, device
         See `PLACEExplainer`.
 
     Attributes

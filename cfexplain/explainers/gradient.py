@@ -21,8 +21,8 @@ class GradientExplainer(DiffeomorphicExplainer):
 
     Parameters
     ----------
-    classifier, target, task, confidence, ascent, clip, stop, patience, refine, immutable, bounds, image_shape, data_range, \
-classifier_output, batch_size, training_budget, random_state, verbose, device
+    classifier, target, task, confidence, ascent, clip, stop, patience, refine, immutable, bounds, image_shape, channels, \
+data_range, classifier_output, batch_size, training_budget, random_state, verbose, device
         See `DiffeomorphicExplainer`.
     region : bool array of shape (H, W) or (C, H, W), optional
         The pixels that may change; all others stay as they are. Read at `fit`.

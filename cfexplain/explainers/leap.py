@@ -42,8 +42,8 @@ class LeapExplainer(PathExplainer):
     refine : int, default=4
         Bisections between the last fraction that failed and the first that did not.
     detail : {"auto", "decoder", "residual", "blend"}, default="auto"
-    tau, immutable, bounds, image_shape, data_range, classifier_output, batch_size, training_budget, random_state, verbose, \
-device
+    tau, immutable, bounds, image_shape, channels, data_range, classifier_output, batch_size, training_budget, \
+random_state, verbose, device
         See `PLACEExplainer`.
 
     References

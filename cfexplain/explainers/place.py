@@ -122,6 +122,10 @@ class PLACEExplainer(CounterfactualExplainer):
         Intervals that columns must stay in, in X's units; None for an open side.
     image_shape : (C, H, W), optional
         Reads rows of shape (d,) as images, for use in a scikit-learn pipeline.
+    channels : {"auto", "first", "last"}, default="auto"
+        Where images have their channels: (C, H, W), as in torch, or (H, W, C), as from Keras, Pillow, matplotlib and TFDS.
+        "auto" tells by the shape and warns where it cannot; ``layout_.channels`` is what was read. Results come back in the
+        layout of X. A classifier is fed what it takes: a torch module (C, H, W), an estimator the rows' own layout.
     data_range : (low, high), default=(0, 1)
         Of images.
     classifier_output : {"auto", "logits", "probabilities"}, default="auto"

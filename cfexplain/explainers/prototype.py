@@ -80,8 +80,8 @@ class PrototypeExplainer(CounterfactualExplainer):
         the prototype: by default it goes on until the objective falls no more.
     patience : int, default=50
     refine : int, default=0
-    immutable, bounds, image_shape, data_range, classifier_output, batch_size, training_budget, random_state, verbose, \
-device
+    immutable, bounds, image_shape, channels, data_range, classifier_output, batch_size, training_budget, random_state, \
+verbose, device
         See `PLACEExplainer`.
 
     Attributes

@@ -54,8 +54,8 @@ class REVISEExplainer(CounterfactualExplainer):
         steps, as the reference code does.
     patience : int, default=100
     refine : int, default=0
-    immutable, bounds, image_shape, data_range, classifier_output, batch_size, training_budget, random_state, verbose, \
-device
+    immutable, bounds, image_shape, channels, data_range, classifier_output, batch_size, training_budget, random_state, \
+verbose, device
         See `PLACEExplainer`.
 
     References

@@ -1,8 +1,9 @@
 """Arrays in, arrays out: the layouts that users hold, and the one that networks want.
 
-A *sample* is a table row ``(d,)``, a grey image ``(H, W)``, an image ``(C, H, W)``, or an image flattened to ``(d,)``
-with ``image_shape=(C, H, W)`` told beside it (what a scikit-learn pipeline can carry). Inside the package every image
-is ``(n, C, H, W)`` and every table ``(n, d)``.
+A *sample* is a table row ``(d,)``, a grey image ``(H, W)``, an image ``(C, H, W)`` or ``(H, W, C)``, or an image flattened
+to ``(d,)`` with its shape told beside it as ``image_shape`` (what a scikit-learn pipeline can carry). Inside the package
+every image is ``(n, C, H, W)`` and every table ``(n, d)``. torch puts the channels of an image first; Keras, Pillow,
+matplotlib and TFDS put them last: `read_channels` tells which.
 """
 
 from __future__ import annotations
@@ -15,40 +16,131 @@ import numpy as np
 import torch
 from sklearn.utils.validation import validate_data
 
-from cfexplain.foundation.exceptions import DataRangeError
+from cfexplain.foundation.exceptions import DataRangeError, warn_caller
 
-__all__ = ["Layout", "read_samples", "restore_samples", "to_numpy"]
+__all__ = ["CHANNELS", "Layout", "channels_first", "in_container", "read_channels", "read_samples", "restore_samples",
+           "to_numpy"]
 
+CHANNELS = ("auto", "first", "last")
 _FLOATS = (np.float64, np.float32)
+_FEW = 4  # grey, grey and opacity, RGB, RGB and opacity
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How one sample looks to the user (`user_shape`) and to the networks (`net_shape`)."""
+    """How one sample looks to the user (`user_shape`) and to the networks (`net_shape`).
+
+    `channels` are "first" or "last" to the user; in `net_shape`, (C, H, W), they are always first.
+
+    >>> Layout.of((28, 28, 3), None)
+    Layout(user_shape=(28, 28, 3), net_shape=(3, 28, 28), channels='last')
+    """
 
     user_shape: tuple[int, ...]
     net_shape: tuple[int, ...]
+    channels: str = "first"
 
     @property
     def is_image(self) -> bool:
         return len(self.net_shape) == 3
 
     @classmethod
-    def of(cls, shape: tuple[int, ...], image_shape: tuple[int, ...] | None) -> Layout:
-        """The layout of samples of `shape`; ``image_shape`` reads flat rows as images."""
+    def of(cls, shape: tuple[int, ...], image_shape: tuple[int, ...] | None, channels: str = "auto") -> Layout:
+        """The layout of samples of `shape`; ``image_shape`` reads flat rows as images.
+
+        Raises
+        ------
+        ValueError
+            `image_shape` does not fit, or `channels` is not known.
+
+        Warns
+        -----
+        UserWarning
+            ``channels="auto"`` cannot tell; they are read as first.
+        """
+        if channels not in CHANNELS:
+            raise ValueError(f"channels={channels!r} is not known; choose 'auto', 'first' or 'last'.")
         if image_shape is not None:
             image_shape = tuple(int(side) for side in image_shape)
             if len(image_shape) == 2:
                 image_shape = (1, *image_shape)
             if len(image_shape) != 3 or math.prod(image_shape) != math.prod(shape):
                 raise ValueError(
-                    f"image_shape={image_shape} must be (C, H, W) with as many values as a sample has: "
+                    f"image_shape={image_shape} must be (C, H, W) or (H, W, C) with as many values as a sample has: "
                     f"a sample has shape {shape}, that is {math.prod(shape)} values."
                 )
-            return cls(shape, image_shape)
-        if len(shape) == 2:
-            return cls(shape, (1, *shape))
-        return cls(shape, shape)
+            if len(shape) == 3 and image_shape != shape and image_shape == (shape[2], *shape[:2]):
+                return cls(shape, image_shape, "last")
+        elif len(shape) != 3:
+            return cls(shape, (1, *shape) if len(shape) == 2 else shape)
+        side = image_shape or shape
+        if channels == "auto":
+            channels, sure = read_channels(side)
+            if not sure:
+                c, h, w = side
+                warn_caller(f"X holds images of shape {side}, which are read as (C, H, W): {c} channels of {h}×{w} pixels. "
+                            f"If they are (H, W, C), {c}×{h} pixels of {w} channels, pass channels=\"last\"; if they are "
+                            "read rightly, channels=\"first\" says so.")
+        return cls(shape, (side[2], *side[:2]) if channels == "last" else side, channels)
+
+    def to_net(self, samples: Any) -> Any:
+        """Samples (n, *user_shape), an array or a tensor, as (n, *net_shape)."""
+        if self.channels == "first":
+            return samples.reshape(len(samples), *self.net_shape)
+        samples = samples.reshape(len(samples), *self.net_shape[1:], self.net_shape[0])
+        return _permuted(samples, (0, 3, 1, 2))
+
+    def to_user(self, samples: Any) -> Any:
+        """Samples (n, *net_shape), an array or a tensor, as (n, *user_shape)."""
+        samples = samples.reshape(len(samples), *self.net_shape)
+        if self.channels == "last":
+            samples = _permuted(samples, (0, 2, 3, 1))
+        return samples.reshape(len(samples), *self.user_shape)
+
+    def either_to_net(self, samples: Any) -> Any:
+        """Samples in the user's layout, or already in that of networks, as (n, *net_shape)."""
+        return self.to_net(samples) if tuple(samples.shape[1:]) == self.user_shape else samples
+
+    @property
+    def fed(self) -> list[tuple[tuple[int, ...], bool]]:
+        """Shapes in which a user's model may want its samples, the likeliest first, and whether with channels last.
+
+        Channels that the user has last, a model of his may have last, too; if it has not, it refuses them.
+        """
+        last, flat = self.channels == "last", (math.prod(self.net_shape),)
+        ways = [(self.user_shape, True), (self.net_shape, False), (flat, True)] if last else [
+            (self.net_shape, False), (self.user_shape, False), (flat, False)]
+        return list(dict.fromkeys(ways))
+
+
+def _permuted(samples: Any, axes: tuple[int, ...]) -> Any:
+    """With the sides in another order, in memory as well."""
+    if isinstance(samples, torch.Tensor):
+        return samples.permute(axes).contiguous()
+    return np.ascontiguousarray(samples.transpose(axes))
+
+
+def read_channels(shape: tuple[int, ...]) -> tuple[str, bool]:
+    """Whether the channels of an image of this shape are "first" or "last", and whether that is beyond doubt.
+
+    Channels are few, sides are not; of two sides that could be channels, it is the one that leaves a square picture.
+
+    >>> [read_channels(shape) for shape in ((3, 28, 28), (28, 28, 3), (60, 40, 1), (512, 4, 4), (4, 4, 1), (3, 28, 3))]
+    [('first', True), ('last', True), ('last', True), ('first', True), ('last', True), ('first', False)]
+    """
+    first, middle, last = shape
+    if last > _FEW:  # nobody has so many, unless they are spectra
+        return "first", first <= _FEW or not first == middle > last
+    if min(first, middle) > _FEW:
+        return "last", True
+    if (first == middle) != (middle == last):
+        return ("last" if first == middle else "first"), True
+    return "first", False
+
+
+def channels_first(X: Any) -> Any:
+    """Images (n, C, H, W), or (n, H, W, C) where that is beyond doubt, an array or a tensor, as (n, C, H, W)."""
+    return _permuted(X, (0, 3, 1, 2)) if len(X.shape) == 4 and read_channels(X.shape[1:])[0] == "last" else X
 
 
 def to_numpy(X: Any) -> Any:
@@ -81,8 +173,9 @@ def read_samples(
     reset: bool,
     image_shape: tuple[int, ...] | None = None,
     data_range: tuple[float, float] | None = None,
+    channels: str = "auto",
 ) -> Any:
-    """Validate `X` (and `y`) as scikit-learn does, for tables and images alike.
+    """Validate `X` (and `y`) as scikit-learn does, for tables and images alike; `channels` as in `Layout.of`.
 
     Sets ``layout_``, ``n_features_in_`` (values in a sample) and ``feature_names_in_`` on `estimator` when `reset`,
     and checks against them otherwise.
@@ -133,19 +226,24 @@ def read_samples(
     out = validate_data(estimator, X, y, reset=reset, dtype=_FLOATS, order="C")
     X, rest = (out[0], out[1:]) if isinstance(out, tuple) else (out, ())
     if reset:
-        estimator.layout_ = Layout.of(sample_shape if many else (X.shape[1],), image_shape)
+        estimator.layout_ = Layout.of(sample_shape if many else (X.shape[1],), image_shape, channels)
     layout = estimator.layout_
     if layout.is_image and data_range is not None:
         _check_range(X, data_range)
-    X = X.reshape(len(X), *layout.net_shape)
+    X = layout.to_net(X)
     if not X.flags.writeable:  # torch would warn, and share the memory
         X = X.copy()
     return (X, *rest) if rest else X
 
 
 def restore_samples(array: np.ndarray, layout: Layout, like: Any = None) -> Any:
-    """`array` in the user's layout, and in the container and dtype of `like` (floats only)."""
-    array = np.ascontiguousarray(array).reshape(len(array), *layout.user_shape)
+    """`array`, in the layout of networks, in the user's layout, and in the container and dtype of `like` (floats only)."""
+    return in_container(layout.to_user(np.ascontiguousarray(array)), like)
+
+
+def in_container(array: np.ndarray, like: Any) -> Any:
+    """`array` in the container and dtype of `like` (floats only)."""
+    array = np.ascontiguousarray(array)
     if isinstance(like, torch.Tensor):
         tensor = torch.from_numpy(array)
         return tensor.to(like.dtype) if like.dtype.is_floating_point else tensor

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cfexplain.foundation.arrays import to_numpy
+from cfexplain.foundation.arrays import channels_first, to_numpy
 from cfexplain.foundation.borrowed import frozen
 from cfexplain.foundation.exceptions import DataRangeError
 from cfexplain.foundation.settings import own_modes
@@ -75,7 +75,7 @@ def as_pair(x: Any, x_cf: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def as_images(arrays: dict[str, Any], data_range: tuple[float, float] | None = None) -> list[np.ndarray]:
-    """Named arrays of images (n, H, W) or (n, C, H, W), each as float64 (n, C, H, W), checked against `data_range`.
+    """Named arrays of images (n, H, W), (n, C, H, W) or (n, H, W, C), each as float64 (n, C, H, W).
 
     Raises
     ------
@@ -96,7 +96,7 @@ def as_images(arrays: dict[str, Any], data_range: tuple[float, float] | None = N
             raise ValueError(f"{name} must be images of shape (n, H, W) or (n, C, H, W), got shape {X.shape}.")
         if data_range is not None:
             _check_range(X, name, data_range)
-        found.append(rows.reshape(X.shape if X.ndim == 4 else (len(X), 1, *X.shape[1:])))
+        found.append(channels_first(rows.reshape(X.shape if X.ndim == 4 else (len(X), 1, *X.shape[1:]))))
     wider = data_range is not None and (data_range[0] < 0 or data_range[1] > 1)
     if wider and all(X.min() >= 0 and X.max() <= 1 for X in found) and any(X.max() > X.min() for X in found):
         warnings.warn(f"All values lie in [0, 1], but data_range={data_range!r} is declared. If the images are meant to "
@@ -153,7 +153,7 @@ def run_module(module: nn.Module, X: Any) -> np.ndarray:
     dtype = next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
     device = tensors[0].device if tensors else torch.device("cpu")
     rows = torch.from_numpy(np.array(to_numpy(X))).to(dtype)
-    rows = rows[:, None] if rows.ndim == 3 else rows
+    rows = rows[:, None] if rows.ndim == 3 else channels_first(rows)
 
     def answer(part: Tensor) -> Tensor:
         out = module(part.to(device)).cpu()

@@ -115,7 +115,7 @@ def sharpness(images: ArrayLike | Tensor) -> np.ndarray:
 
     Parameters
     ----------
-    images : array-like or tensor of shape (n, H, W) or (n, C, H, W)
+    images : array-like or tensor of shape (n, H, W), (n, C, H, W) or (n, H, W, C)
 
     Returns
     -------
@@ -141,7 +141,7 @@ def sharpness_ratio(x: ArrayLike | Tensor, x_cf: ArrayLike | Tensor) -> np.ndarr
 
     Parameters
     ----------
-    x, x_cf : array-like or tensor of shape (n, H, W) or (n, C, H, W)
+    x, x_cf : array-like or tensor of shape (n, H, W), (n, C, H, W) or (n, H, W, C)
 
     Returns
     -------

@@ -33,7 +33,7 @@ def lpips(
 
     Parameters
     ----------
-    x, x_cf : array-like or tensor of shape (n, H, W) or (n, C, H, W)
+    x, x_cf : array-like or tensor of shape (n, H, W), (n, C, H, W) or (n, H, W, C)
         Floats in `data_range`; one or three channels.
     data_range : (low, high), default=(0, 1)
     net : {"squeeze", "alex", "vgg"}, default="squeeze"
@@ -103,7 +103,7 @@ def ssim(
 
     Parameters
     ----------
-    x, x_cf : array-like or tensor of shape (n, H, W) or (n, C, H, W)
+    x, x_cf : array-like or tensor of shape (n, H, W), (n, C, H, W) or (n, H, W, C)
         Floats in `data_range`. Values are counted from its lower end: luminance has no negative values.
     data_range : (low, high), default=(0, 1)
     sigma : float, default=1.5

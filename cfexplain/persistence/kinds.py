@@ -172,15 +172,17 @@ def _network(value: Any) -> nn.Module:
 
 # --------------------------------------------------------------- what the floor below and scikit-learn have
 def _take_layout(layout: Layout, out: Writer, where: str, slot: str) -> dict[str, Any]:
-    return {name: out.value(getattr(layout, name), where) for name in ("user_shape", "net_shape")}
+    return {name: out.value(getattr(layout, name), where) for name in ("user_shape", "net_shape", "channels")}
 
 
 def _make_layout(fields: dict[str, Any], read: Reader) -> Layout:
     shapes = {name: read.value(node) for name, node in fields.items()}
+    channels = shapes.pop("channels", "first")
     if not all(fits(shape, tuple[int, ...]) and shape and min(shape) > 0 for shape in shapes.values()):
         raise ValueError(f"samples of the shapes {shapes}")
-    layout = Layout(**{name: tuple(int(side) for side in shape) for name, shape in shapes.items()})
-    if math.prod(layout.user_shape) != math.prod(layout.net_shape) or len(layout.net_shape) not in (1, 3):
+    layout = Layout(**{name: tuple(int(side) for side in shape) for name, shape in shapes.items()}, channels=channels)
+    fitting = channels == "first" or channels == "last" and layout.is_image
+    if math.prod(layout.user_shape) != math.prod(layout.net_shape) or len(layout.net_shape) not in (1, 3) or not fitting:
         raise ValueError(f"samples of the shapes {shapes}")
     return layout
 

@@ -108,7 +108,7 @@ class ManifoldDisplay:
             raise ValueError("projection='lda' tells classes apart, but a regressor has none. Use projection='pca'.")
         self.projection = projection
         X = explainer.read_samples(X)
-        y = explainer.predict(X.reshape(len(X), *explainer.layout_.user_shape)) if y is None else np.asarray(to_numpy(y))
+        y = explainer.predict(explainer.layout_.to_user(X)) if y is None else np.asarray(to_numpy(y))
         if y.shape != (len(X),):
             raise ValueError(f"y has the shape {y.shape}; expected one label for each of the {len(X)} rows of X.")
         rows = np.random.RandomState(0).permutation(len(X))[:POINTS]

@@ -33,20 +33,22 @@ def rgb(color: str) -> np.ndarray:
 def layout_of(cf: Result) -> Layout:
     """The layout of one sample: from the metadata where they have it, otherwise from the array's shape."""
     shape = cf.metadata.get("net_shape")
-    return Layout(cf.shape[1:], tuple(shape)) if shape else Layout.of(cf.shape[1:], None)
+    if shape:
+        return Layout(cf.shape[1:], tuple(shape), cf.metadata.get("channels", "first"))
+    return Layout.of(cf.shape[1:], None)
 
 
 def as_pictures(samples: np.ndarray, cf: Result) -> np.ndarray:
     """`samples` in the layout of `cf` as (n, H, W) or (n, H, W, 3), in [0, 1]; other channel counts are averaged."""
     low, high = cf.metadata.get("data_range") or (0.0, 1.0)
-    images = samples.reshape(len(samples), *layout_of(cf).net_shape).astype(float)
+    images = layout_of(cf).to_net(samples).astype(float)
     images = np.clip((np.nan_to_num(images, nan=low) - low) / (high - low), 0, 1)
     return np.moveaxis(images, 1, -1) if images.shape[1] == 3 else images.mean(1)
 
 
 def difference_pictures(cf: Result) -> tuple[np.ndarray, float]:
     """x′ − x averaged over channels, shape (n, H, W), in the data's units; and the largest absolute value."""
-    difference = (cf.x_cf.astype(float) - cf.x).reshape(len(cf), *layout_of(cf).net_shape).mean(1)
+    difference = layout_of(cf).to_net(cf.x_cf.astype(float) - cf.x).mean(1)
     return difference, float(np.abs(difference).max(initial=0.0))
 
 
