@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from cfexplain.persistence import file_kind
 from cfexplain.plotting import CounterfactualDisplay, notebook, words
 from cfexplain.plotting.pictures import layout_of
 from cfexplain.report import render_report
-from cfexplain.tables.frames import category_places, changes_of, frames_of, pandas_frames
+from cfexplain.tables.frames import category_places, changes_of, common_columns, frames_of, pandas_frames
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,7 +73,8 @@ class Counterfactuals:
     index : ndarray of shape (n,), optional
         Names of the rows, if X was a DataFrame.
     carried : ndarray of shape (n, c), optional
-        Columns that the search leaves out (`PipelineExplainer`); `to_frames` returns them.
+        Columns that the search leaves out (`PipelineExplainer`), and numbers of X that a float does not hold, such as
+        identifiers beyond 2⁵³; `to_frames` returns them as they were.
     path : list of ndarray of shape (steps + 1, d), optional
         Each row's points of the search.
     container : {"numpy", "torch"}
@@ -233,6 +234,10 @@ class Counterfactuals:
         parts = list(parts)
         if not parts:
             raise ValueError("concatenate needs at least one result.")
+        columns, carried = common_columns(parts)
+        parts = [part if columns is part.metadata.get("columns") else replace(
+            part, carried=cells, metadata={**part.metadata, "columns": columns})
+            for part, cells in zip(parts, carried, strict=True)]
         first = parts[0]
 
         def signature(part: Counterfactuals) -> tuple:
@@ -286,6 +291,9 @@ class Counterfactuals:
 
     def to_frames(self) -> tuple[DataFrame, DataFrame]:
         """Tables before and after: x and x_cf as DataFrames, in the units, dtypes and categories of X.
+
+        A cell that did not change is as it was. Where the dtype of X does not hold a value of x_cf, the column has the next
+        that does: an int8 beyond 127 is an int16, and integers of which one is not whole any more are floats.
 
         Raises
         ------

@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_array, check_is_fitted
 from torch import Tensor, nn
 
-from cfexplain.foundation.arrays import Layout, read_samples, restore_samples, to_numpy
+from cfexplain.foundation.arrays import CHANNELS, Layout, read_samples, restore_samples, to_numpy
 from cfexplain.foundation.optional import check_device
 from cfexplain.foundation.parameters import TRAINING, Choice, Number, Rule, check_parameters
 from cfexplain.foundation.random import draw_seed, seeded_torch
@@ -60,7 +60,7 @@ class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     data_range: tuple[float, float]
     image_shape: tuple[int, ...] | None
     # what parameters must be, beside what a subclass says of its own
-    parameter_rules: ClassVar[Mapping[str, Rule]] = TRAINING
+    parameter_rules: ClassVar[Mapping[str, Rule]] = {**TRAINING, "channels": Choice(CHANNELS)}
     channels: str = "auto"
 
     @property

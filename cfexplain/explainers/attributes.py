@@ -17,7 +17,7 @@ from cfexplain.coordinates import Coordinates
 from cfexplain.coordinates.detail import CLIP_MODES
 from cfexplain.density import ClassDensity
 from cfexplain.explainers.task import Classification, Regression
-from cfexplain.foundation.arrays import Layout
+from cfexplain.foundation.arrays import CHANNELS, Layout
 from cfexplain.foundation.parameters import MOST, TRAINING, Choice, Number, Rule
 from cfexplain.objective import Term
 from cfexplain.persistence import MayBeAbsent
@@ -75,7 +75,7 @@ class ExplainerAttributes:
         **dict.fromkeys(("decision_weight", "distance_weight", "plausibility_weight", "perceptual_weight", "ink_weight",
                          "autoencoder_weight", "prototype_weight", "l1_weight", "l2_weight"), Number(0)),
         "feature_weight": Number(0, words=("auto",)), "second_opinion": Number(0, whole=True),
-        "classifier_output": Choice(("auto", "logits", "probabilities")),
+        "channels": Choice(CHANNELS), "classifier_output": Choice(("auto", "logits", "probabilities")),
         "task": Choice(("auto", "classification", "regression")), "verbose": Number(0, whole=True),
     }
 

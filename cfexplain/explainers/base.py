@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -20,7 +21,7 @@ from joblib import effective_n_jobs
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
+from torch import Tensor, nn
 
 from cfexplain.classifiers.features import ClassFeatures
 from cfexplain.classifiers.latent import train_latent_ensemble
@@ -46,9 +47,10 @@ from cfexplain.persistence import Persistent
 from cfexplain.result import Counterfactuals
 from cfexplain.scale import ScaleMixin, is_dask, transform_dask
 from cfexplain.search import SearchOptions, SearchResult
+from cfexplain.tables.mixed import read_columns
 from cfexplain.tables.rules import ColumnRules
 
-__all__ = ["CounterfactualExplainer"]
+__all__ = ["CounterfactualExplainer", "as_given"]
 
 # Share of X's range by which exact coordinates may fail to return x: float32 flows are a hundred times better.
 NOT_INVERTIBLE = 1e-2
@@ -252,10 +254,11 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         check_is_fitted(self)
         self.check_parameters()
         started, container = time.perf_counter(), "torch" if isinstance(X, Tensor) else "numpy"
-        X = self.read_samples(X)
+        given, X = X, self.read_samples(X)
         goal = self.goal(X, self.target if target is None else target)
         found = self.search(X, goal, record_path=record_path, n_jobs=n_jobs, backend=backend, precision=precision)
-        return self.result(X, goal, found, container=container, seconds=time.perf_counter() - started)
+        cf = self.result(X, goal, found, container=container, seconds=time.perf_counter() - started)
+        return as_given(cf, given)
 
     def read_samples(self, X: Any) -> np.ndarray:
         """`X` as the networks take it, (n, C, H, W) or (n, d) in ``dtype_``; checked against what was fitted."""
@@ -333,7 +336,8 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
 
     def metadata(self) -> dict[str, Any]:
         """What a result keeps of its explainer: JSON-able."""
-        with seeded_torch(0):  # zuko draws numbers where it describes a flow
+        drawing = any(isinstance(value, nn.Module) for value in self.get_params().values())
+        with seeded_torch(0) if drawing else nullcontext():  # zuko draws numbers where it describes a flow
             parameters = repr(self)
         return {
             "explainer": type(self).__name__, "parameters": parameters, "n_train": int(self.task_.counts.sum()),
@@ -482,3 +486,12 @@ def _read_already(coordinates: Coordinates) -> dict[str, Any]:
     """Parameters with which coordinates take samples in the layout of networks, in which the explainer read them."""
     already = {"channels": "first", "image_shape": None}
     return {name: value for name, value in already.items() if name in coordinates.get_params(deep=False)}
+
+
+def as_given(cf: Counterfactuals, X: Any) -> Counterfactuals:
+    """A result with the names of the rows of `X`, and what its tables need to have the dtypes of `X`."""
+    index = X.index.to_numpy() if hasattr(X, "iloc") else None
+    columns, originals = (None, None) if cf.is_image else read_columns(
+        X if hasattr(X, "iloc") else np.asarray(to_numpy(X)), cf.x, cf.feature_names)
+    metadata = cf.metadata if columns is None else {**cf.metadata, "columns": columns}
+    return replace(cf, index=index, carried=originals, metadata=metadata)

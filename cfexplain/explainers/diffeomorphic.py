@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from cfexplain.coordinates import Flow
-from cfexplain.explainers.base import CounterfactualExplainer
+from cfexplain.explainers.base import CounterfactualExplainer, as_given
 from cfexplain.explainers.task import Goal, Regression
 from cfexplain.foundation.numbers import check_confidence, log_odds_of
 from cfexplain.foundation.parameters import Choice, Number
@@ -197,7 +197,7 @@ verbose, device
         if not needed:
             raise ValueError("confidences is empty; pass at least one number strictly between 0 and 1.")
         started, container = time.perf_counter(), "torch" if isinstance(X, Tensor) else "numpy"
-        X = self.read_samples(X)
+        given, X = X, self.read_samples(X)
         goal, n = self.goal(X, self.target if target is None else target).repeated(len(needed)), len(X)
         goal.rows["needed"] = np.repeat(needed, n).astype(X.dtype)
         X = np.concatenate([X] * len(needed))
@@ -205,4 +205,4 @@ verbose, device
             warnings.simplefilter("ignore", ConvergenceWarning)
             found = self.result(X, goal, self.search(X, goal), container=container,
                                 seconds=time.perf_counter() - started)
-        return [found[k * n : (k + 1) * n] for k in range(len(needed))]
+        return [as_given(found[k * n : (k + 1) * n], given) for k in range(len(needed))]

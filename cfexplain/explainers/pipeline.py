@@ -361,7 +361,7 @@ class PipelineExplainer(BaseEstimator):
         index = frame.index.to_numpy() if table.source == "pandas" else None
         return dataclasses.replace(
             cf, x=rows.values, x_cf=values_cf, reconstruction=table.decode(found.reconstruction), index=index,
-            carried=rows.carried if table.carried else None,
+            carried=rows.carried if rows.carried.shape[1] else None,
             metadata={**cf.metadata, "columns": rows.columns, "feature_names": table.names, "feature_scale": numbers,
                       "user_shape": [len(numbers)], "net_shape": [len(numbers)], "exact_gradient": self.exact_, **repaired,
                       **({"source": "polars"} if table.source == "polars" else {})})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from cfexplain.tables.mixed import build_frame, to_polars
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = ["category_places", "cell_in_words", "changes_of", "frames_of", "largest_changes", "pandas_frames"]
+__all__ = ["category_places", "cell_in_words", "changes_of", "common_columns", "frames_of", "largest_changes",
+           "pandas_frames"]
 
 
 def _searched(metadata: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -64,6 +65,32 @@ def pandas_frames(cf: Result) -> tuple[DataFrame, DataFrame]:
         before, after = (pandas.DataFrame(values.reshape(len(cf), -1), columns=cf.feature_names, index=cf.index)
                          for values in (cf.x, cf.x_cf))
     return before, after
+
+
+def common_columns(parts: Sequence[Result]) -> tuple[list[dict[str, Any]] | None, list[np.ndarray | None]]:
+    """Columns that describe all `parts`, and the carried cells of each.
+
+    Where a column of one part has numbers that no float holds, and so its originals beside them, that of the others gets
+    them, too.
+    """
+    listed: list[Any] = [part.metadata.get("columns") for part in parts]
+    carried = [part.carried for part in parts]
+    bare = [[{**column, "original": False} for column in columns or ()] for columns in listed]
+    if not all(listed) or any(columns != bare[0] for columns in bare) or all(columns == listed[0] for columns in listed):
+        return listed[0], carried
+    wanted = [any(columns[i].get("original") for columns in listed) for i in range(len(bare[0]))]
+    union = [{**column, **({"original": True} if lost else {})} for column, lost in zip(listed[0], wanted, strict=True)]
+    filled: list[np.ndarray | None] = []
+    for part, columns in zip(parts, listed, strict=True):
+        cells, own, out = iter(part.x.T), iter(() if part.carried is None else part.carried.T), []
+        for column, lost in zip(columns, wanted, strict=True):
+            values = None if column["kind"] == "carried" else next(cells)
+            if values is None or column.get("original"):
+                out.append(next(own))
+            elif lost:
+                out.append(build_frame([column], values[:, None])[column["name"]].to_numpy(dtype=object))
+        filled.append(np.column_stack(out))
+    return union, filled
 
 
 def largest_changes(row: Result, most: int) -> tuple[list[tuple[str, float, float, float]], int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ import numpy as np
 from cfexplain.foundation.optional import is_instance, optional_import
 from cfexplain.persistence import stored_by_attributes
 
-__all__ = ["MixedTable", "TableRows", "UnsearchableError", "build_frame", "read_frame", "to_polars", "unsearchable"]
+__all__ = ["MixedTable", "TableRows", "UnsearchableError", "build_frame", "read_columns", "read_frame", "to_polars",
+           "unsearchable"]
 
 _MOST_DECIMALS = 6
 # Categories in one column beyond which they are more likely to be names or identifiers
@@ -35,9 +37,9 @@ class TableRows:
         NaN is missing; a category that training does not have is a position beyond those that it has.
     strange : ndarray of bool, shape (n, columns)
         Cells without a code of their own: missing in a column that was whole in training, or a category new to it.
-    carried : ndarray of object, shape (n, carried columns)
+    carried : ndarray of object, shape (n, carried columns and columns with originals)
     columns : list of dict
-        As the table's, with the new categories.
+        As the table's, with the new categories, and ``original=True`` for numbers that floats do not hold.
     """
 
     codes: np.ndarray
@@ -189,17 +191,25 @@ class MixedTable:
         absent = [column["name"] for column in self.columns if column["name"] not in frame.columns]
         if absent:
             raise ValueError(f"X lacks the columns {absent}, which were there in training.")
-        columns, values = [], []
+        columns: list[dict[str, Any]] = []
+        values, kept = [], []
         for column in self.columns:
-            if column["kind"] != "carried":
-                column, cells = self._column_values(frame[column["name"]], column)
+            series = frame[column["name"]]
+            if column["kind"] == "carried":
+                kept.append(_kept(series))
+            else:
+                column, cells = self._column_values(series, column)
                 values.append(cells)
+                originals = _originals(series, cells) if column["kind"] == "number" else None
+                if originals is not None:
+                    column = {**column, "original": True}
+                    kept.append(originals)
             columns.append(column)
         cells = np.column_stack(values)
         known = np.array([np.inf if column["kind"] == "number" else len(column["categories"]) for column in self.searched])
         flagged = np.array([name in self.missing for name in self.places])
         return TableRows(self.codes(cells), cells, (np.isnan(cells) & ~flagged) | (cells >= known),
-                         self._carried_cells(frame), columns)
+                         _side_by_side(kept) if kept else np.empty((len(frame), 0), dtype=object), columns)
 
     def values(self, frame: Any) -> np.ndarray:
         """(n, columns) float64.
@@ -286,6 +296,7 @@ class MixedTable:
             if column["kind"] == "number":
                 cells = codes[:, first] * column["std"] + column["mean"]
                 cells = cells if column["decimals"] is None else np.round(cells, column["decimals"]) + 0.0  # no −0
+                cells = _rounded(cells, column["dtype"])
                 if like is not None:
                     cells = np.where(codes[:, first] == like[0][:, first], like[1][:, i], cells)
             else:
@@ -319,7 +330,12 @@ class MixedTable:
         """`frame` in the kind of table that training rows came as."""
         if self.source == "pandas":
             return frame
-        return to_polars(frame, self.columns) if self.source == "polars" else frame.to_numpy(dtype=self.source)
+        if self.source == "polars":
+            return to_polars(frame, self.columns)
+        source = np.dtype(self.source)
+        if source.kind in "iuf":  # or wider, where a column is
+            source = np.result_type(source, *(dtype for dtype in frame.dtypes if dtype.kind in "iuf"))
+        return frame.to_numpy(dtype=source)
 
 
 def build_frame(columns: Sequence[Mapping[str, Any]], values: np.ndarray, carried: np.ndarray | None = None,
@@ -329,11 +345,22 @@ def build_frame(columns: Sequence[Mapping[str, Any]], values: np.ndarray, carrie
     Parameters
     ----------
     columns : list of dict
-        See `MixedTable`.
+        See `MixedTable` and `TableRows`.
     values : ndarray of shape (n, searched columns)
-    carried : ndarray of shape (n, carried columns), optional
-        None leaves those columns out.
+    carried : ndarray of shape (n, carried columns and columns with originals), optional
+        None leaves carried columns out.
     index : array-like of shape (n,), optional
+
+    Notes
+    -----
+    A column whose dtype cannot hold a value has the next one that can: an int8 that a bound lets grow to 130 is an int16, a
+    whole number that became 2.5 a float64. No value is wrapped or cut.
+
+    Examples
+    --------
+    >>> column = {"name": "points", "kind": "number", "dtype": "int8"}
+    >>> [build_frame([column], np.array([[value]]))["points"].dtype.name for value in (7.0, 130.0, 2.5)]
+    ['int8', 'int16', 'float64']
     """
     pandas = optional_import("pandas", "A table of mixed types")
     cells, others = iter(values.T), iter(() if carried is None else carried.T)
@@ -343,16 +370,118 @@ def build_frame(columns: Sequence[Mapping[str, Any]], values: np.ndarray, carrie
             if carried is not None:
                 out[column["name"]] = _carried_series(column, list(next(others)), pandas)
         else:
-            out[column["name"]] = _series(column, next(cells), pandas)
+            originals = next(others, None) if column.get("original") else None
+            out[column["name"]] = _series(column, next(cells), pandas, originals)
     frame = pandas.DataFrame(out)
     if index is not None:
         frame.index = pandas.Index(index)
     return frame
 
 
-def _series(column: Mapping[str, Any], cells: np.ndarray, pandas: Any) -> Any:
+def read_columns(X: Any, values: np.ndarray, names: Sequence[str]) -> tuple[list[dict[str, Any]] | None, np.ndarray | None]:
+    """How `build_frame` makes a table like `X` of numbers, and the cells that numbers do not hold.
+
+    Parameters
+    ----------
+    X : DataFrame, or array of shape (n, d)
+    values : ndarray of shape (n, d)
+        X as floats.
+    names : sequence of str
+        Of the columns.
+
+    Returns
+    -------
+    columns : list of dict, or None
+        None if floats are all that there is to know.
+    originals : ndarray of shape (n, columns with originals), or None
+    """
+    framed = hasattr(X, "iloc")
+    dtypes = [str(dtype) for dtype in X.dtypes] if framed else [str(X.dtype)] * values.shape[1]
+    if set(dtypes) <= {str(values.dtype)} or len(set(names)) < len(names):
+        return None, None
+    if not framed and (X.dtype.kind not in "iub" or importlib.util.find_spec("pandas") is None):
+        return None, None
+    frame = X if framed else optional_import("pandas", "Integers in tables").DataFrame(X)
+    columns: list[dict[str, Any]] = []
+    kept: list[np.ndarray] = []
+    for name, dtype, series in zip(names, dtypes, (frame.iloc[:, i] for i in range(len(dtypes))), strict=True):
+        levels = {} if dtype != "category" else {
+            "levels": series.cat.categories.tolist(), "ordered": bool(series.cat.ordered)}
+        originals = _originals(series, values[:, len(columns)])
+        columns.append({"name": str(name), "kind": "number", "dtype": dtype, "decimals": None, **levels,
+                        **({} if originals is None else {"original": True})})
+        kept += [] if originals is None else [originals]
+    return columns, _side_by_side(kept) if kept else None
+
+
+def _originals(series: Any, cells: np.ndarray) -> np.ndarray | None:
+    """The cells of a column of which floats are not the very numbers: of an identifier beyond 2⁵³ a float is another."""
+    types = optional_import("pandas", "A table of mixed types").api.types
+    known = ~np.isnan(cells)
+    if types.is_numeric_dtype(series.dtype) and _numpy_dtype(series.dtype).itemsize <= 8:
+        some = series[known]
+        whole = types.is_integer_dtype(series.dtype) and len(some)
+        small = not whole or max(int(some.max()), -int(some.min())) <= 2**53  # Python's integers have all their digits
+        if small and (cells[known] == some.to_numpy(dtype=np.float64)).all():
+            return None
+    return _kept(series)
+
+
+def _side_by_side(columns: list[np.ndarray]) -> np.ndarray:
+    cells = np.empty((len(columns[0]), len(columns)), dtype=object)
+    for i, column in enumerate(columns):
+        cells[:, i] = column
+    return cells
+
+
+def _numpy_dtype(dtype: Any) -> np.dtype:
+    return np.dtype(getattr(dtype, "numpy_dtype", getattr(dtype, "subtype", dtype)))
+
+
+def _rounded(cells: np.ndarray, dtype: str) -> np.ndarray:
+    """Numbers as a column of short floats holds them."""
+    if "float" not in dtype.lower() or "64" in dtype:
+        return cells
+    narrow = np.float16 if "16" in dtype or "half" in dtype else np.float32
+    with np.errstate(over="ignore"):
+        short = cells.astype(narrow).astype(np.float64)
+    return np.where(np.isfinite(short), short, cells)
+
+
+def _holding(dtype: str, cells: np.ndarray, pandas: Any) -> str:
+    """`dtype`, or the next one of its kind that holds all `cells`."""
+    own = pandas.api.types.pandas_dtype(dtype)
+    plain = _numpy_dtype(own)
+    if plain.kind not in "biuf" or not len(cells):
+        return dtype
+    wide = {"f": ("float32",), "b": ()}.get(plain.kind, ("int16", "int32", "int64", "uint64"))
+    fitting = [plain, *map(np.dtype, wide)]
+    wider = next((kind for kind in fitting if kind.itemsize >= plain.itemsize and _holds(kind, cells)), np.dtype(np.float64))
+    if wider == plain:
+        return dtype
+    if dtype.endswith("[pyarrow]"):
+        return {"float64": "double", "float32": "float"}.get(wider.name, wider.name) + "[pyarrow]"
+    if dtype.startswith("Sparse"):
+        return f"Sparse[{wider.name}]"
+    if isinstance(own, np.dtype):
+        return wider.name
+    return wider.name.replace("uint", "UInt").replace("int", "Int").replace("float", "Float")
+
+
+def _holds(kind: np.dtype, cells: np.ndarray) -> bool:
+    if kind.kind in "iu":
+        limits = np.iinfo(kind)
+        return bool((cells == np.round(cells)).all()) and limits.min <= int(cells.min()) and int(cells.max()) <= limits.max
+    with np.errstate(over="ignore"):
+        return bool((cells.astype(kind).astype(np.float64) == cells).all())
+
+
+def _series(column: Mapping[str, Any], cells: np.ndarray, pandas: Any, originals: np.ndarray | None = None) -> Any:
     dtype, gone = column["dtype"], np.isnan(cells)
+    if originals is not None:
+        return _with_originals(column, cells, originals, pandas)
     if column["kind"] == "number":
+        dtype = _holding(dtype, cells[~gone].astype(np.float64), pandas)
         if not gone.any():
             return pandas.Series(cells).astype(dtype)
         return pandas.Series(pandas.array(np.where(gone, 0, cells)).astype(dtype)).mask(gone)  # an Int64 has NA, no NaN
@@ -364,6 +493,23 @@ def _series(column: Mapping[str, Any], cells: np.ndarray, pandas: Any) -> Any:
     if dtype == "object" and gone.any():
         return pandas.Series(np.where(gone, np.nan, labels))
     return pandas.Series(labels, dtype=dtype)
+
+
+def _with_originals(column: Mapping[str, Any], cells: np.ndarray, originals: np.ndarray, pandas: Any) -> Any:
+    """Cells that did not change, as they were; the others as numbers."""
+    dtype, whole = column["dtype"], pandas.api.types.is_integer_dtype(column["dtype"])
+    before = pandas.Series(originals, dtype=object)
+    known = ~before.isna().to_numpy()
+    changed = np.isnan(cells) == known
+    changed[known] |= np.array([float(cell) for cell in before[known]], dtype=cells.dtype) != cells[known]
+    if not changed.any() and dtype == "category":
+        return pandas.Series(pandas.Categorical(before, categories=column["levels"], ordered=column["ordered"]))
+    after = cells[changed].astype(np.float64)
+    if changed.any():
+        dtype = "object" if dtype == "category" else _holding(dtype, after[~np.isnan(after)], pandas) if whole else dtype
+        exact = pandas.api.types.is_integer_dtype(dtype)
+        before[changed] = [int(cell) if exact and not np.isnan(cell) else float(cell) for cell in after]
+    return before.astype(dtype)
 
 
 def _carried_series(column: Mapping[str, Any], cells: list[Any], pandas: Any) -> Any:
@@ -418,6 +564,8 @@ def to_polars(frame: Any, columns: Sequence[Mapping[str, Any]]) -> Any:
         series, known = frame[column["name"]], column.get("polars", "")
         cells = [None if gone else _plain(cell) for cell, gone in zip(series, series.isna(), strict=True)]
         dtype = polars.Enum(column["levels"]) if known == "Enum" else getattr(polars, known, None)
+        if column["kind"] == "number" and not series.isna().any() and str(series.dtype) != column["dtype"]:
+            dtype = None  # a number that its own dtype does not hold
         if known.startswith(("Date", "Duration")):  # made of pandas's own dates, which keep their unit
             made = polars.Series(column["name"], cells)
             out.append(made.cast(dtype) if dtype is not None and known == "Date" else made)
