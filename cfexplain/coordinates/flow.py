@@ -285,8 +285,9 @@ class Flow(Coordinates):
         """As many levels as wanted, or as the sides allow: a 28x28 image can be halved twice."""
         possible = levels_that_divide(shape[1:])
         if not possible:
-            raise ValueError(f"A multi-scale flow halves images, but {shape[1]}x{shape[2]} has an odd side. Pass pad=True "
-                             "to pad and crop back, or images with even sides (multiples of 4 or 8 are best).")
+            raise ValueError(f"A multi-scale flow halves images, but {shape[1]}x{shape[2]} has an odd side. Flow(pad=True) "
+                             "pads them and crops back; of an explainer it is generator=Flow(pad=True), or "
+                             "coordinates=Flow(pad=True). Or pass images with even sides (multiples of 4 or 8 are best).")
         return min(wanted, possible)
 
     # ------------------------------------------------------------- densities

@@ -166,7 +166,7 @@ def test_flat_rows_with_an_image_shape_are_the_images():
 
 
 @pytest.mark.parametrize(("options", "shape", "words"), [
-    ({}, (9, 11), "9x11 has an odd side. Pass pad=True"), ({"levels": 1}, (9, 11), "Pass pad=True"),
+    ({}, (9, 11), "9x11 has an odd side"), ({"levels": 1}, (9, 11), "generator=Flow.pad=True."),
     ({"levels": 3}, (12, 12), "12x12 can be halved 2 times"), ({"architecture": "coupling"}, (8, 8), "not for images"),
     ({"architecture": "glow"}, (3,), "not for tables"), ({"levels": 2}, (3,), "levels= is for flows of images"),
     ({"size": "large"}, (8, 8), "must be 'small' or 'paper'"), ({"precision": "half"}, (8, 8), "bfloat16"),
