@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cfexplain.classifiers import ClassifierAdapter, RegressorAdapter
+from cfexplain.classifiers.confidence import ClassConfidence
 from cfexplain.classifiers.features import ClassFeatures
 from cfexplain.classifiers.latent import LatentEnsemble
 from cfexplain.coordinates import Coordinates
@@ -69,7 +70,8 @@ class ExplainerAttributes:
         "update": Choice(("adam", "normalized")), "stop": Choice(("conditions", "converged")),
         "clip": Choice(CLIP_MODES), "detail": Choice(("auto", "decoder", "residual", "blend")),
         "tau": Number(0, between=True), "max_fraction": Number(0, between=True),
-        "confidence": Number(0, 1, between=True), "opinion_confidence": Number(0, 1, between=True, none=True),
+        "confidence": Number(0, 1, between=True, words=("auto",)),
+        "opinion_confidence": Number(0, 1, between=True, none=True, words=("auto",)),
         "typical_quantile": Number(0, 1, none=True), "feature_quantile": Number(0, 1),
         "ink_quantile": Number(0, 1, none=True),
         **dict.fromkeys(("decision_weight", "distance_weight", "plausibility_weight", "perceptual_weight", "ink_weight",
@@ -91,7 +93,9 @@ class ExplainerAttributes:
     class_counts_: MayBeAbsent[np.ndarray]
     coordinates_: Coordinates
     density_: ClassDensity
+    class_confidence_: MayBeAbsent[ClassConfidence]  # of a classification
     opinions_: LatentEnsemble | None
+    opinion_confidence_: MayBeAbsent[ClassConfidence]  # where there are opinions
     class_features_: ClassFeatures | None
     greyness_: list[np.ndarray] | None
     scale_: np.ndarray
@@ -134,6 +138,10 @@ class ExplainerAttributes:
     def find(self, evaluate: Callable, start: Tensor, rows: Mapping[str, Tensor], options: SearchOptions,
              report: Callable | None, search: Callable) -> SearchResult:
         """The search of a block of rows; see `CounterfactualExplainer.find`."""
+        raise NotImplementedError
+
+    def class_limits(self) -> Mapping[str, np.ndarray]:
+        """What terms and conditions ask of each class, by the name under which a row finds it: arrays of shape (K,)."""
         raise NotImplementedError
 
     def uses_class_features(self) -> bool:

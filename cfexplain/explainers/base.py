@@ -23,6 +23,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from cfexplain.classifiers.confidence import RARE, ClassConfidence
 from cfexplain.classifiers.features import ClassFeatures
 from cfexplain.classifiers.latent import train_latent_ensemble
 from cfexplain.coordinates import Coordinates
@@ -38,6 +39,7 @@ from cfexplain.explainers.task import Classification, Goal, make_task
 from cfexplain.foundation.arrays import in_container, read_samples, restore_samples, to_numpy
 from cfexplain.foundation.exceptions import ClassifierOutputError, ConvergenceWarning, warn_caller
 from cfexplain.foundation.labels import label_indices
+from cfexplain.foundation.numbers import log_odds_of
 from cfexplain.foundation.parameters import Number, check_options, check_parameters
 from cfexplain.foundation.random import draw_seed, seeded_torch
 from cfexplain.foundation.settings import own_modes, with_own_modes
@@ -56,6 +58,7 @@ __all__ = ["CounterfactualExplainer", "as_given"]
 NOT_INVERTIBLE = 1e-2
 # Training rows a class that density percentiles are ranked among, where encoding is a search of its own.
 RANKED = 200
+_TOGETHER = 256  # rows of which the model is asked how sure it is
 
 
 @dataclass(eq=False, repr=False)
@@ -142,6 +145,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             self.opinions_ = train_latent_ensemble(
                 codes, std, groups[rows], len(self.classes_), members=int(self.second_opinion), seed=seed + 3, **budget)
             self.opinions_.to(dtype=torch.from_numpy(codes).dtype)
+        self._measure_confidence(X, groups, codes, groups[rows], seed)
         self.class_features_ = self._fit_class_features(X, groups) if self.uses_class_features() else None
         self.greyness_ = None
         if self.layout_.is_image and self.ink_quantile is not None:
@@ -193,6 +197,63 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             raise
         known = np.isfinite(features.numpy()).all(1)
         return ClassFeatures(features.numpy()[known], groups[known], len(self.classes_)).to(self.device_)
+
+    def _measure_confidence(self, X: np.ndarray, groups: np.ndarray, codes: np.ndarray, code_groups: np.ndarray, seed: int,
+                            ) -> None:
+        """How sure the model that is searched, and the second opinion, are of each class's own rows."""
+        self.__dict__.pop("class_confidence_", None)
+        self.__dict__.pop("opinion_confidence_", None)
+        if self.is_regression or not hasattr(self, "confidence"):
+            return
+        classifier: Any = self.classifier_
+
+        def scores(function: Callable[[Tensor], Tensor], dim: int) -> Callable[[np.ndarray], Tensor]:
+            def in_batches(rows: np.ndarray) -> Tensor:
+                parts = torch.from_numpy(np.ascontiguousarray(rows)).split(_TOGETHER)
+                return torch.cat([function(part.to(self.device_)).cpu() for part in parts], dim)
+            return in_batches
+
+        with torch.no_grad(), classifier.frozen():
+            self.class_confidence_ = ClassConfidence.measure(scores(classifier.logits, 0), X, groups, seed)
+            if self.opinions_ is not None:
+                self.opinion_confidence_ = ClassConfidence.measure(scores(self.opinions_, 1), codes, code_groups, seed)
+        never = [str(label) for label, own in zip(self.classes_, self.class_confidence_.own, strict=True) if not own]
+        if never:
+            warn_caller(
+                f"The explained model takes no row of {', '.join(never)} for what it is labelled. Asked for such a class, "
+                "most rows will not reach it, and what reaches it may look like no row of the class. Train the model on more "
+                "rows of the class, or ask for other classes.")
+
+    def class_limits(self) -> dict[str, np.ndarray]:
+        """What terms and conditions ask of each class, by the name under which a row finds it: arrays of shape (K,)."""
+        confidence: Any = getattr(self, "confidence", None)
+        if confidence is None or self.is_regression:
+            return {}
+        limits = {"needed": self._usual("class_confidence_") if confidence == "auto"
+                  else np.full(len(self.classes_), log_odds_of(confidence))}
+        if self.opinions_ is not None and hasattr(self, "opinion_confidence_"):
+            limits["opinion_needed"] = self._usual("opinion_confidence_")
+        return limits
+
+    def _usual(self, name: str) -> np.ndarray:
+        if not hasattr(self, name):
+            raise ValueError("confidence='auto' is measured at fit, and this explainer was fitted by a version that did not "
+                             "measure it. Fit it again, or pass a number: set_params(confidence=0.9).")
+        return getattr(self, name).usual()
+
+    def _warn_of_rare_confidence(self, goal: Goal) -> None:
+        """A number that few real rows reach draws every row towards a prototype of the class."""
+        confidence: Any = getattr(self, "confidence", None)
+        if confidence is None or confidence == "auto" or not hasattr(self, "class_confidence_"):
+            return
+        shares = self.class_confidence_.shares(confidence)
+        rare = [k for k in np.unique(goal.rows["target"][goal.moving]) if shares[k] < RARE]
+        if rare:
+            told = ", ".join(f"{shares[k]:.1%} of those of {self.classes_[k]!r}" for k in rare[:5])
+            warn_caller(
+                f"confidence={confidence:g} is reached by few real rows: {told}{', …' if len(rare) > 5 else ''}. What must "
+                "be surer than real rows looks like a prototype and not like one of them. Pass confidence='auto' for what "
+                "is usual for each class, or a lower number.")
 
     def _read_column_rules(self) -> ColumnRules | None:
         if self.immutable is None and self.bounds is None:
@@ -269,6 +330,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
                backend: str = "auto", precision: str = "auto") -> Found:
         """What the search finds for the rows of `X`, which `read_samples` gave; see `explain` for the parameters."""
         check_options({"n_jobs": n_jobs}, {"n_jobs": Number(-4096, 4096, whole=True, none=True)})
+        self._warn_of_rare_confidence(goal)
         n_jobs = None if n_jobs is None else int(n_jobs)
         run, workers = Run(self, record_path, backend, precision), effective_n_jobs(n_jobs)
         return run.search(X, goal) if workers == 1 else run.search_in_workers(X, goal, n_jobs, workers)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cfexplain.explainers.base import CounterfactualExplainer
-from cfexplain.foundation.numbers import check_confidence, log_odds, log_odds_of
+from cfexplain.foundation.numbers import log_odds, log_odds_of
 from cfexplain.foundation.parameters import Number
 from cfexplain.objective import LatentDistance, Point, Term
 from cfexplain.persistence import storable
@@ -93,7 +93,7 @@ verbose, device
     # a row is done when the ensemble is convinced, whatever the explained classifier says
     needs_valid = False
 
-    parameter_rules = {"members": Number(1, whole=True)}
+    parameter_rules = {"members": Number(1, whole=True), "confidence": Number(0, 1, between=True)}
 
     coordinates: Any = "vae"
     density: Any = None
@@ -113,5 +113,4 @@ verbose, device
         return int(self.members)
 
     def terms(self) -> list[Term]:
-        check_confidence(self.confidence)
         return [EnsembleCrossEntropy(1.0, self.confidence), LatentDistance(self.distance_weight)]

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from cfexplain.coordinates import Flow
 from cfexplain.explainers.base import CounterfactualExplainer, as_given
-from cfexplain.explainers.task import Goal, Regression
-from cfexplain.foundation.numbers import check_confidence, log_odds_of
-from cfexplain.foundation.parameters import Choice, Number
+from cfexplain.explainers.task import Regression
+from cfexplain.foundation.numbers import log_odds_of
+from cfexplain.foundation.parameters import Choice, Number, check_options
 from cfexplain.foundation.settings import with_own_modes
 from cfexplain.objective import TargetLogProbability, TargetProbability, TargetValue, Term, TypicalDensity
 from cfexplain.persistence import storable
@@ -48,8 +48,9 @@ class DiffeomorphicExplainer(CounterfactualExplainer):
         What `transform` and `score` aim at. None: each row's runner-up class.
     task : {"auto", "classification", "regression"}, default="auto"
         "auto": regression for a regressor of scikit-learn or skorch, and for y of continuous numbers.
-    confidence : float in (0, 1), default=0.99
-        Λ, which p(t|x′) has to exceed.
+    confidence : float in (0, 1) or "auto", default="auto"
+        Λ, which p(t|x′) has to exceed. "auto" is what is usual for each class: half of its training rows reach it; at least
+        0.55 and at most 0.99.
     ascent : {"log_probability", "probability"}, default="log_probability"
         Whose gradient is followed. The probability is eq. 5 as printed; its gradient is p times that of the
         log-probability, and vanishes where a search begins, at p(t|x) ≈ 0. The log-probability is what the authors' code
@@ -117,7 +118,7 @@ verbose, device
 
     generator: Any = "flow"
     task: str = "auto"
-    confidence: float = 0.99
+    confidence: float | str = "auto"
     ascent: str = "log_probability"
     plausibility_weight: float | str = "auto"
     typical_quantile: float = 0.5
@@ -163,12 +164,6 @@ verbose, device
     def _image_flow(self) -> bool:
         return self.layout_.is_image and isinstance(self.coordinates_, Flow)
 
-    def goal(self, X: np.ndarray, target: Any) -> Goal:
-        goal = super().goal(X, target)
-        if not self.is_regression:
-            goal.rows["needed"] = np.full(len(X), log_odds_of(check_confidence(self.confidence)), dtype=X.dtype)
-        return goal
-
     def terms(self) -> list[Term]:
         """Eq. 5, or its logarithm; for a regressor the way to the value."""
         if isinstance(self.task_, Regression):
@@ -193,7 +188,9 @@ verbose, device
         check_is_fitted(self)
         if self.is_regression:
             raise ValueError("A regressor has no confidence to sweep; pass one target value a row instead.")
-        needed = [log_odds_of(check_confidence(confidence)) for confidence in confidences]
+        for confidence in confidences:
+            check_options({"confidence": confidence}, {"confidence": Number(0, 1, between=True)})
+        needed = [log_odds_of(confidence) for confidence in confidences]
         if not needed:
             raise ValueError("confidences is empty; pass at least one number strictly between 0 and 1.")
         started, container = time.perf_counter(), "torch" if isinstance(X, Tensor) else "numpy"

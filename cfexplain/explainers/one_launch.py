@@ -15,6 +15,7 @@ from cfexplain.coordinates.detail import detail_mode
 from cfexplain.density import ConditionalFlow
 from cfexplain.density.frozen import pack
 from cfexplain.explainers.attributes import ExplainerParameters
+from cfexplain.foundation.numbers import log_odds_of
 from cfexplain.foundation.weight_cache import cached_by_weights
 from cfexplain.objective.point import Point
 from cfexplain.objective.terms import (
@@ -121,13 +122,15 @@ def pack_table(explainer: ExplainerParameters, example: Tensor) -> TableSearch:
         code = ex.coordinates_.encode(example)
     decision = named.get("decision")
     needed, hinge = {}, None if decision is None else decision[1]
-    if isinstance(hinge, LogOddsHinge):
-        needed["needed"] = hinge.needed
+    if isinstance(hinge, LogOddsHinge) and hinge.confidence is not None:
+        needed["needed"] = log_odds_of(hinge.confidence)
     elif isinstance(hinge, DecisionHinge):
+        if hinge.confidence is None:
+            raise NotCovered("a hinge on the probability with a confidence of each class's own")
         needed["needed"] = hinge.confidence
     second = None if opinion is None else opinion[1]
-    if isinstance(second, SecondOpinion):
-        needed["opinion_needed"] = second.needed
+    if isinstance(second, SecondOpinion) and second.confidence is not None:
+        needed["opinion_needed"] = log_odds_of(second.confidence)
     distance = named["input"][1] if "input" in named else None
     limits = {} if rules is None else {
         "held": torch.from_numpy(rules.held), "low": torch.from_numpy(rules.low), "high": torch.from_numpy(rules.high)}

@@ -77,8 +77,9 @@ class PLACEExplainer(CounterfactualExplainer):
         What `transform` and `score` aim at; None is each row's runner-up class.
     decision : {"logit", "probability"}, default="logit"
         The hinge on log-odds, or on the probability as in eq. 2.
-    confidence : float in (0, 1), default=0.99
-        p(ỹ|x′) to reach; 0.5 + ε in eq. 2.
+    confidence : float in (0, 1) or "auto", default="auto"
+        p(ỹ|x′) to reach; 0.5 + ε in eq. 2. "auto" is what is usual for each class: half of its training rows reach it; at
+        least 0.55, a clear majority, and at most 0.99. A number that few real rows reach draws all to one prototype.
     plausibility : {"typical", "likelihood"}, default="typical"
         A hinge at a quantile of the target class's own log densities, or eq. 4 as written.
     typical_quantile : float in (0, 1), default=0.5
@@ -88,8 +89,8 @@ class PLACEExplainer(CounterfactualExplainer):
     second_opinion : int, default=3
         Small classifiers of the latent that must be convinced too; 0 for none. They are not the model that is explained:
         their verdict is reported apart.
-    opinion_confidence : float, optional
-        What they must reach; default `confidence`.
+    opinion_confidence : float or "auto", optional
+        What they must reach; default `confidence`, where "auto" is what is usual for them.
     feature_weight : float or "auto", default="auto"
         Weight of a hinge on how typical x′ is in the classifier's own penultimate features (the input of its last linear
         layer). "auto" is 20 for images, and 0, which leaves it out, for tables and where the last layer is not linear.
@@ -172,7 +173,7 @@ class PLACEExplainer(CounterfactualExplainer):
     coordinates: Any = "vae"
     density: Any = None
     decision: str = "logit"
-    confidence: float = 0.99
+    confidence: float | str = "auto"
     plausibility: str = "typical"
     typical_quantile: float = 0.5
     decision_weight: float = 10.0
@@ -181,7 +182,7 @@ class PLACEExplainer(CounterfactualExplainer):
     perceptual_weight: float = 0.0
     perceptual: str | Callable = "lpips"
     second_opinion: int = 3
-    opinion_confidence: float | None = None
+    opinion_confidence: float | str | None = None
     feature_weight: float | str = "auto"
     feature_quantile: float = 0.3
     ink_weight: float = 0.0
@@ -218,16 +219,16 @@ class PLACEExplainer(CounterfactualExplainer):
 
     def terms(self) -> list[Term]:
         """Eqs. 2–5 and the second opinion."""
-        check_confidence(self.confidence)
+        confidence = check_confidence(self.confidence)
         decision = {"probability": DecisionHinge, "logit": LogOddsHinge}[self.decision]
         density = {"typical": TypicalDensity, "likelihood": LogDensity}[self.plausibility]
-        terms = [decision(self.decision_weight, self.confidence), LatentDistance(self.distance_weight),
+        terms = [decision(self.decision_weight, confidence), LatentDistance(self.distance_weight),
                  density(self.plausibility_weight)]
         if self.perceptual_weight:
             distance = LPIPS(data_range=self.data_range) if self.perceptual == "lpips" else self.perceptual
             terms.append(PerceptualDistance(self.perceptual_weight, distance))
         if self.second_opinion and self.opinions_ is not None:
-            needed = self.confidence if self.opinion_confidence is None else self.opinion_confidence
+            needed = confidence if self.opinion_confidence is None else check_confidence(self.opinion_confidence)
             terms.append(SecondOpinion(self.decision_weight, needed))
         if self.class_features_ is not None:
             terms.append(TypicalFeatures(FEATURE_WEIGHT if self.feature_weight == "auto" else float(self.feature_weight)))

@@ -152,10 +152,9 @@ verbose, device
         return goal
 
     def terms(self) -> list[Term]:
-        check_confidence(self.confidence)
         parts = self.autoencoder_
         return [
-            LogOddsHinge(self.decision_weight, self.confidence), InputDistance(self.l1_weight, 1),
+            LogOddsHinge(self.decision_weight, check_confidence(self.confidence)), InputDistance(self.l1_weight, 1),
             InputDistance(self.l2_weight, 2), PrototypeDistance(self.prototype_weight, parts.encode),
             AutoencoderError(self.autoencoder_weight, lambda x: parts.decode(parts.encode(x)))]
 

@@ -108,7 +108,9 @@ class Run:
                 limits["feature_limit"] = explainer.class_features_.quantiles(explainer.feature_quantile)
             if explainer.greyness_ is not None and explainer.ink_quantile is not None:
                 limits["ink_limit"] = np.array([np.quantile(own, explainer.ink_quantile) for own in explainer.greyness_])
-            rows |= {name: torch.from_numpy(limit).to(rows["z0"])[rows["target"]] for name, limit in limits.items()}
+            limits |= explainer.class_limits()
+            rows |= {name: torch.from_numpy(limit).to(rows["z0"])[rows["target"]] for name, limit in limits.items()
+                     if name not in rows}
             rows |= self.objective.reference(x, self.options.tile)
             return rows, self._start(rows)
 

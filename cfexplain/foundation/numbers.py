@@ -12,10 +12,12 @@ from torch import Tensor
 __all__ = ["check_confidence", "log_odds", "log_odds_of", "row_norm"]
 
 
-def check_confidence(confidence: Any) -> float:
-    """`confidence` as a float, if it is a number strictly between 0 and 1; else ValueError."""
+def check_confidence(confidence: Any) -> float | None:
+    """`confidence` as a float, if it is a number strictly between 0 and 1, and None for "auto"; else ValueError."""
+    if isinstance(confidence, str) and confidence == "auto":
+        return None
     if not (isinstance(confidence, (int, float, np.number)) and 0 < confidence < 1):
-        raise ValueError(f"confidence={confidence!r} must be a number strictly between 0 and 1.")
+        raise ValueError(f"confidence={confidence!r} must be 'auto' or a number strictly between 0 and 1.")
     return float(confidence)
 
 

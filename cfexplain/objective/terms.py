@@ -72,37 +72,46 @@ class Term(ABC):
 
 @dataclass(frozen=True)
 class DecisionHinge(Term):
-    """max(0.5 + ε − p(ỹ|x′), 0) (PLACE, eq. 2), with 0.5 + ε = `confidence`. Flat where p(ỹ|x′) ≈ 0."""
+    """max(0.5 + ε − p(ỹ|x′), 0) (PLACE, eq. 2), with 0.5 + ε = `confidence`. Flat where p(ỹ|x′) ≈ 0.
 
-    confidence: float = 0.55
+    Without a `confidence` each row has its own, as log-odds: ``rows["needed"]``.
+    """
+
+    confidence: float | None = 0.55
     name = "decision"
 
+    def _needed(self, point: Point) -> Any:
+        return point.rows["needed"].sigmoid() if self.confidence is None else self.confidence
+
     def loss(self, point: Point) -> Tensor:
-        return torch.relu(self.confidence - point.probability)
+        return torch.relu(self._needed(point) - point.probability)
 
     def holds(self, point: Point) -> Tensor:
-        return point.probability >= self.confidence
+        return point.probability >= self._needed(point)
 
 
 @dataclass(frozen=True)
 class LogOddsHinge(Term):
-    """The hinge of eq. 2 on log-odds: the same boundary, and a gradient however sure the classifier is of another class."""
+    """The hinge of eq. 2 on log-odds: the same boundary, and a gradient however sure the classifier is of another class.
 
-    confidence: float = 0.99
+    Without a `confidence` each row has its own, as log-odds: ``rows["needed"]``.
+    """
+
+    confidence: float | None = 0.99
     name = "decision"
+    row_name = "needed"
 
-    @property
-    def needed(self) -> float:
-        return log_odds_of(self.confidence)
+    def _needed(self, point: Point) -> Any:
+        return point.rows[self.row_name] if self.confidence is None else log_odds_of(self.confidence)
 
     def _log_odds(self, point: Point) -> Tensor:
         return point.log_odds
 
     def loss(self, point: Point) -> Tensor:
-        return torch.relu(self.needed + LOG_ODDS_SLACK - self._log_odds(point))
+        return torch.relu(self._needed(point) + LOG_ODDS_SLACK - self._log_odds(point))
 
     def holds(self, point: Point) -> Tensor:
-        return self._log_odds(point) >= self.needed
+        return self._log_odds(point) >= self._needed(point)
 
 
 @dataclass(frozen=True)
@@ -208,6 +217,7 @@ class SecondOpinion(LogOddsHinge):
     """The log-odds hinge on the least convinced of several small classifiers of the latent."""
 
     name = "second_opinion"
+    row_name = "opinion_needed"
 
     def _log_odds(self, point: Point) -> Tensor:
         return point.opinion

@@ -153,7 +153,7 @@ class TableSearch:
         n = len(like)
         columns = []
         for name in NUMBERS:
-            key = {"needed": "needed", "typical": "typical"}.get(name, self.own_weights.get(name))
+            key = name if name in ("needed", "typical", "opinion_needed") else self.own_weights.get(name)
             constant = self.weights.get(name, self.needed.get(name, 0.0))
             own = rows.get(key) if key is not None and name not in self.needed else None
             columns.append(like.new_full((n,), constant) if own is None else own.to(like))
