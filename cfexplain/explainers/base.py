@@ -221,7 +221,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         if never:
             warn_caller(
                 f"The explained model takes no row of {', '.join(never)} for what it is labelled. Asked for such a class, "
-                "most rows will not reach it, and what reaches it may look like no row of the class. Train the model on more "
+                "most rows will not reach it, and what does may look like no row of the class. Train the model on more "
                 "rows of the class, or ask for other classes.")
 
     def class_limits(self) -> dict[str, np.ndarray]:

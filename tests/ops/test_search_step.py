@@ -169,14 +169,17 @@ def test_a_row_of_nan_touches_nobody_and_stays(update):
 
 
 @pytest.mark.parametrize("update", ["adam", "normalized"])
-def test_a_search_that_starts_without_a_gradient_stays_there(update):
+def test_a_search_that_starts_without_a_gradient_stays_there_and_stops(update):
     slots, _ = queue(3, 3, 7, torch.float32)
     start = slots.state.z.clone()
     kernel = StepKernel(slots, StepOptions(update=update, max_steps=9))
     no, number = torch.zeros(3, dtype=torch.bool, device=DEVICE), torch.ones(3, device=DEVICE)
+    gradient = torch.zeros_like(start)
+    gradient[1, 3] = 1e-30  # its square is 0, and it is a gradient
     for _ in range(2):
-        kernel(torch.zeros_like(start), number, number, no, no)
-    assert torch.equal(slots.state.z, start) and slots.state.count.tolist() == [2, 2, 2]
+        kernel(gradient, number, number, no, no)
+    assert torch.equal(slots.state.z[::2], start[::2])
+    assert slots.state.finished.tolist() == [True, False, True] and slots.state.count.tolist() == [0, 2, 0]
 
 
 def test_the_queue_gives_every_row_once_and_writes_every_output():
@@ -188,8 +191,8 @@ def test_the_queue_gives_every_row_once_and_writes_every_output():
     for _ in range(12):
         gradient, loss, score, done, valid = points(n_slots, d, generator)
         counts, rows = slots.state.count.tolist(), slots.row.tolist()
-        stops = [not over and (bool(hit) and bool(np.isfinite(value)) or count >= 3) for over, hit, value, count in zip(
-            finished, done.tolist(), loss.tolist(), counts, strict=True)]
+        stops = [not over and (bool(hit) and bool(np.isfinite(value)) or count >= 3 or (count == 0 and lost)) for over, hit, value, count, lost in zip(
+            finished, done.tolist(), loss.tolist(), counts, (~torch.isfinite(gradient).all(1)).tolist(), strict=True)]
         kernel(gradient, loss, score, done, valid)
         for slot in np.flatnonzero(stops):
             assert slots.out_steps[rows[slot]] == counts[slot]

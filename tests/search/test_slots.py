@@ -64,7 +64,8 @@ def test_statuses_of_all_kinds_occur_and_agree():
     options = SearchOptions(step_size=0.3, stall=4, max_steps=25, refine=2, tile=8)
     whole = search(landscape, z0, z0, rows, options)
     assert_equal(search_in_slots(landscape, z0, rows, options, slots=16), whole)
-    assert 5 < whole.done.sum() < 55 and (whole.valid & ~whole.done).any() and (whole.finished == whole.done).all()
+    assert 5 < whole.done.sum() < 55 and (whole.valid & ~whole.done).any()
+    assert (whole.finished == (whole.done | (whole.n_steps == 0))).all()
     assert len(whole.n_steps.unique()) > 8
 
 

@@ -53,7 +53,8 @@ def step(state: SearchState, gradient: Tensor, loss: Tensor, score: Tensor, done
     state : SearchState
         Of B rows; left as it is.
     gradient : Tensor of shape (B, d)
-        Of the loss, in ``state.z``. A row with a number that is not finite does not move; rows that bisect need none.
+        Of the loss, in ``state.z``. A row with a number that is not finite does not move; rows that bisect need none. A
+        row without a gradient where an attempt begins can never move, and stops.
     loss, score : Tensor of shape (B,)
         The objective, and what ranks rows that are not valid. A point whose loss is not finite is worth nothing.
     done, valid : Tensor of bool, shape (B,)
@@ -75,6 +76,7 @@ def step(state: SearchState, gradient: Tensor, loss: Tensor, score: Tensor, done
     (tensor([[-0.1000, -0.1000]]), tensor([1]))
     """
     z = state.z
+    gradient = torch.where(torch.isfinite(gradient).all(1, keepdim=True), gradient, 0.0)
     loss, score = loss.to(z.dtype), score.to(z.dtype)
     finite = torch.isfinite(loss)
     loss = torch.where(finite, loss, torch.inf)
@@ -92,7 +94,8 @@ def step(state: SearchState, gradient: Tensor, loss: Tensor, score: Tensor, done
         stop = torch.where(bisect, refined >= options.refine, done)
     else:
         stop = new["since_best"] > options.patience
-    stop = stop | ((state.count >= options.max_steps) & ~bisect)
+    still = (state.count == state.began) & ~(gradient != 0).any(1)
+    stop = stop | (((state.count >= options.max_steps) | still) & ~bisect)
     count = state.count + ~(stop | bisect)
     if options.stall is not None:
         again = new.pop("again")
@@ -117,7 +120,6 @@ def _best_so_far(state: SearchState, loss: Tensor, score: Tensor, done: Tensor, 
 
 def _descended(state: SearchState, gradient: Tensor, loss: Tensor, options: StepOptions) -> dict[str, Tensor]:
     """A gradient step, or back to the start with steps of another length for a row that gets no nearer."""
-    gradient = torch.where(torch.isfinite(gradient).all(1, keepdim=True), gradient, 0.0)
     move, first, second = UPDATES[options.update](
         gradient, state.first, state.second, (state.count - state.began + 1).to(state.z.dtype))
     if options.stall is None:
