@@ -38,15 +38,16 @@ def render(
     mode: str,
     *,
     tau: float = 0.15,
-    sigma: float = 2.0,
+    sigma: float = 5.0,
     data_range: tuple[float, float] | None = None,
 ) -> Tensor:
     """x′ from the decoded picture g(z′), the original x and its reconstruction g(z₀).
 
     - "decoder": x′ = g(z′), as published.
     - "residual": x′ = x + (g(z′) − g(z₀)).
-    - "blend": x′ = g(z′) + (1 − m)(x − g(z₀)) with m = 1 − exp(−(G_σ ∗ |g(z′) − g(z₀)| / τ)²). Where the picture changes
-      much, the residual belongs to something that is no longer there, and fades.
+    - "blend": x′ = g(z′) + (1 − m)(x − g(z₀)) with m = 1 − exp(−G_σ ∗ (|g(z′) − g(z₀)| / τ)²). Where the picture changes
+      much, and close by, the residual belongs to something that is no longer there, and fades: the end of a stroke that
+      the decoder did not draw goes with the stroke, and leaves no speck.
 
     "residual" and "blend" give x back, bit for bit, where g(z′) = g(z₀) (and x is within `data_range`). Differentiable
     in every tensor; the gradient of m is 0, not NaN, where nothing changed.
@@ -58,7 +59,7 @@ def render(
     mode : {"decoder", "residual", "blend"}
     tau : float, default=0.15
         Change at which the residual gives way, as a share of the width of `data_range`.
-    sigma : float, default=2.0
+    sigma : float, default=5.0
         Width of the blur in pixels of a 64x64 image: ``sigma * max(H, W) / 64`` pixels are used.
     data_range : (low, high), optional
         "residual" and "blend" are clamped to it. None (tables): no clamp, and `tau` is in x's units.
@@ -105,8 +106,9 @@ def _faded(change: Tensor, tau: float, sigma: float, data_range: tuple[float, fl
         raise ValueError(f"tau={tau!r} and sigma={sigma!r} must be positive.")
     low, high = (0.0, 1.0) if data_range is None else data_range
     height, width = change.shape[-2:]
-    moved = gaussian_blur(change.abs().amax(1, keepdim=True), sigma * max(height, width) / 64)
-    return -torch.expm1(-(moved / (tau * (high - low))).square())
+    # squared before it is blurred: a large change reaches further than many small ones
+    moved = (change.abs().amax(1, keepdim=True) / (tau * (high - low))).square()
+    return -torch.expm1(-gaussian_blur(moved, sigma * max(height, width) / 64))
 
 
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:

@@ -74,9 +74,10 @@ class ExplainerAttributes:
         "opinion_confidence": Number(0, 1, between=True, none=True, words=("auto",)),
         "typical_quantile": Number(0, 1, none=True), "feature_quantile": Number(0, 1),
         "ink_quantile": Number(0, 1, none=True),
-        **dict.fromkeys(("decision_weight", "distance_weight", "plausibility_weight", "perceptual_weight", "ink_weight",
+        **dict.fromkeys(("decision_weight", "distance_weight", "plausibility_weight", "perceptual_weight",
                          "autoencoder_weight", "prototype_weight", "l1_weight", "l2_weight"), Number(0)),
-        "feature_weight": Number(0, words=("auto",)), "second_opinion": Number(0, whole=True),
+        "feature_weight": Number(0, words=("auto",)),
+        "ink_weight": Number(0, words=("auto",)), "second_opinion": Number(0, whole=True),
         "channels": Choice(CHANNELS), "classifier_output": Choice(("auto", "logits", "probabilities")),
         "task": Choice(("auto", "classification", "regression")), "verbose": Number(0, whole=True),
     }
@@ -98,6 +99,7 @@ class ExplainerAttributes:
     opinion_confidence_: MayBeAbsent[ClassConfidence]  # where there are opinions
     class_features_: ClassFeatures | None
     greyness_: list[np.ndarray] | None
+    near_binary_: MayBeAbsent[bool]
     scale_: np.ndarray
     column_rules_: ColumnRules | None
     region_: Tensor | None

@@ -38,13 +38,13 @@ from cfexplain.explainers.run import Run
 from cfexplain.explainers.task import Classification, Goal, make_task
 from cfexplain.foundation.arrays import in_container, read_samples, restore_samples, to_numpy
 from cfexplain.foundation.exceptions import ClassifierOutputError, ConvergenceWarning, warn_caller
+from cfexplain.foundation.ink import greyness, is_near_binary
 from cfexplain.foundation.labels import label_indices
 from cfexplain.foundation.numbers import log_odds_of
 from cfexplain.foundation.parameters import Number, check_options, check_parameters
 from cfexplain.foundation.random import draw_seed, seeded_torch
 from cfexplain.foundation.settings import own_modes, with_own_modes
 from cfexplain.foundation.tiles import TILE, in_tiles
-from cfexplain.objective import greyness
 from cfexplain.persistence import Persistent
 from cfexplain.result import Counterfactuals
 from cfexplain.scale import ScaleMixin, is_dask, transform_dask
@@ -147,7 +147,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             self.opinions_.to(dtype=torch.from_numpy(codes).dtype)
         self._measure_confidence(X, groups, codes, groups[rows], seed)
         self.class_features_ = self._fit_class_features(X, groups) if self.uses_class_features() else None
-        self.greyness_ = None
+        self.greyness_, self.near_binary_ = None, self.layout_.is_image and is_near_binary(X, self.data_range)
         if self.layout_.is_image and self.ink_quantile is not None:
             grey = greyness(torch.from_numpy(X), self.data_range).numpy()
             self.greyness_ = [np.sort(grey[groups == k]) for k in range(len(self.task_.counts))]
@@ -249,7 +249,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         shares = self.class_confidence_.shares(confidence)
         rare = [k for k in np.unique(goal.rows["target"][goal.moving]) if shares[k] < RARE]
         if rare:
-            told = ", ".join(f"{shares[k]:.1%} of those of {self.classes_[k]!r}" for k in rare[:5])
+            told = ", ".join(f"{shares[k]:.1%} of those of {self.classes_[k]}" for k in rare[:5])
             warn_caller(
                 f"confidence={confidence:g} is reached by few real rows: {told}{', …' if len(rare) > 5 else ''}. What must "
                 "be surer than real rows looks like a prototype and not like one of them. Pass confidence='auto' for what "

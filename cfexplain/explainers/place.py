@@ -29,20 +29,22 @@ __all__ = ["PLACEExplainer"]
 
 # Of `feature_weight="auto"`, for images
 FEATURE_WEIGHT = 20.0
+INK_WEIGHT = 20.0  # of `ink_weight="auto"`, for near-binary images
 _PUBLISHED: dict[str, Any] = dict(
     coordinates="autoencoder", density="attributes", decision="probability", confidence=0.55,
-    plausibility="likelihood", second_opinion=0, feature_weight=0.0, detail="decoder", start="latent", update="adam",
+    plausibility="likelihood", second_opinion=0, feature_weight=0.0, ink_weight=0.0, detail="decoder", start="latent",
+    update="adam",
     stop="converged", max_steps=2000, refine=0)
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "swap": dict(start="swap", refine=0),
     "closest": dict(start="latent", step_size=0.05, refine=8),
-    "crisp": dict(start=0.4, feature_quantile=0.2, ink_weight=20.0),
+    "crisp": dict(start=0.4, feature_quantile=0.2, ink_weight=20.0, ink_quantile=0.5),
     "place-mnist": dict(**_PUBLISHED, step_size=0.01, decision_weight=10.0, distance_weight=1.0,
                         plausibility_weight=10.0, patience=100),
     "place-celeba": dict(**_PUBLISHED, step_size=0.005, decision_weight=1000.0, distance_weight=1.0,
                          plausibility_weight=2.0, perceptual_weight=1.0, patience=100),
-    "classifier-only": dict(confidence=0.55, plausibility_weight=0.0, second_opinion=0, feature_weight=0.0,
+    "classifier-only": dict(confidence=0.55, plausibility_weight=0.0, second_opinion=0, feature_weight=0.0, ink_weight=0.0,
                             start="latent", update="adam", step_size=0.1, refine=0),
 }
 
@@ -97,8 +99,9 @@ class PLACEExplainer(CounterfactualExplainer):
         Must not be 0 at `fit` to be used later.
     feature_quantile : float in (0, 1), default=0.3
         x′ has to lie nearer to the target class than this share of its own training rows; smaller is stricter.
-    ink_weight : float, default=0.0
-        Weight of a hinge on the share of grey in x′, for images of ink on paper; 20 is a good value.
+    ink_weight : float or "auto", default="auto"
+        Weight of a hinge on the share of grey in x′, for images of ink on paper. "auto" is 20 where most pixels of most
+        training images are black or white, and 0, which leaves it out, elsewhere.
     ink_quantile : float in (0, 1), default=0.7
         x′ may be as grey as this share of the target class's training images.
     detail : {"auto", "decoder", "residual", "blend"}, default="auto"
@@ -185,7 +188,7 @@ class PLACEExplainer(CounterfactualExplainer):
     opinion_confidence: float | str | None = None
     feature_weight: float | str = "auto"
     feature_quantile: float = 0.3
-    ink_weight: float = 0.0
+    ink_weight: float | str = "auto"
     ink_quantile: float = 0.7
     detail: str = "auto"
     tau: float = 0.15
@@ -203,7 +206,7 @@ class PLACEExplainer(CounterfactualExplainer):
         - ``"default"``
         - ``"swap"``: start from the flow's swap; 0–2 steps.
         - ``"closest"``: from z₀ by half steps, then back towards it.
-        - ``"crisp"``: also no greyer than real ink.
+        - ``"crisp"``: no greyer than half of real ink, and nearer to the class.
         - ``"place-mnist"``, ``"place-celeba"``: as published (section 4.1).
         - ``"classifier-only"``: no density, no second opinion; what REVISE does in the same space.
 
@@ -232,9 +235,10 @@ class PLACEExplainer(CounterfactualExplainer):
             terms.append(SecondOpinion(self.decision_weight, needed))
         if self.class_features_ is not None:
             terms.append(TypicalFeatures(FEATURE_WEIGHT if self.feature_weight == "auto" else float(self.feature_weight)))
-        if self.ink_weight:
+        ink = (INK_WEIGHT if getattr(self, "near_binary_", False) else 0.0) if self.ink_weight == "auto" else self.ink_weight
+        if ink:
             low, high = self.data_range
             if self.greyness_ is None:
                 raise ValueError("ink_weight= is for images, but the explainer was fitted on a table.")
-            terms.append(TypicalInk(self.ink_weight, (low, high)))
+            terms.append(TypicalInk(float(ink), (low, high)))
         return terms

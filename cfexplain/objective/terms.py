@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cfexplain.foundation.ink import greyness
 from cfexplain.foundation.numbers import log_odds_of, row_norm
 from cfexplain.foundation.tiles import in_tiles
 from cfexplain.objective.point import Point, ValuePoint
@@ -238,18 +239,6 @@ class TypicalFeatures(Term):
 
     def holds(self, point: Point) -> Tensor:
         return point.feature_distance <= point.rows["feature_limit"]
-
-
-def greyness(x: Tensor, data_range: tuple[float, float] = (0.0, 1.0)) -> Tensor:
-    """Σ u(1 − u) / Σ u of each image with u in [0, 1]: how much of the ink is neither there nor not there. Shape (B,).
-
-    >>> import torch
-    >>> greyness(torch.tensor([[[[0.0, 1.0]]], [[[0.5, 0.5]]]]))
-    tensor([0.0000, 0.5000])
-    """
-    low, high = data_range
-    u = ((x - low) / (high - low)).flatten(1)
-    return (u * (1 - u)).sum(1) / (u.sum(1) + 1e-6)
 
 
 @dataclass(frozen=True)

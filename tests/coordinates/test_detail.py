@@ -46,8 +46,8 @@ def test_blend_is_its_formula(shape, data_range):
     out = render(g, x, g0, "blend", tau=0.3, sigma=2.0, data_range=data_range)
     change = (g - g0).abs().amax(1).numpy()
     sigma = 2.0 * max(shape[2:]) / 64
-    moved = np.stack([ndimage.gaussian_filter(c, sigma, mode="mirror", truncate=3.0) for c in change])
-    m = 1 - np.exp(-((moved / (0.3 * (high - low))) ** 2))[:, None]
+    squares = (change / (0.3 * (high - low))) ** 2
+    m = 1 - np.exp(-np.stack([ndimage.gaussian_filter(c, sigma, mode="mirror", truncate=3.0) for c in squares]))[:, None]
     expected = np.clip(g.numpy() + (1 - m) * (x - g0).numpy(), low, high)
     np.testing.assert_allclose(out.numpy(), expected, atol=1e-12)
 

@@ -191,8 +191,10 @@ def test_the_queue_gives_every_row_once_and_writes_every_output():
     for _ in range(12):
         gradient, loss, score, done, valid = points(n_slots, d, generator)
         counts, rows = slots.state.count.tolist(), slots.row.tolist()
-        stops = [not over and (bool(hit) and bool(np.isfinite(value)) or count >= 3 or (count == 0 and lost)) for over, hit, value, count, lost in zip(
-            finished, done.tolist(), loss.tolist(), counts, (~torch.isfinite(gradient).all(1)).tolist(), strict=True)]
+        lost = (~torch.isfinite(gradient).all(1)).tolist()
+        stops = [not over and (bool(hit) and bool(np.isfinite(value)) or count >= 3 or (count == 0 and stays))
+                 for over, hit, value, count, stays in zip(
+                     finished, done.tolist(), loss.tolist(), counts, lost, strict=True)]
         kernel(gradient, loss, score, done, valid)
         for slot in np.flatnonzero(stops):
             assert slots.out_steps[rows[slot]] == counts[slot]
