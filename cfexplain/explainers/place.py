@@ -112,7 +112,7 @@ class PLACEExplainer(CounterfactualExplainer):
         z₀, the flow's base code of z₀ under the target class, or a share of the way from one to the other.
     update : {"normalized", "adam"}, default="normalized"
     step_size : float, optional
-        Default 0.1 standard deviations a dimension ("normalized") or a learning rate of 0.05 ("adam").
+        Default 0.12 standard deviations a dimension ("normalized") or a learning rate of 0.05 ("adam").
     max_steps : int, default=100
     stop : {"conditions", "converged"}, default="conditions"
         A row is done when every condition holds, or, as published, when its objective has not fallen for `patience`
@@ -172,6 +172,8 @@ class PLACEExplainer(CounterfactualExplainer):
     """
 
     parameter_rules = {"decision": Choice(("logit", "probability")), "plausibility": Choice(("typical", "likelihood"))}
+
+    step_sizes = {"normalized": 0.12, "adam": 0.05}
 
     coordinates: Any = "vae"
     density: Any = None
