@@ -95,6 +95,7 @@ class ExplainerAttributes:
     class_features_: ClassFeatures | None
     greyness_: list[np.ndarray] | None
     scale_: np.ndarray
+    training_: MayBeAbsent[dict[str, list]]  # what results are compared with; not in files of earlier versions
     column_rules_: ColumnRules | None
     region_: Tensor | None
 

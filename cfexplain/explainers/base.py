@@ -42,6 +42,7 @@ from cfexplain.foundation.parameters import Number, check_options, check_paramet
 from cfexplain.foundation.random import draw_seed, seeded_torch
 from cfexplain.foundation.settings import own_modes, with_own_modes
 from cfexplain.foundation.tiles import TILE, in_tiles
+from cfexplain.metrics.of_result import training_figures
 from cfexplain.objective import greyness
 from cfexplain.persistence import Persistent
 from cfexplain.result import Counterfactuals
@@ -148,6 +149,8 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             grey = greyness(torch.from_numpy(X), self.data_range).numpy()
             self.greyness_ = [np.sort(grey[groups == k]) for k in range(len(self.task_.counts))]
         self.scale_ = X.std(0)
+        self.training_ = training_figures(
+            X, groups, len(self.task_.counts), self.data_range if self.layout_.is_image else None)
         self.learn(X, groups, codes, groups[rows], {"random_state": seed + 4, "data_range": self.data_range, **budget})
         return self
 
@@ -347,6 +350,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             **({"channels": self.layout_.channels} if self.layout_.is_image else {}),
             "feature_names": [str(name) for name in getattr(self, "feature_names_in_", ())] or None,
             "feature_scale": None if self.layout_.is_image else self.scale_.tolist(), "device": str(self.device_),
+            **getattr(self, "training_", {}),  # not in files of earlier versions
             "versions": {"torch": torch.__version__, "scikit-learn": sklearn.__version__, "zuko": version("zuko")},
         }
 
