@@ -51,7 +51,8 @@ def evaluate(explainers: Any, X: Any, target: Any = None, y: Any = None, *, metr
     y : array-like of labels, shape (n,), optional
         True labels: rows that the classifier gets wrong are counted and not left out.
     metrics : list of str or Metric, dict of str to callable or Metric, optional
-        Names in `BUILT_IN` (default: all that can be measured), or functions of your own, ``(cf, explainer) -> values (n,) or a float``.
+        Names in `BUILT_IN` (default: all that can be measured), or functions of your own,
+        ``(cf, explainer) -> values (n,) or a float``.
     n_bootstrap : int, default=1000
     confidence_level : float in (0, 1), default=0.95
     random_state : int, RandomState or None, default=0
