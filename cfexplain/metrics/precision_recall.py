@@ -49,7 +49,7 @@ def precision_recall(x_real: ArrayLike | Tensor, x_cf: ArrayLike | Tensor, featu
     >>> rng = np.random.default_rng(0)
     >>> real, same, centre = rng.normal(size=(200, 2)), rng.normal(size=(200, 2)), np.zeros((200, 2))
     >>> [round(value, 2) for value in precision_recall(real, same)], precision_recall(real, centre)
-    ([0.99, 0.97], (1.0, 0.0))
+    ([1.0, 1.0], (1.0, 0.0))
     """
     k = check_count(k, "k")
     real, found = as_rows(x_real, "x_real"), as_rows(x_cf, "x_cf")
@@ -103,7 +103,7 @@ def precision_recall_f1(x_real: ArrayLike | Tensor, x_cf: ArrayLike | Tensor, fe
     >>> rng = np.random.default_rng(0)
     >>> real, same, centre = rng.normal(size=(200, 2)), rng.normal(size=(200, 2)), np.zeros((200, 2))
     >>> round(precision_recall_f1(real, same, lambda x: x), 2), precision_recall_f1(real, centre, lambda x: x)
-    (0.98, 0.0)
+    (1.0, 0.0)
     """
     values = [precision_recall(x_real, x_cf, space, k=k) for space in (None, features)]
     return min(2 * p * r / (p + r) if p + r else 0.0 for p, r in values)
