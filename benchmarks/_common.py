@@ -60,7 +60,7 @@ def store(name: str, result: dict[str, Any]) -> None:
 
 
 def draw_strips(pictures: dict[str, list[tuple[str, np.ndarray]]], file: Path, dpi: int = 70) -> None:
-    """A strip of grey images (n, H, W) for each search, under the title of its direction."""
+    """A strip of images (n, H, W), or (n, H, W, 3), for each search, under the title of its direction."""
     lines = [(f"{title}\n{name}" if i == 0 else name, images) for title, strips in pictures.items()
              for i, (name, images) in enumerate(strips)]
     figure = Figure(figsize=(11, 0.85 * len(lines)))
@@ -72,4 +72,5 @@ def draw_strips(pictures: dict[str, list[tuple[str, np.ndarray]]], file: Path, d
     figure.subplots_adjust(0.2, 0.0, 1.0, 1.0, hspace=0.04)
     file.parent.mkdir(exist_ok=True)
     figure.savefig(file, dpi=dpi, bbox_inches="tight")
-    Image.open(file).convert("L").save(file, optimize=True)  # a third of the size, and nothing is coloured
+    if all(images.ndim == 3 for _, images in lines):  # nothing is coloured: a third of the size
+        Image.open(file).convert("L").save(file, optimize=True)

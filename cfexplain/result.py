@@ -12,6 +12,7 @@ import numpy as np
 from cfexplain.foundation.files import atomic_write, check_kind, read_arrays, write_arrays
 from cfexplain.foundation.optional import optional_import
 from cfexplain.foundation.protocols import FittedExplainer
+from cfexplain.metrics.of_result import Measures, measures_of
 from cfexplain.persistence import file_kind
 from cfexplain.plotting import CounterfactualDisplay, notebook, words
 from cfexplain.plotting.pictures import layout_of
@@ -308,7 +309,14 @@ class Counterfactuals:
         """The changed cells of a table as a DataFrame of ``row``, ``column``, ``before`` and ``after``."""
         return changes_of(self)
 
-    # ---------------------------------------------------------------- words
+    # ------------------------------------------------------- numbers, words
+    def measures(self) -> Measures:
+        """What validity does not see: collapse, blur, lost shades, specks, grey ink, many columns, values out of range.
+
+        `summary` and the report have them in words, and ``measures().warnings`` says what is bad.
+        """
+        return measures_of(self)
+
     def summary(self) -> str:
         """The result in sentences: what was found, what was not, and what to do about rows that failed."""
         return words.summary(self)

@@ -51,7 +51,8 @@ def evaluate(explainers: Any, X: Any, target: Any = None, y: Any = None, *, metr
     y : array-like of labels, shape (n,), optional
         True labels: rows that the classifier gets wrong are counted and not left out.
     metrics : list of str or Metric, dict of str to callable or Metric, optional
-        Names in `BUILT_IN` (default: all), or functions of your own, ``(cf, explainer) -> values (n,) or a float``.
+        Names in `BUILT_IN` (default: all that can be measured), or functions of your own,
+        ``(cf, explainer) -> values (n,) or a float``.
     n_bootstrap : int, default=1000
     confidence_level : float in (0, 1), default=0.95
     random_state : int, RandomState or None, default=0
@@ -97,7 +98,7 @@ def evaluate(explainers: Any, X: Any, target: Any = None, y: Any = None, *, metr
     8
     """
     explainers = dict(explainers) if isinstance(explainers, Mapping) else {type(explainers).__name__: explainers}
-    chosen = read_metrics(metrics)
+    chosen = None if metrics is None else read_metrics(metrics)
     _check_explainers(explainers)
     options = {} if n_jobs is None else {"n_jobs": n_jobs}
     with warnings.catch_warnings():

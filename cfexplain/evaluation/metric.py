@@ -9,7 +9,11 @@ from typing import Any
 import numpy as np
 
 from cfexplain.foundation.arrays import to_numpy
+from cfexplain.metrics import sharpness_ratio
+from cfexplain.metrics.of_result import grey_of_real, outside_training, specks_of
+from cfexplain.plotting.pictures import layout_of
 from cfexplain.result import Counterfactuals
+from cfexplain.tables.frames import changed_cells
 
 __all__ = ["BUILT_IN", "Metric", "comparable", "find_metric", "measure", "read_metrics"]
 
@@ -102,6 +106,20 @@ def _seconds(cf: Counterfactuals, _: Any) -> float | None:
     return cf.metadata["seconds"] / len(cf) if len(cf) and "seconds" in cf.metadata else None
 
 
+def _sharpness(cf: Counterfactuals, _: Any) -> np.ndarray | None:
+    if not len(cf) or not cf.is_image:
+        return None
+    ratio = sharpness_ratio(*(layout_of(cf).to_net(images) for images in (cf.x, cf.x_cf)))
+    return np.where(np.isfinite(ratio), ratio, np.nan)
+
+
+def _of_the_set(name: str) -> Callable[[Any, Any], float | None]:
+    def value(cf: Counterfactuals, _: Any) -> float | None:
+        found = float(getattr(cf.measures(), name))
+        return None if np.isnan(found) else found
+    return value
+
+
 _SHARE: dict[str, Any] = {"unit": "share", "range": (0.0, 1.0)}
 BUILT_IN: dict[str, Metric] = {metric.name: metric for metric in (
     Metric("validity", lambda cf, _: cf.valid, "up", **_SHARE, description="the explained model gives x′ its target"),
@@ -123,6 +141,20 @@ BUILT_IN: dict[str, Metric] = {metric.name: metric for metric in (
     Metric("seconds_per_row", _seconds, "down", "s", description="time of the whole call over its rows"),
     Metric("second_opinion", lambda cf, _: cf.second_opinion, "up", **_SHARE, measured_by="opinions",
            description="small classifiers of the latent agree"),
+    Metric("spread", _of_the_set("spread"), unit="of the originals'",
+           description="mean distance of two x′ over that of their originals, a pair of classes at a time; near 0: all look "
+                       "alike"),
+    Metric("shade_kept", _of_the_set("shade_kept"), "up", "r", range=(-1.0, 1.0),
+           description="correlation of the mean brightness (or of the worst channel) of x and x′, a pair of classes at a "
+                       "time"),
+    Metric("sharpness", _sharpness, unit="of x", description="variance of the Laplacian of x′ over that of x"),
+    Metric("specks", lambda cf, _: specks_of(cf), "down", **_SHARE, description="ink that strays where x has none"),
+    Metric("grey", lambda cf, _: grey_of_real(cf), "down", "of real ones",
+           description="greyness of the ink over that of the median real image of the target class"),
+    Metric("columns_changed", lambda cf, _: None if cf.is_image else changed_cells(cf).sum(1), "down", "columns",
+           description="columns of a table that changed"),
+    Metric("outside_range", lambda cf, _: outside_training(cf), "down", **_SHARE,
+           description="x′ has a value beyond those of training that x has not"),
 )}
 # Fields of `Counterfactuals` that are other names of these metrics.
 _ALIASES = {"distance_x": "l2", "distance": "l2_z", "valid": "validity", "n_steps": "steps"}

@@ -9,11 +9,12 @@ from typing import Protocol
 import numpy as np
 
 from cfexplain.evaluation.bootstrap import PairedDifference
-from cfexplain.foundation.protocols import ComparedMethods
+from cfexplain.foundation.protocols import ComparedMethods, Result
 from cfexplain.plotting.words import count_rows, number
 
 __all__ = ["DescribedEvaluation", "fragment", "markdown", "page", "summary", "verdicts"]
 
+OTHER_MODEL = 1e-3  # difference of answers (of values, in standard deviations) that is no rounding
 _ARROW = {"up": "↑", "down": "↓", "none": ""}
 
 
@@ -92,12 +93,30 @@ def notes(evaluation: DescribedEvaluation, pairs: list[PairedDifference] | None 
                          "others.")
     (first, reference), *others = evaluation.results.items()
     for name, other in others:
+        lines += _other_model(first, reference, name, other)
         for what, differ in (("are given other labels by their models", other.source != reference.source),
                              ("have other targets", other.target != reference.target)):
             if np.any(differ):
                 lines.append(f"{int(np.sum(differ))} of {count_rows(n)} {what} for {name} than for {first}: the two answer "
                              "other questions there.")
     return lines
+
+
+def _other_model(first: str, reference: Result, name: str, other: Result) -> list[str]:
+    """Whether the two answer for different models, by what these say of the rows before anything is changed."""
+    if reference.is_regression or other.is_regression:
+        before, what = (reference.source, other.source), "values"
+        same, scale = np.ones(len(reference), dtype=bool), max(float(np.nanstd(reference.source)), 1e-12)
+    else:
+        before, what = (reference.proba_before, other.proba_before), "probabilities of the target"
+        same, scale = reference.target == other.target, 1.0
+    apart = np.abs(np.asarray(before[0], dtype=float) - np.asarray(before[1], dtype=float))[same] / scale
+    apart = apart[~np.isnan(apart)]
+    if not (apart > OTHER_MODEL).any():
+        return []
+    return [f"{name} explains another model than {first}: of the same rows, before anything is changed, the two models give "
+            f"{what} that differ by up to {number(apart.max() * scale)}. To compare methods, pass the same model to both: "
+            "classifier=."]
 
 
 def _with_means(evaluation: DescribedEvaluation, name: str) -> str:

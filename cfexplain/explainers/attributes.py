@@ -99,8 +99,9 @@ class ExplainerAttributes:
     opinion_confidence_: MayBeAbsent[ClassConfidence]  # where there are opinions
     class_features_: ClassFeatures | None
     greyness_: list[np.ndarray] | None
-    near_binary_: MayBeAbsent[bool]
+    ink_: MayBeAbsent[int]  # 1: bright strokes on a dark background, −1: dark ones on a bright one, 0: no ink
     scale_: np.ndarray
+    training_: MayBeAbsent[dict[str, list]]  # what results are compared with; not in files of earlier versions
     column_rules_: ColumnRules | None
     region_: Tensor | None
 

@@ -38,13 +38,14 @@ from cfexplain.explainers.run import Run
 from cfexplain.explainers.task import Classification, Goal, make_task
 from cfexplain.foundation.arrays import in_container, read_samples, restore_samples, to_numpy
 from cfexplain.foundation.exceptions import ClassifierOutputError, ConvergenceWarning, warn_caller
-from cfexplain.foundation.ink import greyness, is_near_binary
+from cfexplain.foundation.ink import greyness, ink_sign
 from cfexplain.foundation.labels import label_indices
 from cfexplain.foundation.numbers import log_odds_of
 from cfexplain.foundation.parameters import Number, check_options, check_parameters
 from cfexplain.foundation.random import draw_seed, seeded_torch
 from cfexplain.foundation.settings import own_modes, with_own_modes
 from cfexplain.foundation.tiles import TILE, in_tiles
+from cfexplain.metrics.of_result import training_figures
 from cfexplain.persistence import Persistent
 from cfexplain.result import Counterfactuals
 from cfexplain.scale import ScaleMixin, is_dask, transform_dask
@@ -147,11 +148,13 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             self.opinions_.to(dtype=torch.from_numpy(codes).dtype)
         self._measure_confidence(X, groups, codes, groups[rows], seed)
         self.class_features_ = self._fit_class_features(X, groups) if self.uses_class_features() else None
-        self.greyness_, self.near_binary_ = None, self.layout_.is_image and is_near_binary(X, self.data_range)
+        self.greyness_, self.ink_ = None, ink_sign(X[:: len(X) // 1000 + 1], self.data_range) if self.layout_.is_image else 0
         if self.layout_.is_image and self.ink_quantile is not None:
-            grey = greyness(torch.from_numpy(X), self.data_range).numpy()
+            grey = greyness(torch.from_numpy(X), self.ink_range()).numpy()
             self.greyness_ = [np.sort(grey[groups == k]) for k in range(len(self.task_.counts))]
         self.scale_ = X.std(0)
+        self.training_ = training_figures(
+            X, groups, len(self.task_.counts), self.data_range if self.layout_.is_image else None)
         self.learn(X, groups, codes, groups[rows], {"random_state": seed + 4, "data_range": self.data_range, **budget})
         return self
 
@@ -223,6 +226,11 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
                 f"The explained model takes no row of {', '.join(never)} for what it is labelled. Asked for such a class, "
                 "most rows will not reach it, and what does may look like no row of the class. Train the model on more "
                 "rows of the class, or ask for other classes.")
+
+    def ink_range(self) -> tuple[float, float]:
+        """The value of the background and that of the ink; of images that are no ink, ``data_range``."""
+        low, high = self.data_range
+        return (high, low) if getattr(self, "ink_", 0) < 0 else (low, high)
 
     def class_limits(self) -> dict[str, np.ndarray]:
         """What terms and conditions ask of each class, by the name under which a row finds it: arrays of shape (K,)."""
@@ -409,6 +417,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             **({"channels": self.layout_.channels} if self.layout_.is_image else {}),
             "feature_names": [str(name) for name in getattr(self, "feature_names_in_", ())] or None,
             "feature_scale": None if self.layout_.is_image else self.scale_.tolist(), "device": str(self.device_),
+            **getattr(self, "training_", {}),  # not in files of earlier versions
             "versions": {"torch": torch.__version__, "scikit-learn": sklearn.__version__, "zuko": version("zuko")},
         }
 

@@ -358,12 +358,15 @@ class PipelineExplainer(BaseEstimator):
         after = self._answers(table.whole_frame(found.x_cf, rows), dataclasses.replace(rows, codes=found.x_cf))
         cf = explainer.result(rows.codes, goal, found, answers=after, seconds=time.perf_counter() - started)
         numbers = [column.get("std", 1.0) for column in table.searched]
+        limits = [[column.get("low", 0) for column in table.searched],
+                  [column.get("high", len(column.get("categories", ()))) for column in table.searched]]
         index = frame.index.to_numpy() if table.source == "pandas" else None
         return dataclasses.replace(
             cf, x=rows.values, x_cf=values_cf, reconstruction=table.decode(found.reconstruction), index=index,
             carried=rows.carried if rows.carried.shape[1] else None,
             metadata={**cf.metadata, "columns": rows.columns, "feature_names": table.names, "feature_scale": numbers,
-                      "user_shape": [len(numbers)], "net_shape": [len(numbers)], "exact_gradient": self.exact_, **repaired,
+                      "feature_range": limits, "user_shape": [len(numbers)], "net_shape": [len(numbers)],
+                      "exact_gradient": self.exact_, **repaired,
                       **({"source": "polars"} if table.source == "polars" else {})})
 
     def _search(self, rows: TableRows, goal: Goal, rules: dict[str, Any], sparse: bool, options: dict[str, Any],

@@ -237,10 +237,9 @@ class PLACEExplainer(CounterfactualExplainer):
             terms.append(SecondOpinion(self.decision_weight, needed))
         if self.class_features_ is not None:
             terms.append(TypicalFeatures(FEATURE_WEIGHT if self.feature_weight == "auto" else float(self.feature_weight)))
-        ink = (INK_WEIGHT if getattr(self, "near_binary_", False) else 0.0) if self.ink_weight == "auto" else self.ink_weight
+        ink = (INK_WEIGHT if getattr(self, "ink_", 0) else 0.0) if self.ink_weight == "auto" else self.ink_weight
         if ink:
-            low, high = self.data_range
             if self.greyness_ is None:
                 raise ValueError("ink_weight= is for images, but the explainer was fitted on a table.")
-            terms.append(TypicalInk(float(ink), (low, high)))
+            terms.append(TypicalInk(float(ink), self.ink_range()))
         return terms

@@ -14,8 +14,8 @@ import numpy as np
 
 from cfexplain.foundation.arrays import Layout
 
-__all__ = ["ComparedMethods", "ComparedSettings", "DecodedPoints", "FittedExplainer", "Mean", "MeasuredMaps", "MetricInfo",
-           "Result"]
+__all__ = ["ComparedMethods", "ComparedSettings", "DecodedPoints", "FittedExplainer", "Mean", "MeasuredMaps",
+           "MeasuredResult", "MetricInfo", "Result"]
 
 
 class Result(Protocol):
@@ -71,11 +71,33 @@ class Result(Protocol):
     def is_regression(self) -> bool:
         """Source, target and prediction are values, not labels."""
 
+    def measures(self) -> MeasuredResult:
+        """What the result is like beside being valid."""
+
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[Result]: ...
 
     def __getitem__(self, index: Any) -> Result: ...
+
+
+class MeasuredResult(Protocol):
+    """A whole result measured, with the fields of `cfexplain.metrics.of_result.Measures`."""
+
+    @property
+    def spread(self) -> float: ...
+
+    @property
+    def sharpness(self) -> float: ...
+
+    @property
+    def columns_changed(self) -> float: ...
+
+    @property
+    def lines(self) -> list[str]: ...
+
+    @property
+    def warnings(self) -> list[str]: ...
 
 
 class DecodedPoints(Protocol):

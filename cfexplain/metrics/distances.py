@@ -9,7 +9,7 @@ from torch import Tensor
 from cfexplain.foundation.arrays import to_numpy
 from cfexplain.metrics.checks import as_pair
 
-__all__ = ["lp_distance", "region_locality", "sparsity"]
+__all__ = ["lp_distance", "outside_range", "region_locality", "sparsity"]
 
 
 def lp_distance(x: ArrayLike | Tensor, x_cf: ArrayLike | Tensor, norm: float = 2) -> np.ndarray:
@@ -92,6 +92,44 @@ def sparsity(x: ArrayLike | Tensor, x_cf: ArrayLike | Tensor, tolerance: ArrayLi
     if not (limits >= 0).all():
         raise ValueError("tolerance must not be negative or NaN.")
     return (np.abs(after - before) > limits).mean(1)
+
+
+def outside_range(x: ArrayLike | Tensor, x_cf: ArrayLike | Tensor, low: ArrayLike, high: ArrayLike) -> np.ndarray:
+    """Whether x' has a value below `low` or above `high` that x is not as far beyond.
+
+    False is better: a value beyond all that a model was trained on is no advice. Missing values (NaN) are in no range.
+
+    Parameters
+    ----------
+    x, x_cf : array-like or tensor of shape (n, ...)
+    low, high : float, or array-like that broadcasts to a sample
+        For instance the least and the largest value of each column in training.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+
+    Raises
+    ------
+    ValueError
+        Different shapes, or limits that do not fit a sample.
+
+    Examples
+    --------
+    >>> outside_range([[0.0, 9.0], [0.0, 0.0]], [[1.0, 9.0], [0.0, 3.0]], low=0.0, high=[5.0, 2.0]).tolist()
+    [False, True]
+    """
+    before, after = (np.asarray(to_numpy(values), dtype=np.float64) for values in (x, x_cf))
+    if before.shape != after.shape:
+        raise ValueError(f"x and x_cf must have the same shape, got {before.shape} and {after.shape}.")
+    try:
+        least, most = (np.broadcast_to(np.asarray(to_numpy(limit), dtype=np.float64), after.shape[1:])
+                       for limit in (low, high))
+    except ValueError as error:
+        raise ValueError(f"low and high do not broadcast to a sample's {after.shape[1:]}.") from error
+    slack = 1e-5 * np.maximum(most - least, 0)  # of rounding and of scaling back
+    beyond = ((after < least - slack) & (after < before - slack)) | ((after > most + slack) & (after > before + slack))
+    return np.asarray(beyond.reshape(len(after), -1).any(1))
 
 
 def region_locality(x: ArrayLike | Tensor, x_cf: ArrayLike | Tensor, region: ArrayLike | Tensor) -> np.ndarray:

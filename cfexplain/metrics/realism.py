@@ -93,7 +93,9 @@ def neighbour_distance(features: ArrayLike, reference: ArrayLike, k: int = 5) ->
     >>> neighbour_distance(np.zeros((1, 1)), np.array([[1.0], [-2.0], [9.0]]), k=2).tolist()
     [1.5]
     """
-    distance = torch.cdist(torch.from_numpy(np.asarray(features)), torch.from_numpy(np.asarray(reference)))
+    rows, others = np.asarray(features), np.asarray(reference)
+    common = np.result_type(rows, others)
+    distance = torch.cdist(torch.from_numpy(rows.astype(common)), torch.from_numpy(others.astype(common)))
     return distance.topk(k, largest=False)[0].mean(1).numpy()
 
 

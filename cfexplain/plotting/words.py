@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from cfexplain.foundation.protocols import Result
+from cfexplain.foundation.protocols import MeasuredResult, Result
 from cfexplain.tables.frames import cell_in_words, largest_changes
 
-__all__ = ["CONDITIONS_IN_WORDS", "changes_in_words", "count_rows", "number", "summary", "unanswered"]
+__all__ = ["CONDITIONS_IN_WORDS", "FIRST", "changes_in_words", "count_rows", "number", "share", "summary", "unanswered"]
 
+FIRST = "What to look at first:"
 FEW_ROWS = 100  # of a class in training: if there are fewer, the summary mentions it
 CONDITIONS_IN_WORDS = {
     "decision": "confident enough", "density": "typical enough", "second_opinion": "second opinion agrees",
@@ -19,14 +20,22 @@ CONDITIONS_IN_WORDS = {
 _SEARCHED = ("converged", "step_budget", "not_found", "model_failed")  # rows of status already_target were not searched
 
 
-def summary(cf: Result) -> str:
-    """Sentences about one row; a line each about many."""
+def summary(cf: Result, measures: MeasuredResult | None = None) -> str:
+    """Sentences about one row; a line each about many, and what is bad about them at the end.
+
+    Parameters
+    ----------
+    cf : Counterfactuals
+    measures : Measures, optional
+        ``cf.measures()``, where it is known.
+    """
     if len(cf) == 0:
         return "There are no rows: nothing was explained."
-    return _one_row_in_words(cf) if len(cf) == 1 else _rows_in_words(cf)
+    measures = cf.measures() if measures is None else measures
+    return (_one_row_in_words if len(cf) == 1 else _rows_in_words)(cf, measures)
 
 
-def _rows_in_words(cf: Result) -> str:
+def _rows_in_words(cf: Result, measures: MeasuredResult) -> str:
     already_valid = cf.status == "already_target"
     explainer = cf.metadata.get("explainer")
     lines = [f"{count_rows(len(cf))} explained{f' by {explainer}' if explainer else ''}; {_targets_in_words(cf.target)}."]
@@ -37,23 +46,24 @@ def _rows_in_words(cf: Result) -> str:
     if len(cf) == 0:
         return "\n".join(lines)
     n, valid, complete = len(cf), int(cf.valid.sum()), int(cf.complete.sum())
-    lines.append(f"Valid: {_share(valid, n)}: the explained {_model(cf)} gives them their target.")
+    lines.append(f"Valid: {share(valid, n)}: the explained {_model(cf)} gives them their target.")
     if cf.conditions:
         each = ", ".join(f"{CONDITIONS_IN_WORDS.get(name, name)} {int(met.sum())}" for name, met in cf.conditions.items())
-        lines.append(f"Every condition met: {_share(complete, n)} ({each}).")
+        lines.append(f"Every condition met: {share(complete, n)} ({each}).")
     if cf.surrogate_valid is not None:
         lines.append(f"Surrogate: the search saw an imitation of the {_model(cf)}, which accepts "
-                     f"{_share(int(cf.surrogate_valid.sum()), n)}; the {_model(cf)} itself accepts {_share(valid, n)}.")
+                     f"{share(int(cf.surrogate_valid.sum()), n)}; the {_model(cf)} itself accepts {share(valid, n)}.")
     counts = {status: int((cf.status == status).sum()) for status in _SEARCHED}
     lines.append("Status: " + ", ".join(f"{status} {count}" for status, count in counts.items() if count) + ".")
-    advice = _advice(cf)
+    advice = _advice(cf) + measures.warnings
+    last = [FIRST, *(f"- {line}" for line in advice)] if advice else []
     failed = cf.status == "model_failed"
     if failed.any():
-        lines.append(f"Without an answer: for {_share(int(failed.sum()), n)} the {_model(cf)} gives NaN or infinity; they "
+        lines.append(f"Without an answer: for {share(int(failed.sum()), n)} the {_model(cf)} gives NaN or infinity; they "
                      "count as not valid, and in no number below.")
         cf = cf[~failed]
     if len(cf) == 0:
-        return "\n".join(lines + [f"- {line}" for line in advice])
+        return "\n".join(lines + last)
     lines.append(f"Steps: median {np.median(cf.n_steps):g}, at most {int(cf.n_steps.max())}.")
     if cf.is_regression:
         lines.append(f"Value: median {np.median(cf.prediction):.4g}, before {np.median(cf.source):.4g}.")
@@ -66,7 +76,7 @@ def _rows_in_words(cf: Result) -> str:
     lines.append(f"Distance: median {np.median(cf.distance):.3g} in latent space, {np.median(cf.distance_x):.3g} from "
                  f"x to x′ (L2). Not part of it: the reconstruction error, median "
                  f"{np.median(cf.reconstruction_error):.3g}, is what the latent space cannot express.")
-    return "\n".join(lines + [f"- {line}" for line in advice])
+    return "\n".join([*lines, *measures.lines, *last])
 
 
 def _model(cf: Result) -> str:
@@ -97,7 +107,11 @@ def _value_in_words(cf: Result) -> str:
     return f"The value goes from {before} to {after} in {steps} (target {target})."
 
 
-def _one_row_in_words(cf: Result) -> str:
+def _one_row_in_words(cf: Result, measures: MeasuredResult) -> str:
+    return " ".join([_found_in_words(cf), *(f"{line[0].upper()}{line[1:]}" for line in measures.warnings)])
+
+
+def _found_in_words(cf: Result) -> str:
     if cf.status[0] == "model_failed":
         return " ".join([_failed_in_words(cf), *(f"{line[0].upper()}{line[1:]}" for line in _advice(cf))])
     if cf.is_regression:
@@ -221,5 +235,10 @@ def count_rows(n: int) -> str:
     return f"{n} row" if n == 1 else f"{n} rows"
 
 
-def _share(k: int, n: int) -> str:
+def share(k: int, n: int) -> str:
+    """``93 of 96 (96 %)``.
+
+    >>> share(199, 200)
+    '199 of 200 (99 %)'
+    """
     return f"{k} of {n} ({100 * k // n} %)"  # rounded down: 100 % means all

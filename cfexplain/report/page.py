@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from cfexplain.foundation.protocols import Result
+from cfexplain.foundation.protocols import MeasuredResult, Result
 from cfexplain.plotting.pictures import layout_of
-from cfexplain.plotting.words import count_rows, summary
+from cfexplain.plotting.words import FIRST, count_rows, summary
 from cfexplain.report.facts import BADGES, clipped, number, probability
 
 __all__ = ["label_places", "page", "piece"]
@@ -40,22 +40,23 @@ def page(cf: Result, rows: list[str], *, title: str, limit: float, notes: list[s
     inside a label would stay text even if it were not escaped.
     """
     style, script = piece("style.css"), piece("script.js")
-    lead, sentences, advice = _summary(cf)
+    measures = cf.measures()
+    lead, sentences, advice = _summary(cf, measures)
     return Template(piece("page.html")).substitute(
         title=clipped(title), style=style, style_hash=_hash(style), script=script, script_hash=_hash(script), lead=lead,
-        tiles=_tiles(cf), advice=_notes(advice), left_out=_notes(notes), summary=sentences,
+        tiles=_tiles(cf, measures), advice=_notes(advice, FIRST), left_out=_notes(notes), summary=sentences,
         legend=_legend(cf, with_paths), scale=_scale(cf, limit), controls=_controls(cf, len(rows)) if len(rows) > 1 else "",
         count=count_rows(len(rows)), rows="\n".join(rows), made=_made(cf))
 
 
-def _notes(lines: list[str]) -> str:
-    items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
-    return f'<div class="note" role="note"><ul>{items}</ul></div>' if lines else ""
+def _notes(lines: list[str], heading: str = "") -> str:
+    items, above = "".join(f"<li>{html.escape(line)}</li>" for line in lines), f"<p>{heading}</p>" if heading else ""
+    return f'<div class="note" role="note">{above}<ul>{items}</ul></div>' if lines else ""
 
 
-def _summary(cf: Result) -> tuple[str, str, list[str]]:
+def _summary(cf: Result, measures: MeasuredResult) -> tuple[str, str, list[str]]:
     """First sentence, the others, and advice, of `Counterfactuals.summary`."""
-    first, *lines = summary(cf).split("\n")
+    first, *lines = (line for line in summary(cf, measures).split("\n") if line != FIRST)
     advice = [line.removeprefix("- ") for line in lines if line.startswith("- ")]
     others = "".join(f"<p>{html.escape(line)}</p>" for line in lines if not line.startswith("- "))
     sentences = f"<details><summary>The summary in words</summary>{others}</details>" if others else ""
@@ -68,7 +69,7 @@ def _median(values: np.ndarray) -> float:
     return float(np.median(known)) if len(known) else float("nan")
 
 
-def _tiles(cf: Result) -> str:
+def _tiles(cf: Result, measures: MeasuredResult) -> str:
     searched = cf[cf.status != "already_target"]
     if len(cf) < 2 or not len(searched):
         return ""
@@ -84,6 +85,12 @@ def _tiles(cf: Result) -> str:
     if not np.isnan(searched.density_percentile).all():
         tiles.append(("Plausibility percentile", f"{np.nanmedian(searched.density_percentile):.0f}",
                       "median; 50 is a typical real row"))
+    if np.isfinite(measures.spread):
+        tiles.append(("Spread", number(measures.spread, 2), "of the originals’; near 0: all look alike"))
+    if np.isfinite(measures.sharpness):
+        tiles.append(("Sharpness", number(measures.sharpness, 2), "of the originals’, median; below 1: blurred"))
+    if np.isfinite(measures.columns_changed):
+        tiles.append(("Columns changed", f"{measures.columns_changed:g} of {len(cf.feature_names)}", "in the median row"))
     return '<dl class="tiles">' + "".join(
         f"<div><dt>{name}</dt><dd>{value} <small>{words}</small></dd></div>" for name, value, words in tiles) + "</dl>"
 

@@ -15,8 +15,8 @@ from cfexplain.tables.mixed import build_frame, to_polars
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = ["category_places", "cell_in_words", "changes_of", "common_columns", "frames_of", "largest_changes",
-           "pandas_frames"]
+__all__ = ["category_places", "cell_in_words", "changed_cells", "changes_of", "common_columns", "frames_of",
+           "largest_changes", "pandas_frames"]
 
 
 def _searched(metadata: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -93,6 +93,17 @@ def common_columns(parts: Sequence[Result]) -> tuple[list[dict[str, Any]] | None
     return union, filled
 
 
+def _scale(cf: Result) -> np.ndarray:
+    scale = np.asarray(cf.metadata.get("feature_scale") or np.ones(cf.shape[1]), dtype=float)
+    return np.where(scale > 0, scale, 1)
+
+
+def changed_cells(cf: Result) -> np.ndarray:
+    """Which cells of a table changed, bool (n, d): the rounding error of x + (g(z′) − g(z₀)) is not a change."""
+    before, after = cf.x.astype(float), cf.x_cf.astype(float)
+    return np.abs(after - before) > 1e-5 * np.maximum(np.abs(before), _scale(cf))
+
+
 def largest_changes(row: Result, most: int) -> tuple[list[tuple[str, float, float, float]], int]:
     """``(name, before, after, change)`` of the `most` columns of a row that changed most, and how many more changed.
 
@@ -100,10 +111,7 @@ def largest_changes(row: Result, most: int) -> tuple[list[tuple[str, float, floa
     column's units. A change of category counts as √2; its before and after are positions of categories.
     """
     before, after = row.x[0].astype(float), row.x_cf[0].astype(float)
-    scale = np.asarray(row.metadata.get("feature_scale") or np.ones(len(before)), dtype=float)
-    change = (after - before) / np.where(scale > 0, scale, 1)
-    # the rounding error of x + (g(z′) − g(z₀)) is not a change
-    changed = np.abs(after - before) > 1e-5 * np.maximum(np.abs(before), np.where(scale > 0, scale, 1))
+    change, changed = (after - before) / _scale(row), changed_cells(row[:1])[0]
     for i in category_places(row.metadata):
         change[i] = np.sqrt(2.0) * changed[i]
     order = [i for i in np.argsort(-np.abs(change), kind="stable") if changed[i]]

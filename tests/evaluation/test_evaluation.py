@@ -40,6 +40,21 @@ def report(methods, table):
         return evaluate(methods, table[2][:20], y=table[3][:20])
 
 
+def test_different_models_are_said_to_be_different():
+    one, other = pair_of_results().values()
+    one.source = other.source = one.prediction = other.prediction = np.full(40, 4)
+    one.target = other.target = np.full(40, 9)
+    notes = Evaluation({"a": one, "b": other}, metrics=["l2"]).summary()
+    assert "b explains another model than a" in notes and "classifier=" in notes
+    assert f"differ by up to {np.abs(one.proba_before - other.proba_before).max():.3g}" in notes
+    other.proba_before = one.proba_before + 1e-5
+    assert "another model" not in Evaluation({"a": one, "b": other}, metrics=["l2"]).summary()
+    for cf in (one, other):
+        cf.metadata["task"] = "regression"
+    one.source, other.source = np.linspace(0, 1, 40), np.linspace(0, 1.1, 40)
+    assert "values that differ by up to 0.1." in Evaluation({"a": one, "b": other}, metrics=["l2"]).summary()
+
+
 def pair_of_results(n=40, seed=0):
     """Two results on the same rows, whose values are all known."""
     one, other = made(n, seed=seed), made(n, seed=seed + 1)
@@ -61,11 +76,14 @@ def test_built_in_metrics_are_what_they_say(report, methods, table):
             "reconstruction_error": again.reconstruction_error, "steps": again.n_steps}
         for metric, values in expected.items():
             np.testing.assert_allclose(report.values[name, metric], values, rtol=1e-12, atol=0, err_msg=metric)
+        np.testing.assert_array_equal(report.values[name, "columns_changed"], (np.abs(change) > 1e-6).sum(1))
         assert report.values[name, "seconds_per_row"] == cf.metadata["seconds"] / 20
     np.testing.assert_array_equal(report.values["PLACE", "second_opinion"], report.results["PLACE"].second_opinion)
     assert report.values["gradient", "second_opinion"] is None
-    assert set(report.metrics) == set(BUILT_IN)
-    assert all(metric.description and metric.better in ("up", "down") for metric in BUILT_IN.values())
+    assert set(report.metrics) == set(BUILT_IN) - {"sharpness", "shade_kept", "specks", "grey"}  # of images
+    best_near_one = {"spread", "sharpness"}
+    assert all(metric.description and (metric.better == "none") == (name in best_near_one)
+               for name, metric in BUILT_IN.items())
 
 
 def test_statistics_are_those_of_numpy_and_scipy():

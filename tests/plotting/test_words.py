@@ -11,6 +11,7 @@ def told(status, target=9, meets=None, **options):
     status = np.array([{"c": "converged", "b": "step_budget", "a": "already_target", "n": "not_found",
                         "f": "model_failed"}[s] for s in status])
     cf = made(len(status), "grey", optional=False, **options)
+    cf.reconstruction_error = cf.distance_x / 10
     cf.status, cf.valid = status, ~np.isin(status, ["not_found", "model_failed"])
     cf.proba_before[status == "model_failed"] = cf.proba_after[status == "model_failed"] = np.nan
     cf.source, cf.target = np.full(len(status), 4), np.full(len(status), target)
