@@ -94,8 +94,12 @@ class ClassFeatures(nn.Module):
         return (whitened.square().sum(1) + torch.finfo(features.dtype).tiny).sqrt()
 
     def quantiles(self, q: float) -> np.ndarray:
-        """The distance that a share `q` of each class's own rows stays within, shape (K,)."""
-        return np.array([np.quantile(own, q) for own in self.distances])
+        """The distance that a share `q` of each class's own rows stays within, shape (K,).
+
+        Infinite, and so no limit, for a class whose rows are all alike: nothing else is near to them.
+        """
+        limits = np.array([np.quantile(own, q) for own in self.distances])
+        return np.where(limits > 0, limits, np.inf)
 
 
 def _standards(h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -37,7 +37,7 @@ from cfexplain.explainers.resources import infer_device
 from cfexplain.explainers.run import Run
 from cfexplain.explainers.task import Classification, Goal, make_task
 from cfexplain.foundation.arrays import in_container, read_samples, restore_samples, to_numpy
-from cfexplain.foundation.exceptions import ClassifierOutputError, ConvergenceWarning, warn_caller
+from cfexplain.foundation.exceptions import ClassifierOutputError, ConvergenceWarning, warn_caller, warn_of_misses
 from cfexplain.foundation.ink import greyness, ink_sign
 from cfexplain.foundation.labels import label_indices
 from cfexplain.foundation.numbers import log_odds_of
@@ -116,6 +116,9 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
     def _fit(self, X: np.ndarray, y: np.ndarray) -> CounterfactualExplainer:
         """`fit` of samples that were read."""
         seed = draw_seed(self.random_state)
+        if (X == X[:1]).all():
+            raise ValueError(f"All {len(X)} rows of X are equal: nothing tells the classes apart, and there is nothing to "
+                             "change. Pass rows that differ.")
         self.column_rules_, self.region_ = self._read_column_rules(), self._read_region()
         budget: dict[str, Any] = {
             "training_budget": self.training_budget, "verbose": self.verbose, "device": str(self.device_)}
@@ -226,6 +229,14 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
                 f"The explained model takes no row of {', '.join(never)} for what it is labelled. Asked for such a class, "
                 "most rows will not reach it, and what does may look like no row of the class. Train the model on more "
                 "rows of the class, or ask for other classes.")
+        usual = 1 / (1 + np.exp(-self.class_confidence_.usual()))
+        unsure = [f"{label} ({p:.2f})" for label, p, own in zip(
+            self.classes_, usual, self.class_confidence_.own, strict=True) if p < 0.5 and own]
+        if unsure and self.confidence == "auto":
+            warn_caller(
+                f"The explained model is hardly ever sure of {', '.join(unsure[:5])}{', …' if len(unsure) > 5 else ''}: "
+                "that is how sure it is of the median row of the class, and no more is asked of counterfactuals. What such "
+                "a model takes for the class may look like another to a person.")
 
     def ink_range(self) -> tuple[float, float]:
         """The value of the background and that of the ink; of images that are no ink, ``data_range``."""
@@ -376,12 +387,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             every = " That is every row: is X scaled as in the model's training?" if failed.all() else ""
             warn_caller(f"The explained model gives NaN or infinity for {failed.sum()} of {len(X)} rows: status "
                         f"'model_failed', not valid.{every}", ConvergenceWarning)
-        if (status == "not_found").any() or (status == "step_budget").any():
-            warn_caller(
-                f"{(status == 'not_found').sum()} of {len(X)} rows did not reach their target and "
-                f"{(status == 'step_budget').sum()} reached it without meeting every condition within "
-                f"max_steps={self.max_steps}. Their best effort is returned; see `status`.",
-                ConvergenceWarning)
+        warn_of_misses(len(X), int((status == "not_found").sum()), int((status == "step_budget").sum()), self.max_steps)
 
         def row_norm(difference: np.ndarray) -> np.ndarray:
             return np.linalg.norm(difference.reshape(len(difference), -1), axis=1)

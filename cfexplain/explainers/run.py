@@ -26,6 +26,8 @@ __all__ = ["Run"]
 
 # Rows searched together: bounds memory, and is large enough that few tiles run half empty.
 BLOCK = 2048
+# A decoder may be so grey, even if real ink is all black or white; a class of blank images sets no limit.
+LEAST_GREY = 0.1
 
 
 class Run:
@@ -107,7 +109,9 @@ class Run:
             if explainer.class_features_ is not None:
                 limits["feature_limit"] = explainer.class_features_.quantiles(explainer.feature_quantile)
             if explainer.greyness_ is not None and explainer.ink_quantile is not None:
-                limits["ink_limit"] = np.array([np.quantile(own, explainer.ink_quantile) for own in explainer.greyness_])
+                limits["ink_limit"] = np.array([
+                    max(np.quantile(own, explainer.ink_quantile), LEAST_GREY) if own.any() else np.inf
+                    for own in explainer.greyness_])
             limits |= explainer.class_limits()
             rows |= {name: torch.from_numpy(limit).to(rows["z0"])[rows["target"]] for name, limit in limits.items()
                      if name not in rows}

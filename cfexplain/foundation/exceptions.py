@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import warnings
+from typing import Any
 
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 __all__ = ["ClassifierOutputError", "ConvergenceWarning", "DataRangeError", "NotFittedError", "StoreError",
-           "TargetError", "warn_caller"]
+           "TargetError", "warn_caller", "warn_of_misses"]
 
 
 class DataRangeError(ValueError):
@@ -33,3 +34,11 @@ def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("cfexplain", "contextlib"):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)
+
+
+def warn_of_misses(rows: int, missed: int, short: int, max_steps: Any) -> None:
+    """Warn if of `rows` rows some `missed` their target, or fell `short` of a condition."""
+    told = [f"{missed} did not reach their target"] * (missed > 0) + [
+        f"{short} reached it without meeting every condition within max_steps={max_steps}"] * (short > 0)
+    if told:
+        warn_caller(f"Of {rows} rows {' and '.join(told)}. Their best effort is kept; see `status`.", ConvergenceWarning)

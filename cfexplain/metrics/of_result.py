@@ -192,7 +192,8 @@ def _pairs(cf: Result) -> Iterator[PairMeasures]:
 
 def _of_images(cf: Result) -> tuple[dict[str, float], list[str]]:
     x, x_cf, words, n = _net(cf, cf.x), _net(cf, cf.x_cf), [], len(cf)
-    sharp = _median(sharpness_ratio(x, x_cf))
+    ratio = sharpness_ratio(x, x_cf)
+    sharp = _median(ratio[np.isfinite(ratio)])  # a blank original had nothing to keep
     own, drawn = {"sharpness": sharp}, sharpness(x_cf)
     # a digit of fewer strokes is less sharp, and as sharp as real ones
     real = cf.metadata.get("class_sharpness")

@@ -13,7 +13,8 @@ from cfexplain.tables.frames import cell_in_words, largest_changes
 __all__ = ["CONDITIONS_IN_WORDS", "FIRST", "changes_in_words", "count_rows", "number", "share", "summary", "unanswered"]
 
 FIRST = "What to look at first:"
-FEW_ROWS = 100  # of a class in training: if there are fewer, the summary mentions it
+# of a class in training: if there are fewer, the summary mentions it where rows miss a condition, or in any case
+FEW_ROWS, VERY_FEW_ROWS = 100, 20
 CONDITIONS_IN_WORDS = {
     "decision": "confident enough", "density": "typical enough", "second_opinion": "second opinion agrees",
     "value": "value reached", "features": "typical features", "ink": "no greyer than real ones"}
@@ -177,7 +178,7 @@ def _advice(cf: Result) -> list[str]:
     for label in np.unique(cf.target):
         complete = cf.complete[cf.target == label]
         seen = _training_rows(label, cf.metadata)
-        if seen is not None and seen < FEW_ROWS and complete.mean() < 0.95:
+        if seen is not None and (seen < VERY_FEW_ROWS or (seen < FEW_ROWS and complete.mean() < 0.95)):
             advice.append(f"the data are few for the target {label}: {seen} of the {cf.metadata.get('n_train', '?')} "
                           f"training rows. More rows of {label} would teach the search what it looks like.")
     return advice

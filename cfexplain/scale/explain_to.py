@@ -15,7 +15,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from cfexplain.foundation.digest import digest
-from cfexplain.foundation.exceptions import ConvergenceWarning, StoreError
+from cfexplain.foundation.exceptions import ConvergenceWarning, StoreError, warn_of_misses
 from cfexplain.foundation.protocols import FittedExplainer
 from cfexplain.result import Counterfactuals
 from cfexplain.scale.blocks import Block, BlockSource, Targets
@@ -83,11 +83,7 @@ def write_results(explainer: FittedExplainer, folder: Path, source: BlockSource,
     if statuses["model_failed"]:
         warnings.warn(f"The explained model gives NaN or infinity for {statuses['model_failed']} of {statuses['rows']} "
                       "rows: they have the status 'model_failed' and are not valid.", ConvergenceWarning, stacklevel=3)
-    if statuses["not_found"] or statuses["step_budget"]:
-        warnings.warn(
-            f"{statuses['not_found']} of {statuses['rows']} rows did not reach their target and {statuses['step_budget']} "
-            f"reached it without meeting every condition within max_steps={explainer.max_steps}. Their best effort is kept; "
-            "see `status`.", ConvergenceWarning, stacklevel=3)
+    warn_of_misses(statuses["rows"], statuses["not_found"], statuses["step_budget"], explainer.max_steps)
     return CounterfactualStore(folder, incomplete=not complete)
 
 
