@@ -69,7 +69,7 @@ def write_results(explainer: FittedExplainer, folder: Path, source: BlockSource,
     blocks = itertools.chain([] if first is None else [first], blocks)
     manifest = _manifest(explainer, source, first, targets, block_size, options)
     del first  # frees its rows
-    length, statuses = 0, {"not_found": 0, "step_budget": 0, "model_failed": 0, "rows": 0}
+    length, statuses = 0, {"not_found": 0, "step_budget": 0, "implausible": 0, "model_failed": 0, "rows": 0}
     rank, world_size = ranks
     with Writer(folder, rank, world_size) as writer, _Progress(progress, source.length, rank) as bar:
         manifest = writer.begin(manifest, resume, _check_same)
@@ -88,6 +88,9 @@ def write_results(explainer: FittedExplainer, folder: Path, source: BlockSource,
             f"{statuses['not_found']} of {statuses['rows']} rows did not reach their target and {statuses['step_budget']} "
             f"reached it without meeting every condition within max_steps={explainer.max_steps}. Their best effort is kept; "
             "see `status`.", ConvergenceWarning, stacklevel=3)
+    if statuses["implausible"]:
+        warnings.warn(f"{statuses['implausible']} of {statuses['rows']} rows reach their target only outside the data: "
+                      "status 'implausible'.", ConvergenceWarning, stacklevel=3)
     return CounterfactualStore(folder, incomplete=not complete)
 
 
@@ -138,7 +141,7 @@ def _span(block: Block) -> str:
 
 def _count(cf: Counterfactuals, statuses: dict[str, int]) -> None:
     statuses["rows"] += len(cf)
-    for status in ("not_found", "step_budget", "model_failed"):
+    for status in ("not_found", "step_budget", "implausible", "model_failed"):
         statuses[status] += int((cf.status == status).sum())
 
 
