@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["STATUSES", "Counterfactuals"]
 
-STATUSES = ("converged", "step_budget", "already_target", "not_found", "model_failed")
+STATUSES = ("converged", "step_budget", "implausible", "already_target", "not_found", "model_failed")
 _OPTIONAL = ("surrogate_valid", "second_opinion", "index", "carried")
 _NOT_ROWS = ("container", "conditions", "path", "metadata")
 
@@ -50,11 +50,14 @@ class Counterfactuals:
     valid : ndarray of bool, shape (n,)
         The explained classifier gives x′ its target.
     status : ndarray of str, shape (n,)
-        ``converged`` · ``step_budget`` (valid, but steps ran out before all conditions were met) · ``already_target`` (the
+        ``converged`` · ``step_budget`` (valid, but steps ran out before all conditions were met) · ``implausible`` (a
+        regressor's value was reached, but only outside the data: beyond the training range of a column, or less typical than
+        99 % of the training rows) · ``already_target`` (the
         prediction of x is the target) · ``not_found`` (not valid; the row is the best effort) · ``model_failed`` (the model
         gives NaN or infinity for x, which came back unchanged, or for x′. Probabilities and values are NaN there, and
         `source` and `prediction` are no verdict: some other class than the target).
     n_steps : ndarray of int, shape (n,)
+        Of the search; one more for rows of a table that were changed after it, to be valid or in fewer columns.
     z, z_cf : ndarray of shape (n, d)
         Codes z₀ and z′.
     distance, distance_x : ndarray of shape (n,)
@@ -215,8 +218,8 @@ class Counterfactuals:
 
     @property
     def complete(self) -> np.ndarray:
-        """Valid, and every condition met: bool, shape (n,)."""
-        return np.logical_and.reduce([self.valid, *self.conditions.values()])
+        """Valid, every condition met, and not implausible: bool, shape (n,)."""
+        return np.logical_and.reduce([self.valid, self.status != "implausible", *self.conditions.values()])
 
     @property
     def feature_names(self) -> list[str]:

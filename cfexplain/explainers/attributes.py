@@ -58,6 +58,8 @@ class ExplainerAttributes:
     feature_weight: float | str = 0.0
     feature_quantile: float = 0.3
     ink_quantile: float | None = None
+    # of a table: change as few columns as the conditions allow, and end on the explained model itself
+    sparse: bool = False
     # set by the base: whether `find` is the search by gradients
     searches_by_gradient: bool = True
 
@@ -78,7 +80,8 @@ class ExplainerAttributes:
                          "autoencoder_weight", "prototype_weight", "l1_weight", "l2_weight"), Number(0)),
         "feature_weight": Number(0, words=("auto",)),
         "ink_weight": Number(0, words=("auto",)), "second_opinion": Number(0, whole=True),
-        "channels": Choice(CHANNELS), "classifier_output": Choice(("auto", "logits", "probabilities")),
+        "sparse": Choice((True, False)), "channels": Choice(CHANNELS),
+        "classifier_output": Choice(("auto", "logits", "probabilities")),
         "task": Choice(("auto", "classification", "regression")), "verbose": Number(0, whole=True),
     }
 
@@ -104,6 +107,11 @@ class ExplainerAttributes:
     training_: MayBeAbsent[dict[str, list]]  # what results are compared with; not in files of earlier versions
     column_rules_: ColumnRules | None
     region_: Tensor | None
+    # Some training rows of tables, what the model says of them, and their log densities in a regression; not in files of
+    # earlier versions
+    real_rows_: MayBeAbsent[np.ndarray]
+    real_answers_: MayBeAbsent[np.ndarray]
+    real_densities_: MayBeAbsent[np.ndarray]
 
     @property
     def coordinates(self) -> Any:

@@ -60,6 +60,10 @@ NOT_INVERTIBLE = 1e-2
 # Training rows a class that density percentiles are ranked among, where encoding is a search of its own.
 RANKED = 200
 _TOGETHER = 256  # rows of which the model is asked how sure it is
+# Training rows of a table that are kept, to look for counterfactuals among them
+KEPT = 2000
+# Percentile of density below which nearly no training row lies
+UNLIKE_ANY = 1.0
 
 
 @dataclass(eq=False, repr=False)
@@ -132,6 +136,8 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         else:  # perhaps fitted before, on labels
             for name in ("classes_", "class_counts_"):
                 self.__dict__.pop(name, None)
+            if not self.layout_.is_image:
+                self.column_rules_ = self._read_column_rules(X)
         groups = self.task_.groups
 
         self.coordinates_, unfitted = make_coordinates(
@@ -158,6 +164,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         self.scale_ = X.std(0)
         self.training_ = training_figures(
             X, groups, len(self.task_.counts), self.data_range if self.layout_.is_image else None)
+        self._keep_rows(X, y, seed, rows, codes)
         self.learn(X, groups, codes, groups[rows], {"random_state": seed + 4, "data_range": self.data_range, **budget})
         return self
 
@@ -171,6 +178,33 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             return np.arange(len(groups))
         order = np.random.RandomState(seed).permutation(len(groups))
         return np.sort(np.concatenate([order[groups[order] == k][:RANKED] for k in np.unique(groups)]))
+
+    def _keep_rows(self, X: np.ndarray, y: np.ndarray, seed: int, coded: np.ndarray, codes: np.ndarray) -> None:
+        """Keep what the model says of some training rows, of all classes and values; of tables the rows themselves; of a
+        regression their densities. `codes` are those of the rows `coded`.
+        """
+        for name in ("real_rows_", "real_answers_", "real_densities_"):
+            self.__dict__.pop(name, None)
+        table, values = not self.layout_.is_image, self.is_regression
+        if not (table or values):
+            return
+        if len(coded) <= KEPT:
+            kept = np.arange(len(coded))
+        elif values:  # evenly from the lowest value to the highest
+            kept = np.sort(np.argsort(y[coded], kind="stable")[np.unique(np.linspace(0, len(coded) - 1, KEPT).astype(int))])
+        else:  # of each class as many, as far as there are
+            order, groups = np.random.RandomState(seed).permutation(len(coded)), self.task_.groups[coded]
+            place = np.empty(len(coded), dtype=int)
+            for k in np.unique(groups):
+                own = order[groups[order] == k]
+                place[own] = np.arange(len(own))
+            kept = np.sort(order[np.argsort(place[order], kind="stable")[:KEPT]])
+        answers: Any = self.task_.answers(self.classifier_, X[coded[kept]])
+        self.real_answers_ = answers if values else answers[0]
+        if table:
+            self.real_rows_ = X[coded[kept]]
+        if values:
+            self.real_densities_ = self.density_.score_samples(codes[kept]).astype(np.float64)
 
     def _check_coordinates(self, X: np.ndarray) -> None:
         """Fitted coordinates of the user's own must be of samples like X, and exact ones must return them."""
@@ -274,12 +308,18 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
                 "be surer than real rows looks like a prototype and not like one of them. Pass confidence='auto' for what "
                 "is usual for each class, or a lower number.")
 
-    def _read_column_rules(self) -> ColumnRules | None:
-        if self.immutable is None and self.bounds is None:
+    def _read_column_rules(self, within: np.ndarray | None = None) -> ColumnRules | None:
+        """What columns may do; where a value is asked for, those without bounds stay in the range of the rows `within`."""
+        if self.immutable is None and self.bounds is None and within is None:
             return None
         if self.layout_.is_image:
             raise ValueError("immutable= and bounds= name columns of a table, but X holds images.")
-        return ColumnRules(self.immutable, self.bounds, self.n_features_in_, getattr(self, "feature_names_in_", None))
+        columns = self.n_features_in_, getattr(self, "feature_names_in_", None)
+        rules = ColumnRules(self.immutable, self.bounds, *columns)
+        if within is not None:
+            free = np.isinf(ColumnRules(None, dict.fromkeys(self.bounds or (), (0, 0)), *columns).low)
+            rules.low, rules.high = np.where(free, within.min(0), rules.low), np.where(free, within.max(0), rules.high)
+        return rules
 
     def _read_region(self) -> Tensor | None:
         """Which pixels may change, as a tensor that fits (B, C, H, W)."""
@@ -346,12 +386,15 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
 
     @with_own_modes
     def search(self, X: np.ndarray, goal: Goal, *, record_path: bool = False, n_jobs: int | None = None,
-               backend: str = "auto", precision: str = "auto") -> Found:
-        """What the search finds for the rows of `X`, which `read_samples` gave; see `explain` for the parameters."""
+               backend: str = "auto", precision: str = "auto", ends: bool = True) -> Found:
+        """What the search finds for the rows of `X`, which `read_samples` gave; see `explain` for the parameters.
+
+        `ends` says whether rows of tables end on the explained model itself, with few changes.
+        """
         check_options({"n_jobs": n_jobs}, {"n_jobs": Number(-4096, 4096, whole=True, none=True)})
         self._warn_of_rare_confidence(goal)
         n_jobs = None if n_jobs is None else int(n_jobs)
-        run, workers = Run(self, record_path, backend, precision), effective_n_jobs(n_jobs)
+        run, workers = Run(self, record_path, backend, precision, ends=ends), effective_n_jobs(n_jobs)
         return run.search(X, goal) if workers == 1 else run.search_in_workers(X, goal, n_jobs, workers)
 
     @with_own_modes
@@ -380,14 +423,24 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         answers = self.task_.answers(self.classifier_, x_cf) if answers is None else answers
         judged, failed = self.task_.judge(answers, goal), goal.failed | self.task_.failed(answers)
         judged["valid"] = valid = (judged["valid"] | goal.already_valid) & ~failed
-        reached = goal.unbounded | (found.finished & (found.done | (self.stop != "conditions")))
-        status = np.select([failed, goal.already_valid, valid & reached, valid],
-                           ["model_failed", "already_target", "converged", "step_budget"], "not_found")
+        # of what has no end to reach, moving the right way is all that its value has to do
+        conditions = {name: (met & ~failed) | (goal.unbounded & valid & (name == "value"))
+                      for name, met in found.conditions.items()}
+        done = found.done | (goal.unbounded & np.logical_and.reduce([valid, *conditions.values()]))
+        reached = (found.finished | goal.unbounded) & (done | (self.stop != "conditions"))
+        implausible = self._outside_the_data(X, x_cf, found) if self.is_regression else np.zeros(len(X), dtype=bool)
+        status = np.select(
+            [failed, goal.already_valid, valid & implausible, valid & reached, valid],
+            ["model_failed", "already_target", "implausible", "converged", "step_budget"], "not_found")
         if failed.any():
             every = " That is every row: is X scaled as in the model's training?" if failed.all() else ""
             warn_caller(f"The explained model gives NaN or infinity for {failed.sum()} of {len(X)} rows: status "
                         f"'model_failed', not valid.{every}", ConvergenceWarning)
         warn_of_misses(len(X), int((status == "not_found").sum()), int((status == "step_budget").sum()), self.max_steps)
+        if (status == "implausible").any():
+            warn_caller(f"{(status == 'implausible').sum()} of {len(X)} rows reach their target only outside the data, "
+                        "where nobody knows what the model's answer is worth: status 'implausible'. Ask for a value that "
+                        "the data have.", ConvergenceWarning)
 
         def row_norm(difference: np.ndarray) -> np.ndarray:
             return np.linalg.norm(difference.reshape(len(difference), -1), axis=1)
@@ -398,13 +451,41 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             target=goal.target, status=status, **judged, n_steps=found.n_steps, z=found.z0, z_cf=found.z,
             distance=np.linalg.norm(found.z - found.z0, axis=1), distance_x=row_norm(x_cf - X),
             log_density=found.log_density,
-            density_percentile=self.density_.percentile(found.log_density, goal.rows["target"]),
+            density_percentile=self._percentile(found, goal),
             reconstruction_error=row_norm(found.reconstruction - X),
-            conditions={name: (met & ~failed) | (goal.unbounded & valid) for name, met in found.conditions.items()},
+            conditions=conditions,
             surrogate_valid=found.valid if self.classifier_.is_surrogate else None,
             second_opinion=found.second_opinion if self.opinions_ is not None else None, path=found.path,
             metadata={**self.metadata(), **({} if seconds is None else {"seconds": seconds}), "backend": found.backend,
                       **({"interrupted": True} if found.interrupted.any() else {})})
+
+    def _outside_the_data(self, X: np.ndarray, x_cf: np.ndarray, found: Found) -> np.ndarray:
+        """Rows whose x′ lies where there are hardly any data: beyond the range of a column, unless x does, too, or in less
+        density than nearly all training rows; bool (n,).
+        """
+        outside = self.density_.percentile(found.log_density, np.zeros(len(X), dtype=int)) < UNLIKE_ANY
+        feature_range = getattr(self, "training_", {}).get("feature_range")
+        if feature_range is not None:
+            low, high = np.asarray(feature_range)
+            slack = 1e-6 * (high - low)
+            outside |= ((x_cf < np.minimum(low, X) - slack) | (x_cf > np.maximum(high, X) + slack)).any(1)
+        return outside
+
+    def _percentile(self, found: Found, goal: Goal) -> np.ndarray:
+        """How typical x′ is: of a class, or of the training rows with values near the one that is asked for."""
+        if not self.is_regression or "real_densities_" not in self.__dict__:
+            return self.density_.percentile(found.log_density, goal.rows["target"])
+        values, order = self.real_answers_, np.argsort(self.real_answers_, kind="stable")
+        values, densities, some = values[order], self.real_densities_[order], max(20, min(RANKED, len(values) // 10))
+        out = np.empty(len(goal.target))
+        for i, (low, high) in enumerate(zip(goal.rows["low"], goal.rows["high"], strict=True)):
+            # what is asked to be at least so much, or at most, is nearest there
+            end = low if np.isneginf(high) or not np.isfinite(high) else high if not np.isfinite(low) else None
+            off = np.abs(values - np.clip(end, values[0], values[-1])) if end is not None else np.maximum(
+                np.maximum(low - values, values - high), 0)
+            near = densities[np.argsort(off, kind="stable")[:some]]
+            out[i] = 100 * (near <= found.log_density[i]).mean() if np.isfinite(found.log_density[i]) else 0.0
+        return out
 
     def decode_path(self, cf: Counterfactuals, *, frames: int | None = None) -> list[DecodedPath]:
         """What each point of the recorded searches of `cf` looks like; see `cfexplain.explainers.decode_path`."""

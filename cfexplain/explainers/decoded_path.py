@@ -136,8 +136,8 @@ def _decoded(explainer: ExplainerParameters, cf: Counterfactuals, z: np.ndarray,
     target = np.zeros(len(cf), dtype=int) if explainer.is_regression else label_indices(cf.target, explainer.classes_)
     finite = np.isfinite(z).all(1)
     z = np.where(finite[:, None], z, cf.z[rows])
-    original, reconstruction = (
-        layout.to_net(a).astype(explainer.dtype_, copy=False) for a in (cf.x, cf.reconstruction))
+    original, reconstruction, found = (
+        layout.to_net(a).astype(explainer.dtype_, copy=False) for a in (cf.x, cf.reconstruction, cf.x_cf))
     tensors = [torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in (
         z.astype(explainer.dtype_, copy=False), original[rows], reconstruction[rows], target[rows])]
 
@@ -147,6 +147,9 @@ def _decoded(explainer: ExplainerParameters, cf: Counterfactuals, z: np.ndarray,
 
     with torch.no_grad():
         x, log_density = (a.numpy() for a in in_tiles(tile, *tensors, tile=run.options.tile))
+    # what was changed after the search of a table is no longer what its code decodes to
+    ended = (z == cf.z_cf[rows]).all(1)
+    x[ended] = found[rows][ended]
     # a row that had its target before, or for which the model has no answer, came back as it was
     before = cf.source if explainer.is_regression else cf.proba_before
     unchanged = ((cf.status == "already_target") | np.isnan(before.astype(float)))[rows]

@@ -56,9 +56,9 @@ class DiffeomorphicExplainer(CounterfactualExplainer):
         log-probability, and vanishes where a search begins, at p(t|x) ≈ 0. The log-probability is what the authors' code
         runs (cross-entropy), hence the default. Under ``update="normalized"`` both take the same steps.
     plausibility_weight : float or "auto", default="auto"
-        Weight of a hinge on log p(z) at `typical_quantile` of the target class: beyond the paper. "auto" is 0.3 for
-        classes of images in the base space of a `Flow`, and 0, as published, elsewhere. Without it the gradient can follow
-        the few directions in which a flow is stiff, where a short way in Z ends in noise.
+        Weight of a hinge on log p(z) at `typical_quantile` of the target class: beyond the paper. "auto" is 0.3 for values,
+        and for classes of images in the base space of a `Flow`, and 0, as published, elsewhere. Without it the gradient can
+        follow the few directions in which a flow is stiff, where a short way in Z ends in noise.
     typical_quantile : float in (0, 1), default=0.5
     clip : {"straight_through", "autograd", "none"}, default="straight_through"
         How images that leave `data_range` are brought back: a flow decodes to −0.056 … 1.056. See `clipped`.
@@ -79,9 +79,12 @@ class DiffeomorphicExplainer(CounterfactualExplainer):
     refine : int, optional
         Bisections back towards z₀ once the target is reached. Default: 0 for a class (algorithm 1 returns the first point
         that is confident), 8 for a value (so that 7 is not 7.4).
+    sparse : bool, default=True
+        See `PLACEExplainer`.
     immutable, bounds, image_shape, channels, data_range, classifier_output, batch_size, training_budget, random_state, \
 verbose, device
-        See `PLACEExplainer`.
+        See `PLACEExplainer`. Of a regressor, columns of a table that `bounds` does not name stay in the range of the
+        training rows.
 
     Attributes
     ----------
@@ -131,6 +134,7 @@ verbose, device
     stop: str = "conditions"
     patience: int = 50
     refine: int | None = None
+    sparse: bool = True
 
     @property
     def coordinates(self) -> Any:
@@ -159,7 +163,7 @@ verbose, device
     def _plausibility_weight(self) -> float:
         if self.plausibility_weight != "auto":
             return float(self.plausibility_weight)
-        return 0.3 if self._image_flow() and not self.is_regression else 0.0
+        return 0.3 if self.is_regression or self._image_flow() else 0.0
 
     def _image_flow(self) -> bool:
         return self.layout_.is_image and isinstance(self.coordinates_, Flow)

@@ -46,6 +46,7 @@ data_range, classifier_output, batch_size, training_budget, random_state, verbos
     typical_quantile: float = field(default=0.5, init=False)
     detail: str = field(default="decoder", init=False)
     tau: float = field(default=0.15, init=False)
+    sparse: bool = field(default=False, init=False)
 
     region: Any = None
     update: str = "adam"

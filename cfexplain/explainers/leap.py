@@ -42,7 +42,7 @@ class LeapExplainer(PathExplainer):
     refine : int, default=4
         Bisections between the last fraction that failed and the first that did not.
     detail : {"auto", "decoder", "residual", "blend"}, default="auto"
-    tau, immutable, bounds, image_shape, channels, data_range, classifier_output, batch_size, training_budget, \
+    tau, sparse, immutable, bounds, image_shape, channels, data_range, classifier_output, batch_size, training_budget, \
 random_state, verbose, device
         See `PLACEExplainer`.
 
@@ -71,6 +71,7 @@ random_state, verbose, device
     refine: int = 4
     detail: str = "auto"
     tau: float = 0.15
+    sparse: bool = True
 
     def path_point(self, fraction: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
         moved = self.density_.swap_codes(rows["z0"], rows["source"], rows["target"], fraction)

@@ -25,8 +25,9 @@ from cfexplain.explainers.base import CounterfactualExplainer
 from cfexplain.explainers.diffeomorphic import DiffeomorphicExplainer
 from cfexplain.explainers.found import Found
 from cfexplain.explainers.pipeline_file import KIND, read_file, write_file
-from cfexplain.explainers.pipeline_repair import Repair
 from cfexplain.explainers.place import PLACEExplainer
+from cfexplain.explainers.repair import Columns, Repair
+from cfexplain.explainers.run import Run
 from cfexplain.explainers.task import Classification, Goal, Regression, read_values
 from cfexplain.foundation.labels import label_indices, resolve_target
 from cfexplain.foundation.optional import is_instance
@@ -46,6 +47,7 @@ def explain_pipeline(
     pipe: Any, X: Any, target: Any = None, *, X_train: Any = None, y_train: Any = None, explainer: Any = None,
     immutable: Iterable[str] | None = None, bounds: Mapping | None = None, monotone: Mapping[str, str] | None = None,
     categorical: Iterable[str] | None = None, classes: Any = None, sparse: bool = True, n_jobs: int | None = None,
+    random_state: Any = None,
 ) -> Counterfactuals:
     """What would have to change in the rows of `X` for a fitted pipeline to say `target`.
 
@@ -82,8 +84,10 @@ def explain_pipeline(
         Labels in the order of the model's outputs, for models that do not know them: Keras, ONNX, boosters of their own.
         Default: the model's ``classes_``, else the sorted labels of y_train.
     sparse : bool, default=True
-        Take back changes that turn out not to be needed.
+        Change few columns; see `PLACEExplainer`.
     n_jobs : int, optional
+    random_state : int, RandomState or None
+        Of the explainer's training; None is what `explainer` has.
 
     Returns
     -------
@@ -125,9 +129,9 @@ def explain_pipeline(
     rules: dict[str, Any] = {"immutable": immutable, "bounds": bounds, "monotone": monotone}
     if isinstance(explainer, PipelineExplainer):
         check_is_fitted(explainer, "explainer_")
-        if any(given is not None for given in (X_train, y_train, categorical, classes)):
-            raise ValueError("explainer is fitted already: leave X_train, y_train, categorical and classes out, or pass one "
-                             "that is not, for instance PLACEExplainer().")
+        if any(given is not None for given in (X_train, y_train, categorical, classes, random_state)):
+            raise ValueError("explainer is fitted already: leave X_train, y_train, categorical, classes and random_state "
+                             "out, or pass one that is not, for instance PLACEExplainer().")
         if explainer.pipeline is not pipe:
             raise ValueError("explainer was fitted for another pipeline; fit one for this: "
                              "PipelineExplainer(pipe).fit(X_train, y_train).")
@@ -136,7 +140,7 @@ def explain_pipeline(
     if X_train is None:
         raise ValueError("X_train is missing: the explainer learns from it what is plausible. Pass the rows that the "
                          "pipeline was trained on: explain_pipeline(pipe, X, target, X_train=X_train, y_train=y_train).")
-    fitted = PipelineExplainer(pipe, explainer, categorical=categorical, classes=classes, **rules)
+    fitted = PipelineExplainer(pipe, explainer, categorical=categorical, classes=classes, random_state=random_state, **rules)
     training = fitted._read(X_train, y_train)
     training.check_call(X, target)
     fitted._train(training)
@@ -159,6 +163,8 @@ class PipelineExplainer(BaseEstimator):
         See :func:`explain_pipeline`. Read by `explain`, where they can be changed for one call; all but the last two.
     classifier_output : {"auto", "logits", "probabilities"}, default="auto"
         What a bare module as the last step returns.
+    random_state : int, RandomState or None
+        In place of the explainer's own.
 
     Attributes
     ----------
@@ -202,7 +208,7 @@ class PipelineExplainer(BaseEstimator):
     def __init__(self, pipeline: Any, explainer: CounterfactualExplainer | None = None, *,
                  immutable: Iterable[str] | None = None, bounds: Mapping | None = None,
                  monotone: Mapping[str, str] | None = None, categorical: Iterable[str] | None = None,
-                 classes: Any = None, classifier_output: str = "auto"):
+                 classes: Any = None, classifier_output: str = "auto", random_state: Any = None):
         self.pipeline = pipeline
         self.explainer = explainer
         self.immutable = immutable
@@ -211,6 +217,7 @@ class PipelineExplainer(BaseEstimator):
         self.categorical = categorical
         self.classes = classes
         self.classifier_output = classifier_output
+        self.random_state = random_state
 
     @own_modes()
     def fit(self, X: Any, y: Any = None) -> PipelineExplainer:
@@ -301,8 +308,8 @@ class PipelineExplainer(BaseEstimator):
     def _new_explainer(self, model: PipelineModel, frame: Any) -> CounterfactualExplainer:
         values, explainer = model.reads == "values", self.explainer
         if explainer is None:
-            return DiffeomorphicExplainer(task="regression") if values else PLACEExplainer(
-                confidence=_usual_confidence(model, frame))
+            return DiffeomorphicExplainer(task="regression", random_state=self.random_state) if values else PLACEExplainer(
+                confidence=_usual_confidence(model, frame), random_state=self.random_state)
         if isinstance(explainer, type) or not isinstance(explainer, CounterfactualExplainer):
             raise TypeError(f"explainer={explainer!r} is no explainer; expected one such as PLACEExplainer().")
         for name in ("classifier", "immutable", "bounds"):
@@ -310,6 +317,8 @@ class PipelineExplainer(BaseEstimator):
                 fix = "the pipeline is what is explained" if name == "classifier" else f"pass {name}= beside the explainer"
                 raise ValueError(f"{type(explainer).__name__}({name}=…) does not fit here: {fix}.")
         explainer = clone(explainer)
+        if self.random_state is not None:
+            explainer.set_params(random_state=self.random_state)
         if "task" in explainer.get_params():
             explainer.set_params(task="regression" if values else "classification")
         elif values:
@@ -381,15 +390,31 @@ class PipelineExplainer(BaseEstimator):
             explainer, own = copy.copy(self.explainer_), rules["immutable"]
             given = [own] if isinstance(own, str) else list(own or ())
             column_rules: Any = MixedRules(self.table_, [*given, *held], rules["bounds"], rules["monotone"])
-            explainer.column_rules_ = column_rules
+            explainer.column_rules_, explainer.sparse = column_rules, sparse
             some = rows if len(patterns) == 1 else rows[place]
-            found = explainer.search(some.codes, goal[place], **options)
-            changed = Repair(explainer, self.model_, self.codes_, self.predicted_)(found, some, goal[place], sparse)
+            found = explainer.search(some.codes, goal[place], ends=False, **options)
+            changed = self._end(explainer, found, some, goal[place], sparse)
             repaired = {name: repaired[name] + changed[name] for name in repaired}
             parts.append(found)
             places.append(place)
         return explainer, parts[0] if len(parts) == 1 else Found.concatenate(parts)[
             np.argsort(np.concatenate(places))], repaired
+
+    def _end(self, explainer: CounterfactualExplainer, found: Found, rows: TableRows, goal: Goal, sparse: bool,
+             ) -> dict[str, int]:
+        """Rows end on the pipeline itself, with what codes do not say of them; and with few changes."""
+        run = Run(explainer)
+        columns = Columns.of_mixed(self.table_, explainer.column_rules_, self.codes_)
+
+        def ask(codes: np.ndarray, which: np.ndarray) -> Any:
+            frame = self.table_.whole_frame(codes, rows[which])
+            return self.model_.predict_frame(frame) if explainer.is_regression else self.model_.answers_frame(frame)
+
+        with explainer.classifier_.frozen():
+            prepared, _ = run.prepare(rows.codes, goal)
+            # rounding may have made another row of what the point of the search decodes to: the row counts
+            return Repair(run, columns, self.codes_, self.predicted_, ask)(
+                found, rows.codes, goal, prepared, sparse, rejudge=True)
 
     def _goal(self, rows: TableRows, before: Any, target: Any) -> Goal:
         explainer = self.explainer_

@@ -34,7 +34,7 @@ _PUBLISHED: dict[str, Any] = dict(
     coordinates="autoencoder", density="attributes", decision="probability", confidence=0.55,
     plausibility="likelihood", second_opinion=0, feature_weight=0.0, ink_weight=0.0, detail="decoder", start="latent",
     update="adam",
-    stop="converged", max_steps=2000, refine=0)
+    stop="converged", max_steps=2000, refine=0, sparse=False)
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "swap": dict(start="swap", refine=0),
@@ -45,7 +45,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "place-celeba": dict(**_PUBLISHED, step_size=0.005, decision_weight=1000.0, distance_weight=1.0,
                          plausibility_weight=2.0, perceptual_weight=1.0, patience=100),
     "classifier-only": dict(confidence=0.55, plausibility_weight=0.0, second_opinion=0, feature_weight=0.0, ink_weight=0.0,
-                            start="latent", update="adam", step_size=0.1, refine=0),
+                            start="latent", update="adam", step_size=0.1, refine=0, sparse=False),
 }
 
 
@@ -120,6 +120,11 @@ class PLACEExplainer(CounterfactualExplainer):
     patience : int, default=50
     refine : int, default=4
         Bisections back towards z₀ after every condition holds.
+    sparse : bool, default=True
+        Rows of a table change as few columns as they can: a change of one, two, … columns is built up from x, or columns go
+        back, least needed first, as long as the model's verdict and every condition hold. What stays can not become more
+        typical, so a fifth of `typical_quantile` is asked, and no more than x itself has in its own class. A row that the
+        search leaves without its target is looked for among real rows and between them. Images are as they are.
     immutable : list of column names or indices, optional
         Columns of a table that must stay as they are.
     bounds : dict of column -> (low, high), optional
@@ -200,6 +205,7 @@ class PLACEExplainer(CounterfactualExplainer):
     stop: str = "conditions"
     patience: int = 50
     refine: int = 4
+    sparse: bool = True
 
     @classmethod
     def preset(cls, name: str, **parameters: Any) -> PLACEExplainer:

@@ -14,6 +14,7 @@ from cfexplain.explainers.attributes import ExplainerParameters
 from cfexplain.explainers.backends import Engine, check_backend, eager_engine, make_engine
 from cfexplain.explainers.evaluator import Evaluator
 from cfexplain.explainers.found import Found
+from cfexplain.explainers.repair import Columns, Repair
 from cfexplain.explainers.resources import halving_tiles, progress_bar
 from cfexplain.explainers.task import Goal
 from cfexplain.foundation.partial_tiles import TileRows
@@ -28,6 +29,8 @@ __all__ = ["Run"]
 BLOCK = 2048
 # A decoder may be so grey, even if real ink is all black or white; a class of blank images sets no limit.
 LEAST_GREY = 0.1
+# Of `typical_quantile`, what is asked of a row of a table of which much is to stay; and the least that is asked
+SPARSE, LEAST_TYPICAL = 0.2, 0.01
 
 
 class Run:
@@ -42,11 +45,13 @@ class Run:
         See `check_backend`.
     in_worker : bool
         Whether this process has only a few of the rows, so that finding out about faster tiles does not pay.
+    ends : bool
+        Whether rows of tables end on the explained model itself (`Repair`).
     """
 
     def __init__(self, explainer: ExplainerParameters, record_path: bool = False, backend: str = "auto",
-                 precision: str = "auto", in_worker: bool = False):
-        self.explainer, self.precision, self.in_worker = explainer, precision, in_worker
+                 precision: str = "auto", in_worker: bool = False, ends: bool = True):
+        self.explainer, self.precision, self.in_worker, self.ends = explainer, precision, in_worker, ends
         self.backend = check_backend(backend, precision, explainer.device_)
         self.options = explainer.search_options(record_path)
         self.objective = Objective(explainer.terms(), explainer.needs_valid)
@@ -69,7 +74,10 @@ class Run:
                         result = explainer.find(
                             searching.evaluate, start[moving], self._searched(rows, moving, searching), options,
                             None if bar is None else bar(first), searching.engine.search)
-                        found.append(self._judged(rows, moving, result, options, searching.engine.backend))
+                        part = self._judged(rows, moving, result, options, searching.engine.backend)
+                if not result.interrupted:
+                    self._end(part, x, wanted, rows)
+                found.append(part)
                 if result.interrupted:  # what is left still gets an honest row: its starting point
                     options = replace(options, max_steps=0, refine=0)
         return Found.concatenate(found)
@@ -78,8 +86,8 @@ class Run:
         """As `search`, by `workers` processes of joblib."""
         cuts = np.array_split(np.arange(len(X)), max(1, min(len(X) // TILE, 4 * workers)))
         return Found.concatenate(Parallel(n_jobs=n_jobs)(
-            delayed(_search_in_worker)(self.explainer, self.options.record_path, self.backend, self.precision, X[cut],
-                                       goal[cut]) for cut in cuts))
+            delayed(_search_in_worker)(self.explainer, self.options.record_path, self.backend, self.precision, self.ends,
+                                       X[cut], goal[cut]) for cut in cuts))
 
     def engine(self, X: np.ndarray) -> Engine:
         """What the search of rows like `X` computes with. The classifier has to be frozen."""
@@ -115,8 +123,31 @@ class Run:
             limits |= explainer.class_limits()
             rows |= {name: torch.from_numpy(limit).to(rows["z0"])[rows["target"]] for name, limit in limits.items()
                      if name not in rows}
+            if explainer.sparse and not explainer.layout_.is_image:
+                rows["typical"] = self._as_typical_as_before(rows)
             rows |= self.objective.reference(x, self.options.tile)
             return rows, self._start(rows)
+
+    def _as_typical_as_before(self, rows: dict[str, Tensor]) -> Tensor:
+        """What is asked of a row of a table of which much is to stay: a fifth of `typical_quantile`, and no more than the
+        row itself has in its own class, but as much as nearly all training rows have.
+
+        Real rows that were not trained on are seldom as typical as the median of those that were, and of what stays as it is
+        nothing can be made more typical: with the median as its condition a counterfactual changes every column.
+        """
+        density, quantile = self.explainer.density_, self.explainer.typical_quantile
+        most = max(LEAST_TYPICAL, SPARSE * (0.5 if quantile is None else quantile))
+        own = self.judge.in_tiles("density", density.log_prob, rows["z0"], rows["source"]).cpu().numpy()
+        source, target = (rows[name].cpu().numpy() for name in ("source", "target"))
+        limits = rows["typical"].cpu().numpy().copy()
+        for k in np.unique(source):
+            for t in np.unique(target[source == k]):
+                some = (source == k) & (target == t)
+                known, other = density.log_densities_[k], density.log_densities_[t]
+                rank = np.searchsorted(known, own[some], "right") / len(known)
+                place = np.clip(np.clip(rank, LEAST_TYPICAL, most) * (len(other) - 1), 0, len(other) - 1)
+                limits[some] = np.minimum(limits[some], other[np.floor(place).astype(int)])
+        return torch.from_numpy(limits).to(rows["typical"])
 
     def _start(self, rows: dict[str, Tensor]) -> Tensor:
         """z₀, or the row's base code under the other class, z = f⁻¹(f(z₀|y)|ỹ), or a share of the way there."""
@@ -159,6 +190,18 @@ class Run:
             conditions={name: values.cpu().numpy() for name, values in zip(self.judge.conditions, met, strict=True)},
             path=_paths(result, moving, z0) if options.record_path else None, backend=backend)
 
+    def _end(self, found: Found, X: np.ndarray, goal: Goal, rows: dict[str, Tensor]) -> None:
+        """Rows of a table end on the model itself, and with few changes, where the explainer is to see to it."""
+        explainer = self.explainer
+        if not (self.ends and (explainer.sparse or explainer.classifier_.is_surrogate) and not explainer.layout_.is_image
+                and explainer.coordinates_.encodes_at_once):
+            return
+        real, answers = getattr(explainer, "real_rows_", None), getattr(explainer, "real_answers_", None)
+        if real is None or answers is None:  # a file of an earlier version
+            real, answers = X[:0], np.zeros(0)
+        columns = Columns.of_numbers(real, explainer.scale_, explainer.column_rules_)
+        Repair(self, columns, real, answers)(found, X, goal, rows, explainer.sparse)
+
 
 def _paths(result: SearchResult, moving: np.ndarray, z0: np.ndarray) -> list[np.ndarray]:
     paths = [z0[i : i + 1] for i in range(len(z0))]
@@ -174,6 +217,6 @@ def _scattered(values: Tensor, rows: np.ndarray, n: int) -> np.ndarray:
     return out.cpu().numpy()
 
 
-def _search_in_worker(explainer: ExplainerParameters, record_path: bool, backend: str, precision: str, X: np.ndarray,
-                      goal: Goal) -> Found:
-    return Run(explainer, record_path, backend, precision, in_worker=True).search(X, goal)
+def _search_in_worker(explainer: ExplainerParameters, record_path: bool, backend: str, precision: str, ends: bool,
+                      X: np.ndarray, goal: Goal) -> Found:
+    return Run(explainer, record_path, backend, precision, in_worker=True, ends=ends).search(X, goal)

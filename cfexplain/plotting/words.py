@@ -18,7 +18,7 @@ FEW_ROWS, VERY_FEW_ROWS = 100, 20
 CONDITIONS_IN_WORDS = {
     "decision": "confident enough", "density": "typical enough", "second_opinion": "second opinion agrees",
     "value": "value reached", "features": "typical features", "ink": "no greyer than real ones"}
-_SEARCHED = ("converged", "step_budget", "not_found", "model_failed")  # rows of status already_target were not searched
+_SEARCHED = ("converged", "step_budget", "implausible", "not_found", "model_failed")  # already_target was not searched
 
 
 def summary(cf: Result, measures: MeasuredResult | None = None) -> str:
@@ -160,6 +160,10 @@ def _advice(cf: Result) -> list[str]:
     out_of_steps, failed = int((cf.status == "step_budget").sum()), cf.status == "not_found"
     if out_of_steps:
         advice.append(f"{who(out_of_steps)} ran out of steps before every condition held: raise max_steps.")
+    beyond = int((cf.status == "implausible").sum())
+    if beyond:
+        advice.append(f"{who(beyond)} reached the target only outside the data, where nobody knows what the {_model(cf)}'s "
+                      "answer is worth: ask for a value that the data have.")
     if failed.any():
         advice.append(f"{who(int(failed.sum()))} did not reach the target, and the best effort is kept: raise max_steps, or "
                       f"ask for a target that is nearer{'' if cf.is_regression else ' (target=None takes the runner-up)'}.")

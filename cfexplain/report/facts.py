@@ -15,10 +15,11 @@ from cfexplain.tables.frames import category_places, cell_in_words
 __all__ = ["BADGES", "ICONS", "cell", "clipped", "facts", "label", "number", "numbers", "predicted_in_words",
            "probability", "status_in_words"]
 
-BADGES = {"converged": "Found", "step_budget": "Found, but incomplete", "already_target": "Already there",
-          "not_found": "Not found", "model_failed": "Model failed"}
+BADGES = {"converged": "Found", "step_budget": "Found, but incomplete", "implausible": "Outside the data",
+          "already_target": "Already there", "not_found": "Not found", "model_failed": "Model failed"}
 # Each status has its own shape, so that nobody needs to tell colours apart
 _SHAPES = {"converged": "M3 8.5l3.5 3.5L13 4.5", "step_budget": "M3 10c2-4 3.5-4 5-2s3 2 5-2",
+           "implausible": "M8 2l6 12H2z",
            "already_target": "M3 6h10M3 10h10", "not_found": "M4 4l8 8M12 4l-8 8",
            "model_failed": "M8 3v6M8 12v1"}
 ICONS = {status: f'<svg viewBox="0 0 16 16" aria-hidden="true"><path d="{shape}"/></svg>'
@@ -74,6 +75,9 @@ def status_in_words(row: Result) -> str:
     if not row.valid[0]:
         says = "still says" if not row.is_regression and row.prediction[0] == row.source[0] else "says"
         return f"Not found: the {model} {says} {after}, not {target}. This is the best effort."
+    if status == "implausible":
+        return (f"Outside the data: the {model} says {after}, but hardly any training row is like this one, and nobody "
+                "knows what the answer is worth.")
     if status == "step_budget":
         missing = f" Not met: {html.escape(', '.join(unmet))}." if unmet else ""
         return f"Found, but the steps ran out: the {model} says {after}.{missing}"

@@ -69,7 +69,7 @@ def write_results(explainer: FittedExplainer, folder: Path, source: BlockSource,
     blocks = itertools.chain([] if first is None else [first], blocks)
     manifest = _manifest(explainer, source, first, targets, block_size, options)
     del first  # frees its rows
-    length, statuses = 0, {"not_found": 0, "step_budget": 0, "model_failed": 0, "rows": 0}
+    length, statuses = 0, {"not_found": 0, "step_budget": 0, "implausible": 0, "model_failed": 0, "rows": 0}
     rank, world_size = ranks
     with Writer(folder, rank, world_size) as writer, _Progress(progress, source.length, rank) as bar:
         manifest = writer.begin(manifest, resume, _check_same)
@@ -84,6 +84,9 @@ def write_results(explainer: FittedExplainer, folder: Path, source: BlockSource,
         warnings.warn(f"The explained model gives NaN or infinity for {statuses['model_failed']} of {statuses['rows']} "
                       "rows: they have the status 'model_failed' and are not valid.", ConvergenceWarning, stacklevel=3)
     warn_of_misses(statuses["rows"], statuses["not_found"], statuses["step_budget"], explainer.max_steps)
+    if statuses["implausible"]:
+        warnings.warn(f"{statuses['implausible']} of {statuses['rows']} rows reach their target only outside the data: "
+                      "status 'implausible'.", ConvergenceWarning, stacklevel=3)
     return CounterfactualStore(folder, incomplete=not complete)
 
 
@@ -134,7 +137,7 @@ def _span(block: Block) -> str:
 
 def _count(cf: Counterfactuals, statuses: dict[str, int]) -> None:
     statuses["rows"] += len(cf)
-    for status in ("not_found", "step_budget", "model_failed"):
+    for status in ("not_found", "step_budget", "implausible", "model_failed"):
         statuses[status] += int((cf.status == status).sum())
 
 

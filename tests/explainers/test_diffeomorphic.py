@@ -65,7 +65,10 @@ def test_maximize_and_minimize_go_as_far_as_the_steps_do(regression):
     short = pickle.loads(pickle.dumps(explainer)).set_params(max_steps=20)
     for target, sign in (("maximize", 1), ("minimize", -1)):
         cf = short.explain(x, target=target)
-        assert (sign * (cf.prediction - cf.source) > 0).all() and (cf.status == "converged").all()
+        assert (sign * (cf.prediction - cf.source) > 0).all()
+        # nothing holds the ascent in X where there are data
+        free = {"implausible"} if isinstance(explainer, GradientExplainer) else set()
+        assert set(cf.status) <= {"converged"} | free
         assert (cf.target == target).all() and (cf.n_steps == 20).all()
 
 
@@ -75,8 +78,10 @@ def test_an_unreachable_value_keeps_the_closest_one(regression):
     cf = short.explain(x, target=1e6, record_path=True)
     assert (cf.status == "not_found").all() and not cf.valid.any()
     for i in range(3):
-        values = explainer.predict(explainer.coordinates_.inverse_transform(cf.path[i]).astype(np.float32))
-        np.testing.assert_allclose(cf.prediction[i], values.max(), rtol=1e-4)
+        values = short.decode_path(cf[i])[0].value
+        if not explainer.sparse:  # a density has no part in it
+            np.testing.assert_allclose(cf.prediction[i], values.max(), rtol=1e-4)
+        assert cf.prediction[i] > cf.source[i] and np.isclose(values, cf.prediction[i], rtol=1e-4).any()
     assert "nearest" in cf[0].summary()
 
 
@@ -227,12 +232,12 @@ def test_classes_of_images_are_searched_under_a_density_unless_told_otherwise(fl
         assert "density" not in other.explain(x if other is vae_image_explainer else np.zeros((2, 30), "f4")).conditions
 
 
-def test_values_of_images_in_a_flow_are_searched_as_published(digits):
+def test_values_of_images_in_a_flow_are_searched_by_adam_and_a_density(digits):
     X, y, X_test, _ = digits
     ink = X.mean((1, 2))
     explainer = DiffeomorphicExplainer(generator=Flow(steps=2, hidden=16, training_budget=0.02), task="regression",
                                        random_state=0, training_budget=0.2, max_steps=30).fit(X, ink)
-    chosen = pickle.loads(pickle.dumps(explainer)).set_params(update="adam", step_size=5e-3, plausibility_weight=0.0)
+    chosen = pickle.loads(pickle.dumps(explainer)).set_params(update="adam", step_size=5e-3, plausibility_weight=0.3)
     found, same = (e.explain(X_test[:3], target="maximize") for e in (explainer, chosen))
     np.testing.assert_array_equal(np.asarray(found), np.asarray(same))
     assert (found.prediction > found.source).all()

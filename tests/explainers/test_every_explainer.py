@@ -105,6 +105,10 @@ def test_failures_keep_their_best_effort(case):
     explainer, x, target = case
     short = "step_size" if "step_size" in explainer.get_params() else "max_fraction"
     hurried = clone_fitted(explainer).set_params(max_steps=1, **{short: 1e-3})
+    if hurried.sparse:  # what the search does not find is looked for among real rows
+        hurried.set_params(sparse=False)
+    if hurried.classifier_.is_surrogate and not hurried.layout_.is_image:
+        pytest.skip("ends on the model itself")
     with pytest.warns(UserWarning, match="did not reach"):
         cf = hurried.explain(x, target)
     assert set(cf.status) <= {"not_found", "step_budget", "converged"} and "not_found" in cf.status
