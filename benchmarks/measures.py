@@ -111,11 +111,5 @@ def stroke_width(images: np.ndarray) -> np.ndarray:
     return np.array([4 * d[d > 0].mean() if (d > 0).any() else 0.0 for d in inked])
 
 
-def spread(images: np.ndarray) -> float:
-    """Mean pixel distance between two of the images."""
-    flat = torch.from_numpy(images.reshape(len(images), -1))
-    return float(torch.pdist(flat).mean())
-
-
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(a, b)[0, 1])

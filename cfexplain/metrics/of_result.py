@@ -12,7 +12,7 @@ import torch
 from cfexplain.foundation.protocols import Result
 from cfexplain.metrics.appearance import ink, mean_distance, shade_kept, specks, spread_ratio
 from cfexplain.metrics.distances import outside_range
-from cfexplain.metrics.realism import sharpness, sharpness_ratio
+from cfexplain.metrics.realism import sharpness
 from cfexplain.objective import greyness
 from cfexplain.plotting.pictures import layout_of
 from cfexplain.plotting.words import count_rows, number, share
@@ -26,7 +26,7 @@ FEWEST = 5  # rows from which a figure of a set is taken
 ALIKE, BLURRED, NOISY, SHADE, SPECKED = 0.8, 0.85, 3.0, 0.5, 0.01
 GREY, COLUMNS, OUTSIDE, LOST, STRANGE = 1.25, 3, 0.05, 0.6, 5
 SHADED = 20  # rows from which a correlation of shades is told from chance
-_PAIR, _IMAGES, _VALUES, _MOST_NAMED = 300, 1000, 2e7, 3  # how much is measured at most, and how many pairs are named
+_PAIR, _IMAGES, _VALUES, _MOST_NAMED = 300, 1000, 1e7, 3  # how much is measured at most, and how many pairs are named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +61,9 @@ class Measures:
     spread, shade_kept : float
         Means over `pairs`, weighted by their rows. Near 1 where what does not matter is kept; a spread near 0 is one
         prototype for all.
-    sharpness : float
-        Median of the sharpness of x′ over that of x. Of images only, as are `shade_kept`, `specks` and `grey`.
+    sharpness, sharpness_of_real : float
+        Median of the sharpness of x′ over that of x, and over that of the median real image of its target class. Of images
+        only, as are `shade_kept`, `specks` and `grey`.
     specks, grey : float
         Share of rows with stray specks, and the median greyness of x′ over that of the median real image of its target
         class. For ink on paper only (`cfexplain.metrics.ink`).
@@ -81,6 +82,7 @@ class Measures:
     spread: float = float("nan")
     shade_kept: float = float("nan")
     sharpness: float = float("nan")
+    sharpness_of_real: float = float("nan")
     specks: float = float("nan")
     grey: float = float("nan")
     columns_changed: float = float("nan")
@@ -91,7 +93,10 @@ class Measures:
 
 
 def measures_of(cf: Result) -> Measures:
-    """The `Measures` of a result; of very many rows, images are measured on 1000 and spreads on 300 a pair."""
+    """The `Measures` of a result.
+
+    Of very many rows, images are measured on 1000, and spreads on 300 a pair, evenly chosen; on fewer of large images.
+    """
     cf = measured_rows(cf)
     if not len(cf):
         return Measures(rows=0)
@@ -100,10 +105,12 @@ def measures_of(cf: Result) -> Measures:
                **{name: _weighted(pairs, name) for name in ("spread", "shade_kept")}}
     parts = [] if not pairs else [_spread_in_words(numbers["spread"], pairs)]
     if cf.is_image:
-        own, words = _of_images(cf[_evenly(len(cf), _IMAGES)])
+        own, words = _of_images(cf[_evenly(len(cf), _most(cf.x, _IMAGES))])
         if pairs:
             parts.append(f"shade kept r {number(numbers['shade_kept'])}")
-        parts.insert(0, f"sharpness {number(own['sharpness'])} of the originals'")
+        beside = own["sharpness_of_real"]
+        parts.insert(0, f"sharpness {number(own['sharpness'])} of the originals'"
+                     + ("" if np.isnan(beside) else f" and {number(beside)} of real ones'"))
         if not np.isnan(own["specks"]):
             parts += [f"stray specks in {100 * own['specks']:.2g} %", f"grey {number(own['grey'])} of real ones'"]
         said = [f"Appearance: {', '.join(parts)}."]
@@ -192,12 +199,13 @@ def _pairs(cf: Result) -> Iterator[PairMeasures]:
 
 def _of_images(cf: Result) -> tuple[dict[str, float], list[str]]:
     x, x_cf, words, n = _net(cf, cf.x), _net(cf, cf.x_cf), [], len(cf)
-    sharp = _median(sharpness_ratio(x, x_cf))
-    own, drawn = {"sharpness": sharp}, sharpness(x_cf)
-    # a digit of fewer strokes is less sharp, and as sharp as real ones
-    real = cf.metadata.get("class_sharpness")
+    drawn, before, real = sharpness(x_cf), sharpness(x), cf.metadata.get("class_sharpness")
+    sharp = _median(drawn[before > 0] / before[before > 0])  # of originals without any contrast there is none
     beside = np.asarray(real, dtype=float)[_class_places(cf)] if real else np.zeros(n)
-    of_real = _median(drawn[beside > 0] / beside[beside > 0]) if (beside > 0).any() else sharp
+    of_real = _median(drawn[beside > 0] / beside[beside > 0])
+    own = {"sharpness": sharp, "sharpness_of_real": of_real}
+    of_real = sharp if np.isnan(of_real) else of_real
+    # a digit of fewer strokes is less sharp, and as sharp as real ones
     if n >= FEWEST and max(sharp, of_real) < BLURRED:
         words.append(f"the counterfactuals are blurred: sharpness {sharp:.2f} of the originals' (median): "
                      "the coordinates draw no sharper; train them longer, or see detail=.")
@@ -277,8 +285,9 @@ def _range(cf: Result) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _most(X: np.ndarray) -> int:
-    return int(np.clip(_VALUES // max(X[:1].size, 1), 2, _PAIR))
+def _most(X: np.ndarray, rows: int = _PAIR) -> int:
+    """How many rows of X are measured: fewer of large ones."""
+    return int(np.clip(_VALUES // max(X[:1].size, 1), 2, rows))
 
 
 def _evenly(n: int, most: int) -> np.ndarray:
@@ -305,10 +314,13 @@ def _spread_in_words(mean: float, pairs: list[PairMeasures]) -> str:
 
 
 def _alike(pairs: list[PairMeasures]) -> list[str]:
+    same = [pair.name for pair in pairs if np.isnan(pair.spread)]
+    words = [f"the originals for {', '.join(same[:_MOST_NAMED])} are all equal, so that nothing can be said of how alike "
+             "the counterfactuals are: was X read as it should be?"] if same else []
     bad = sorted((pair for pair in pairs if pair.spread < ALIKE * pair.room), key=lambda pair: pair.spread)
-    words = [f"the {pair.rows} counterfactuals for {pair.name} look alike: spread {pair.spread:.2f} (of the originals' 1.0"
-             + ("" if pair.room >= 1 else f"; real ones of {pair.target} have {pair.room:.2f}") + ")."
-             for pair in bad[:_MOST_NAMED]]
+    words += [f"the {pair.rows} counterfactuals for {pair.name} look alike: spread {pair.spread:.2f} (of the originals' 1.0"
+              + ("" if pair.room >= 1 else f"; real ones of {pair.target} have {pair.room:.2f}") + ")."
+              for pair in bad[:_MOST_NAMED]]
     return words + _more(len(bad), "look alike, too")
 
 

@@ -155,6 +155,8 @@ def test_nothing_to_measure_is_no_warning_and_no_nan_in_words(kind, moved):
         text = cf.summary()
     assert "nan" not in text and "inf" not in " ".join([*found.lines, *found.warnings])
     assert found.rows == len(x) and found.converged == 1
+    equal = len(x) >= 5
+    assert equal == any("are all equal" in line for line in found.warnings)
     assert set(asdict(found)) >= {"spread", "sharpness", "specks", "columns_changed"}
 
 
