@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from cfexplain.foundation.ink import greyness
 from cfexplain.foundation.protocols import Result
 from cfexplain.metrics.appearance import ink, mean_distance, shade_kept, specks, spread_ratio
 from cfexplain.metrics.distances import outside_range
 from cfexplain.metrics.realism import sharpness
-from cfexplain.objective import greyness
 from cfexplain.plotting.pictures import layout_of
 from cfexplain.plotting.words import count_rows, number, share
 from cfexplain.tables.frames import category_places, changed_cells
@@ -142,8 +142,8 @@ def grey_of_real(cf: Result) -> np.ndarray | None:
     sign = 0 if real is None or not len(cf) or not cf.is_image else ink(_net(cf, cf.x), (low, high))
     if not real or not sign:
         return None
-    images = _net(cf, cf.x_cf).astype(np.float64)
-    grey = greyness(torch.from_numpy(images if sign > 0 else low + high - images), (low, high)).numpy()
+    images = torch.from_numpy(_net(cf, cf.x_cf).astype(np.float64))
+    grey = greyness(images, (low, high) if sign > 0 else (high, low)).numpy()
     own = np.asarray(real, dtype=float)[_class_places(cf), (1 - sign) // 2]
     return np.where(own > 0, grey / np.where(own > 0, own, 1), np.nan)
 
@@ -170,8 +170,8 @@ def training_figures(X: np.ndarray, groups: np.ndarray, n_groups: int,
         return {"feature_range": [X.min(0).tolist(), X.max(0).tolist()],
                 "class_spread": [mean_distance(rows / np.where(scale > 0, scale, 1)) for rows in some]}
     low, high = data_range
-    grey = [[_median(greyness(torch.from_numpy(images.astype(np.float64)), data_range).numpy())
-             for images in (rows, low + high - rows)] for rows in some]
+    grey = [[_median(greyness(torch.from_numpy(rows.astype(np.float64)), ends).numpy())
+             for ends in ((low, high), (high, low))] for rows in some]
     return {"class_greyness": grey, "class_sharpness": [_median(sharpness(rows)) for rows in some],
             "class_spread": [mean_distance(rows) for rows in some]}
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from results import made
 
+from cfexplain.foundation.ink import greyness
 from cfexplain.metrics import ink, shade_kept, sharpness_ratio, specks, spread_ratio
 from cfexplain.metrics.of_result import measures_of, training_figures
-from cfexplain.objective import greyness
 
 
 def result(x, x_cf, source=4, target=9, status="converged", **metadata):
