@@ -329,14 +329,14 @@ def shown(value: Any) -> str:
 
 
 def misses(line: dict[str, Any]) -> list[str]:
-    """Which figures are beyond their limits. A class of little spread (`room`), or blurred itself, is allowed it."""
+    """Which figures are beyond their limits. A class of little spread (`room`), or of few edges, is allowed it."""
     missed = []
     for name, (sign, limit) in LIMITS.items():
         value = line.get(name)
         if value is None or not np.isfinite(value):
             continue
         limit = limit * (line.get("room") or 1) if name == "spread" else limit
-        value = max(value, line.get("sharpness_of_real") or 0) if name == "sharpness" else value
+        value = line.get("sharpness_of_real") or value if name == "sharpness" else value
         if value < limit if sign == "≥" else value > limit:
             missed.append(name)
     return missed
@@ -354,7 +354,7 @@ def markdown(results: dict[str, dict[str, Any]]) -> str:
             said += [f"- {name}, {line['pair']}: {sentence}" for sentence in line["warnings"]]
     limits = ", ".join(f"{name} {sign} {limit:g}" for name, (sign, limit) in LIMITS.items())
     return "\n".join([*lines, "", f"Bold: not within {limits} (of spread, times room: that of real rows of the target; of "
-                      "sharpness, of real ones where that is more). F₁ is `precision_recall_f1`, beside that of as many "
+                      "sharpness, over that between real ones). F₁ is `precision_recall_f1`, beside that of as many "
                       "held-out real images.", "", *said]) + "\n"
 
 

@@ -62,8 +62,8 @@ class Measures:
         Means over `pairs`, weighted by their rows. Near 1 where what does not matter is kept; a spread near 0 is one
         prototype for all.
     sharpness, sharpness_of_real : float
-        Median of the sharpness of x′ over that of x, and over that of the median real image of its target class. Of images
-        only, as are `shade_kept`, `specks` and `grey`.
+        Median of the sharpness of x′ over that of x, and this over what it is between real images of the two classes. Of
+        images only, as are `shade_kept`, `specks` and `grey`.
     specks, grey : float
         Share of rows with stray specks, and the median greyness of x′ over that of the median real image of its target
         class. For ink on paper only (`cfexplain.metrics.ink`).
@@ -108,9 +108,9 @@ def measures_of(cf: Result) -> Measures:
         own, words = _of_images(cf[_evenly(len(cf), _most(cf.x, _IMAGES))])
         if pairs:
             parts.append(f"shade kept r {number(numbers['shade_kept'])}")
-        beside = own["sharpness_of_real"]
+        beside = _median(_between_real(cf))
         parts.insert(0, f"sharpness {number(own['sharpness'])} of the originals'"
-                     + ("" if np.isnan(beside) else f" and {number(beside)} of real ones'"))
+                     + ("" if np.isnan(beside) else f" (between real ones {number(beside)})"))
         if not np.isnan(own["specks"]):
             parts += [f"stray specks in {100 * own['specks']:.2g} %", f"grey {number(own['grey'])} of real ones'"]
         said = [f"Appearance: {', '.join(parts)}."]
@@ -144,7 +144,7 @@ def grey_of_real(cf: Result) -> np.ndarray | None:
         return None
     images = torch.from_numpy(_net(cf, cf.x_cf).astype(np.float64))
     grey = greyness(images, (low, high) if sign > 0 else (high, low)).numpy()
-    own = np.asarray(real, dtype=float)[_class_places(cf), (1 - sign) // 2]
+    own = np.asarray(real, dtype=float)[_class_places(cf, cf.target), (1 - sign) // 2]
     return np.where(own > 0, grey / np.where(own > 0, own, 1), np.nan)
 
 
@@ -189,7 +189,7 @@ def _pairs(cf: Result) -> Iterator[PairMeasures]:
         before, after = (_codes(some, values) for values in (some.x, some.x_cf))
         spread, room, shade = spread_ratio(before, after), 1.0, float("nan")
         if real and not np.isnan(spread):
-            room = min(float(np.asarray(real)[_class_places(some[:1])[0]]) / mean_distance(before), 1.0)
+            room = min(float(np.asarray(real)[_class_places(some, some.target[:1])[0]]) / mean_distance(before), 1.0)
         if cf.is_image:
             kept = shade_kept(_net(some, some.x), _net(some, some.x_cf))
             shade = float(np.nanmin(kept)) if not np.isnan(kept).all() else shade
@@ -199,19 +199,18 @@ def _pairs(cf: Result) -> Iterator[PairMeasures]:
 
 def _of_images(cf: Result) -> tuple[dict[str, float], list[str]]:
     x, x_cf, words, n = _net(cf, cf.x), _net(cf, cf.x_cf), [], len(cf)
-    drawn, before, real = sharpness(x_cf), sharpness(x), cf.metadata.get("class_sharpness")
-    sharp = _median(drawn[before > 0] / before[before > 0])  # of originals without any contrast there is none
-    beside = np.asarray(real, dtype=float)[_class_places(cf)] if real else np.zeros(n)
-    of_real = _median(drawn[beside > 0] / beside[beside > 0])
+    drawn, before, real = sharpness(x_cf), sharpness(x), _between_real(cf)
+    some = before > 0  # of originals without any contrast there is no ratio
+    sharp, of_real = _median(drawn[some] / before[some]), _median(drawn[some] / before[some] / real[some])
     own = {"sharpness": sharp, "sharpness_of_real": of_real}
-    of_real = sharp if np.isnan(of_real) else of_real
-    # a digit of fewer strokes is less sharp, and as sharp as real ones
-    if n >= FEWEST and max(sharp, of_real) < BLURRED:
-        words.append(f"the counterfactuals are blurred: sharpness {sharp:.2f} of the originals' (median): "
-                     "the coordinates draw no sharper; train them longer, or see detail=.")
-    if n >= FEWEST and min(sharp, of_real) > NOISY:
-        words.append(f"the counterfactuals are rougher than their originals: sharpness {sharp:.2g} times theirs (median), "
-                     "as of adversarial noise.")
+    beside = "" if np.isnan(of_real) else f", where real images of these classes have {_median(real[some]):.2f}"
+    least = sharp if np.isnan(of_real) else of_real
+    if n >= FEWEST and least < BLURRED:
+        words.append(f"the counterfactuals are blurred: sharpness {sharp:.2f} of the originals' (median){beside}. The "
+                     "coordinates draw no sharper: train them longer, or see detail=.")
+    if n >= FEWEST and least > NOISY:
+        words.append(f"the counterfactuals are rough: sharpness {sharp:.2f} of the originals' (median){beside}, as of "
+                     "adversarial noise.")
     spotted, grey, outside = specks_of(cf), grey_of_real(cf), outside_training(cf)
     if spotted is not None:
         own["specks"] = float(spotted.mean())
@@ -268,12 +267,21 @@ def _codes(cf: Result, values: np.ndarray) -> np.ndarray:
     return np.nan_to_num(np.concatenate(parts, axis=1))  # a missing value is a value of its own
 
 
-def _class_places(cf: Result) -> np.ndarray:
-    """Which class each target is, in the order of the metadata; 0 for values."""
+def _class_places(cf: Result, labels: np.ndarray) -> np.ndarray:
+    """Which class each of `labels` is, in the order of the metadata; 0 for values."""
     if cf.is_regression:
-        return np.zeros(len(cf), dtype=int)
+        return np.zeros(len(labels), dtype=int)
     places = {label: k for k, label in enumerate(cf.metadata.get("classes") or ())}
-    return np.array([places.get(label, 0) for label in cf.target.tolist()], dtype=int)
+    return np.array([places.get(label, 0) for label in labels.tolist()], dtype=int)
+
+
+def _between_real(cf: Result) -> np.ndarray:
+    """Sharpness of real images of the target class over that of the source class, (n,): a 5 has more edges than a 1."""
+    known = np.asarray(cf.metadata.get("class_sharpness") or [np.nan], dtype=float)
+    known = np.where(known > 0, known, np.nan)
+    if len(known) < len(cf.metadata.get("classes") or ()):
+        return np.full(len(cf), np.nan)
+    return known[_class_places(cf, cf.target)] / known[_class_places(cf, cf.source)]
 
 
 def _net(cf: Result, samples: np.ndarray) -> np.ndarray:
