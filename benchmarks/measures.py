@@ -12,6 +12,7 @@ from scipy import ndimage
 from sklearn.svm import LinearSVC
 from torch import nn
 
+from cfexplain.foundation import ink
 from cfexplain.foundation.tiles import in_tiles
 from cfexplain.metrics.realism import neighbour_distance, rank_among
 from cfexplain.nets.training import train_network
@@ -92,8 +93,7 @@ class Judges:
 
 def greyness(images: np.ndarray) -> np.ndarray:
     """Share of ink that is neither black nor white, Σ x(1−x) / Σ x."""
-    flat = images.reshape(len(images), -1)
-    return (flat * (1 - flat)).sum(1) / np.maximum(flat.sum(1), 1e-6)
+    return ink.greyness(torch.from_numpy(images)).numpy()
 
 
 def slant(images: np.ndarray) -> np.ndarray:
@@ -109,12 +109,6 @@ def stroke_width(images: np.ndarray) -> np.ndarray:
     """Four times the mean distance of ink to its edge: exact for a long straight stroke."""
     inked = [ndimage.distance_transform_edt(image > 0.5) for image in images]
     return np.array([4 * d[d > 0].mean() if (d > 0).any() else 0.0 for d in inked])
-
-
-def spread(images: np.ndarray) -> float:
-    """Mean pixel distance between two of the images."""
-    flat = torch.from_numpy(images.reshape(len(images), -1))
-    return float(torch.pdist(flat).mean())
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:

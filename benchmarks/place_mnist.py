@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks._common import RESULTS, draw_strips, store, trained
-from benchmarks.measures import Judges, correlation, digit_judge, greyness, slant, spread, stroke_width
+from benchmarks.measures import Judges, correlation, digit_judge, greyness, slant, stroke_width
 from cfexplain import PLACEExplainer
 from cfexplain.datasets import load_mnist
+from cfexplain.metrics.appearance import mean_distance
 
 PAIRS = [(4, 9), (0, 8), (1, 5)]
 PRESETS = ["classifier-only", "default", "swap", "closest", "crisp", "place-mnist"]
@@ -59,7 +60,7 @@ def measure(name: str, explainer: PLACEExplainer, judges: Judges, x: np.ndarray,
         "stroke_kept": correlation(stroke_width(x), stroke_width(images)),
         "faint_ink": float(np.median(greyness(images)) / np.median(greyness(real))),
         "faint_ink_of_decoder": float(np.median(greyness(images)) / np.median(greyness(decoded(explainer, real)))),
-        "diversity": spread(images) / spread(real[:500]),
+        "diversity": mean_distance(images) / mean_distance(real[:500]),
         "steps": float(np.median(cf.n_steps)), "seconds": seconds,
     }
     print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from cfexplain.foundation.ink import greyness
 from cfexplain.foundation.protocols import Result
 from cfexplain.metrics.appearance import ink, mean_distance, shade_kept, specks, spread_ratio
 from cfexplain.metrics.distances import outside_range
-from cfexplain.metrics.realism import sharpness, sharpness_ratio
-from cfexplain.objective import greyness
+from cfexplain.metrics.realism import sharpness
 from cfexplain.plotting.pictures import layout_of
 from cfexplain.plotting.words import count_rows, number, share
 from cfexplain.tables.frames import category_places, changed_cells
@@ -26,7 +26,7 @@ FEWEST = 5  # rows from which a figure of a set is taken
 ALIKE, BLURRED, NOISY, SHADE, SPECKED = 0.8, 0.85, 3.0, 0.5, 0.01
 GREY, COLUMNS, OUTSIDE, LOST, STRANGE = 1.25, 3, 0.05, 0.6, 5
 SHADED = 20  # rows from which a correlation of shades is told from chance
-_PAIR, _IMAGES, _VALUES, _MOST_NAMED = 300, 1000, 2e7, 3  # how much is measured at most, and how many pairs are named
+_PAIR, _IMAGES, _VALUES, _MOST_NAMED = 300, 1000, 1e7, 3  # how much is measured at most, and how many pairs are named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +61,9 @@ class Measures:
     spread, shade_kept : float
         Means over `pairs`, weighted by their rows. Near 1 where what does not matter is kept; a spread near 0 is one
         prototype for all.
-    sharpness : float
-        Median of the sharpness of x′ over that of x. Of images only, as are `shade_kept`, `specks` and `grey`.
+    sharpness, sharpness_of_real : float
+        Median of the sharpness of x′ over that of x, and this over what it is between real images of the two classes. Of
+        images only, as are `shade_kept`, `specks` and `grey`.
     specks, grey : float
         Share of rows with stray specks, and the median greyness of x′ over that of the median real image of its target
         class. For ink on paper only (`cfexplain.metrics.ink`).
@@ -81,6 +82,7 @@ class Measures:
     spread: float = float("nan")
     shade_kept: float = float("nan")
     sharpness: float = float("nan")
+    sharpness_of_real: float = float("nan")
     specks: float = float("nan")
     grey: float = float("nan")
     columns_changed: float = float("nan")
@@ -91,7 +93,10 @@ class Measures:
 
 
 def measures_of(cf: Result) -> Measures:
-    """The `Measures` of a result; of very many rows, images are measured on 1000 and spreads on 300 a pair."""
+    """The `Measures` of a result.
+
+    Of very many rows, images are measured on 1000, and spreads on 300 a pair, evenly chosen; on fewer of large images.
+    """
     cf = measured_rows(cf)
     if not len(cf):
         return Measures(rows=0)
@@ -100,10 +105,12 @@ def measures_of(cf: Result) -> Measures:
                **{name: _weighted(pairs, name) for name in ("spread", "shade_kept")}}
     parts = [] if not pairs else [_spread_in_words(numbers["spread"], pairs)]
     if cf.is_image:
-        own, words = _of_images(cf[_evenly(len(cf), _IMAGES)])
+        own, words = _of_images(cf[_evenly(len(cf), _most(cf.x, _IMAGES))])
         if pairs:
             parts.append(f"shade kept r {number(numbers['shade_kept'])}")
-        parts.insert(0, f"sharpness {number(own['sharpness'])} of the originals'")
+        beside = _median(_between_real(cf))
+        parts.insert(0, f"sharpness {number(own['sharpness'])} of the originals'"
+                     + ("" if np.isnan(beside) else f" (between real ones {number(beside)})"))
         if not np.isnan(own["specks"]):
             parts += [f"stray specks in {100 * own['specks']:.2g} %", f"grey {number(own['grey'])} of real ones'"]
         said = [f"Appearance: {', '.join(parts)}."]
@@ -135,9 +142,9 @@ def grey_of_real(cf: Result) -> np.ndarray | None:
     sign = 0 if real is None or not len(cf) or not cf.is_image else ink(_net(cf, cf.x), (low, high))
     if not real or not sign:
         return None
-    images = _net(cf, cf.x_cf).astype(np.float64)
-    grey = greyness(torch.from_numpy(images if sign > 0 else low + high - images), (low, high)).numpy()
-    own = np.asarray(real, dtype=float)[_class_places(cf), (1 - sign) // 2]
+    images = torch.from_numpy(_net(cf, cf.x_cf).astype(np.float64))
+    grey = greyness(images, (low, high) if sign > 0 else (high, low)).numpy()
+    own = np.asarray(real, dtype=float)[_class_places(cf, cf.target), (1 - sign) // 2]
     return np.where(own > 0, grey / np.where(own > 0, own, 1), np.nan)
 
 
@@ -163,8 +170,8 @@ def training_figures(X: np.ndarray, groups: np.ndarray, n_groups: int,
         return {"feature_range": [X.min(0).tolist(), X.max(0).tolist()],
                 "class_spread": [mean_distance(rows / np.where(scale > 0, scale, 1)) for rows in some]}
     low, high = data_range
-    grey = [[_median(greyness(torch.from_numpy(images.astype(np.float64)), data_range).numpy())
-             for images in (rows, low + high - rows)] for rows in some]
+    grey = [[_median(greyness(torch.from_numpy(rows.astype(np.float64)), ends).numpy())
+             for ends in ((low, high), (high, low))] for rows in some]
     return {"class_greyness": grey, "class_sharpness": [_median(sharpness(rows)) for rows in some],
             "class_spread": [mean_distance(rows) for rows in some]}
 
@@ -182,7 +189,7 @@ def _pairs(cf: Result) -> Iterator[PairMeasures]:
         before, after = (_codes(some, values) for values in (some.x, some.x_cf))
         spread, room, shade = spread_ratio(before, after), 1.0, float("nan")
         if real and not np.isnan(spread):
-            room = min(float(np.asarray(real)[_class_places(some[:1])[0]]) / mean_distance(before), 1.0)
+            room = min(float(np.asarray(real)[_class_places(some, some.target[:1])[0]]) / mean_distance(before), 1.0)
         if cf.is_image:
             kept = shade_kept(_net(some, some.x), _net(some, some.x_cf))
             shade = float(np.nanmin(kept)) if not np.isnan(kept).all() else shade
@@ -192,19 +199,18 @@ def _pairs(cf: Result) -> Iterator[PairMeasures]:
 
 def _of_images(cf: Result) -> tuple[dict[str, float], list[str]]:
     x, x_cf, words, n = _net(cf, cf.x), _net(cf, cf.x_cf), [], len(cf)
-    ratio = sharpness_ratio(x, x_cf)
-    sharp = _median(ratio[np.isfinite(ratio)])  # a blank original had nothing to keep
-    own, drawn = {"sharpness": sharp}, sharpness(x_cf)
-    # a digit of fewer strokes is less sharp, and as sharp as real ones
-    real = cf.metadata.get("class_sharpness")
-    beside = np.asarray(real, dtype=float)[_class_places(cf)] if real else np.zeros(n)
-    of_real = _median(drawn[beside > 0] / beside[beside > 0]) if (beside > 0).any() else sharp
-    if n >= FEWEST and max(sharp, of_real) < BLURRED:
-        words.append(f"the counterfactuals are blurred: sharpness {sharp:.2f} of the originals' (median): "
-                     "the coordinates draw no sharper; train them longer, or see detail=.")
-    if n >= FEWEST and min(sharp, of_real) > NOISY:
-        words.append(f"the counterfactuals are rougher than their originals: sharpness {sharp:.2g} times theirs (median), "
-                     "as of adversarial noise.")
+    drawn, before, real = sharpness(x_cf), sharpness(x), _between_real(cf)
+    some = before > 0  # of originals without any contrast there is no ratio
+    sharp, of_real = _median(drawn[some] / before[some]), _median(drawn[some] / before[some] / real[some])
+    own = {"sharpness": sharp, "sharpness_of_real": of_real}
+    beside = "" if np.isnan(of_real) else f", where real images of these classes have {_median(real[some]):.2f}"
+    least = sharp if np.isnan(of_real) else of_real
+    if n >= FEWEST and least < BLURRED:
+        words.append(f"the counterfactuals are blurred: sharpness {sharp:.2f} of the originals' (median){beside}. The "
+                     "coordinates draw no sharper: train them longer, or see detail=.")
+    if n >= FEWEST and least > NOISY:
+        words.append(f"the counterfactuals are rough: sharpness {sharp:.2f} of the originals' (median){beside}, as of "
+                     "adversarial noise.")
     spotted, grey, outside = specks_of(cf), grey_of_real(cf), outside_training(cf)
     if spotted is not None:
         own["specks"] = float(spotted.mean())
@@ -261,12 +267,21 @@ def _codes(cf: Result, values: np.ndarray) -> np.ndarray:
     return np.nan_to_num(np.concatenate(parts, axis=1))  # a missing value is a value of its own
 
 
-def _class_places(cf: Result) -> np.ndarray:
-    """Which class each target is, in the order of the metadata; 0 for values."""
+def _class_places(cf: Result, labels: np.ndarray) -> np.ndarray:
+    """Which class each of `labels` is, in the order of the metadata; 0 for values."""
     if cf.is_regression:
-        return np.zeros(len(cf), dtype=int)
+        return np.zeros(len(labels), dtype=int)
     places = {label: k for k, label in enumerate(cf.metadata.get("classes") or ())}
-    return np.array([places.get(label, 0) for label in cf.target.tolist()], dtype=int)
+    return np.array([places.get(label, 0) for label in labels.tolist()], dtype=int)
+
+
+def _between_real(cf: Result) -> np.ndarray:
+    """Sharpness of real images of the target class over that of the source class, (n,): a 5 has more edges than a 1."""
+    known = np.asarray(cf.metadata.get("class_sharpness") or [np.nan], dtype=float)
+    known = np.where(known > 0, known, np.nan)
+    if len(known) < len(cf.metadata.get("classes") or ()):
+        return np.full(len(cf), np.nan)
+    return known[_class_places(cf, cf.target)] / known[_class_places(cf, cf.source)]
 
 
 def _net(cf: Result, samples: np.ndarray) -> np.ndarray:
@@ -278,8 +293,9 @@ def _range(cf: Result) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _most(X: np.ndarray) -> int:
-    return int(np.clip(_VALUES // max(X[:1].size, 1), 2, _PAIR))
+def _most(X: np.ndarray, rows: int = _PAIR) -> int:
+    """How many rows of X are measured: fewer of large ones."""
+    return int(np.clip(_VALUES // max(X[:1].size, 1), 2, rows))
 
 
 def _evenly(n: int, most: int) -> np.ndarray:
@@ -306,10 +322,13 @@ def _spread_in_words(mean: float, pairs: list[PairMeasures]) -> str:
 
 
 def _alike(pairs: list[PairMeasures]) -> list[str]:
+    same = [pair.name for pair in pairs if np.isnan(pair.spread)]
+    words = [f"the originals for {', '.join(same[:_MOST_NAMED])} are all equal, so that nothing can be said of how alike "
+             "the counterfactuals are: was X read as it should be?"] if same else []
     bad = sorted((pair for pair in pairs if pair.spread < ALIKE * pair.room), key=lambda pair: pair.spread)
-    words = [f"the {pair.rows} counterfactuals for {pair.name} look alike: spread {pair.spread:.2f} (of the originals' 1.0"
-             + ("" if pair.room >= 1 else f"; real ones of {pair.target} have {pair.room:.2f}") + ")."
-             for pair in bad[:_MOST_NAMED]]
+    words += [f"the {pair.rows} counterfactuals for {pair.name} look alike: spread {pair.spread:.2f} (of the originals' 1.0"
+              + ("" if pair.room >= 1 else f"; real ones of {pair.target} have {pair.room:.2f}") + ")."
+              for pair in bad[:_MOST_NAMED]]
     return words + _more(len(bad), "look alike, too")
 
 

@@ -57,4 +57,6 @@ def test_names_and_folders_are_checked(tmp_path):
 def test_a_class_of_little_spread_is_allowed_it():
     assert held_out_defaults.misses({"spread": 0.7, "room": 0.75, "converged": 0.9, "specks": None}) == ["converged"]
     assert held_out_defaults.misses({"spread": 0.7, "room": 1.0, "grey": 1.3}) == ["spread", "grey"]
+    assert held_out_defaults.misses({"sharpness": 0.5, "sharpness_of_real": 0.9}) == []
+    assert held_out_defaults.misses({"sharpness": 0.5, "sharpness_of_real": None}) == ["sharpness"]
     assert held_out_defaults.shown(float("nan")) == held_out_defaults.shown(None) == "–"

@@ -275,6 +275,14 @@ def test_results_are_kept_cut_and_told(fitted, pipe, data, tmp_path):
         row = cf[list(X.index).index(moved["row"].iloc[0])]
         assert f"job {moved['before'].iloc[0]} → {moved['after'].iloc[0]}" in row.summary()
     cf[0].plot()
+    # limits are in the user's units, and what was repaired leaves few columns changed
+    numbers = [column["name"] for column in cf.metadata["columns"] if column["kind"] == "number"]
+    for end, ends in zip(("min", "max"), cf.metadata["feature_range"], strict=True):
+        limits = dict(zip(cf.feature_names, ends, strict=True))
+        assert [limits[name] for name in numbers] == pytest.approx(data[0][numbers].agg(end).tolist())
+    measures = cf.measures()
+    assert measures.columns_changed == cf.changes().groupby("row").size().reindex(before.index, fill_value=0).median()
+    assert 0 <= measures.outside_range <= 1 and "columns in the median row" in cf.summary()
 
 
 def test_bad_input_says_what_to_do(fitted, pipe, data):

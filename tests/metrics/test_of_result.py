@@ -8,9 +8,9 @@ import pytest
 import torch
 from results import made
 
+from cfexplain.foundation.ink import greyness
 from cfexplain.metrics import ink, shade_kept, sharpness_ratio, specks, spread_ratio
 from cfexplain.metrics.of_result import measures_of, training_figures
-from cfexplain.objective import greyness
 
 
 def result(x, x_cf, source=4, target=9, status="converged", **metadata):
@@ -92,9 +92,14 @@ def test_lost_shades_blur_grey_and_lost_people_are_said():
     assert any(line.startswith("dark does not stay dark, nor bright bright, from 4 → 9: r ")
                for line in measures_of(cf).warnings)
     blurred = result(x, 0.5 * x + 0.25, class_sharpness=[0.3, 0.3])
-    assert any("blurred: sharpness 0.25 of the originals'" in line for line in measures_of(blurred).warnings)
-    plain = result(x, 0.5 * x + 0.25, class_sharpness=[0.01, 0.01])  # as sharp as real ones
+    assert any("blurred: sharpness 0.25 of the originals' (median), where real images of these classes have 1.00" in line
+               for line in measures_of(blurred).warnings)
+    plain = result(x, 0.5 * x + 0.25, class_sharpness=[0.4, 0.1])  # as real images of the two classes differ
     assert not any("blurred" in line for line in measures_of(plain).warnings)
+    assert measures_of(plain).sharpness_of_real == pytest.approx(1) and "between real ones 0.25" in plain.summary()
+    edges = result(x, x, class_sharpness=[0.1, 0.4])  # a target of more edges, none of which were drawn
+    assert any("sharpness 1.00 of the originals' (median), where real images of these classes have 4.00" in line
+               for line in measures_of(edges).warnings)
     blurred.reconstruction_error = 0.7 * blurred.distance_x
     assert any("cannot draw these images" in line for line in measures_of(blurred).warnings)
     ink_on_paper = digits_like()
@@ -155,6 +160,8 @@ def test_nothing_to_measure_is_no_warning_and_no_nan_in_words(kind, moved):
         text = cf.summary()
     assert "nan" not in text and "inf" not in " ".join([*found.lines, *found.warnings])
     assert found.rows == len(x) and found.converged == 1
+    equal = len(x) >= 5
+    assert equal == any("are all equal" in line for line in found.warnings)
     assert set(asdict(found)) >= {"spread", "sharpness", "specks", "columns_changed"}
 
 

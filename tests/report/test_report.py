@@ -77,6 +77,17 @@ def with_path(image_explainer, digits):
     return image_explainer, image_explainer.explain(X[rows], target=9, record_path=True)
 
 
+def test_what_is_bad_stands_first():
+    cf = made(12, "grey", paths=False)
+    cf.source[:], cf.target[:], cf.status[:], cf.valid[:] = 4, 9, "converged", True
+    cf.x_cf = np.repeat(cf.x_cf[:1], 12, 0)
+    page = Document(render_report(cf))
+    at = page.text.index("What to look at first:")
+    assert at < page.text.index("the 12 counterfactuals for 4 → 9 look alike: spread 0.00") < page.text.index("Row 0")
+    assert page.text.count("look alike") == 2  # in the note, and beside the figure
+    assert "Spread" in page.text and "Sharpness" in page.text and "Columns changed" not in page.text
+
+
 @pytest.mark.parametrize("labels", ["int", "bool", "str"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("n", [0, 1, 7])
