@@ -26,8 +26,8 @@ class Autoencoder(TrainedCoordinates):
     Parameters
     ----------
     latent_dim : int or "auto", default="auto"
-        "auto": images of ink 32, or 64 where a side exceeds 32 pixels, and twice as many where shades count; tables as many
-        as columns, at least 2, at most 16.
+        "auto": images of ink 32, or 64 where a side exceeds 32 pixels; twice as many where shades count, and 128 in colour;
+        tables as many as columns, at least 2, at most 16.
     reconstruction : {"auto", "bce", "mse", "edges"}, default="auto"
         Loss: cross-entropy of pixels scaled to [0, 1], squared error, or the "edges" of `VAE`. "auto" is "mse" for tables,
         and for images "bce" or "edges" as there.

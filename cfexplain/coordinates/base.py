@@ -261,7 +261,8 @@ class TrainedCoordinates(Coordinates):
     def _latent_dim(self, layout: Layout) -> int:
         if self.latent_dim == "auto":
             if layout.is_image:
-                return (32 if max(layout.net_shape[1:]) <= 32 else 64) * (1 + self.has_shades_)
+                of_ink = 32 if max(layout.net_shape[1:]) <= 32 else 64
+                return of_ink if not self.has_shades_ else 2 * of_ink if layout.net_shape[0] == 1 else 128
             return min(16, max(2, layout.net_shape[0]))
         return int(self.latent_dim)
 

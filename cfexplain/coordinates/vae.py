@@ -29,8 +29,8 @@ class VAE(TrainedCoordinates):
     Parameters
     ----------
     latent_dim : int or "auto", default="auto"
-        "auto": images of ink 32, or 64 where a side exceeds 32 pixels, and twice as many where shades count; tables as many
-        as columns, at least 2, at most 16.
+        "auto": images of ink 32, or 64 where a side exceeds 32 pixels; twice as many where shades count, and 128 in colour;
+        tables as many as columns, at least 2, at most 16.
     beta : float, default=0.3
         Weight of the KL divergence.
     likelihood : {"auto", "bernoulli", "gaussian", "edges"}, default="auto"
