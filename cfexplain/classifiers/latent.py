@@ -78,7 +78,7 @@ def train_latent_ensemble(
     """
     weight = torch.tensor(len(y) / (n_classes * np.bincount(y, minlength=n_classes)), dtype=torch.float32)
 
-    from cfexplain.nets.training import train_network  # skorch is loaded when something is trained
+    from cfexplain.nets.training import batch_for, train_network, updates_for  # skorch is loaded when something is trained
 
     def loss(ensemble: LatentEnsemble, rows: Rows, progress: float) -> Tensor:
         mean = rows["mean"]
@@ -91,6 +91,8 @@ def train_latent_ensemble(
     with seeded_torch(seed):
         ensemble = LatentEnsemble(mean.shape[1], n_classes, members)
     rows = {"mean": torch.from_numpy(mean).float(), "std": torch.from_numpy(std).float(), "y": torch.from_numpy(y)}
-    train_network(ensemble, loss, rows, updates=max(1, round(400 * training_budget)), seed=seed, lr=2e-3,
-                  batch_size=512, weight_decay=1e-3, strata=y, device=device, verbose=verbose, name="second opinion")
+    train_network(
+        ensemble, loss, rows, updates=updates_for(len(y), 400, training_budget), seed=seed, lr=2e-3,
+        batch_size=batch_for(len(y), 512), weight_decay=1e-3, strata=y, device=device, verbose=verbose,
+        name="second opinion")
     return ensemble

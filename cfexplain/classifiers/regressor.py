@@ -215,16 +215,17 @@ class _Scaled(nn.Module):
 
 
 def _train(X: np.ndarray, y: np.ndarray, *, seed: int, training_budget: float, device: str | torch.device, verbose: int,
-           name: str, updates: int = 1500) -> _Scaled:
+           name: str, updates: int | None = None) -> _Scaled:
     """A network that gives `y` for `X` with the least squared error, in float32."""
-    from cfexplain.nets.training import train_network  # skorch is loaded when something is trained
+    from cfexplain.nets.training import train_network, updates_for  # skorch is loaded when something is trained
 
     with seeded_torch(seed):
         net = ClassifierNet(X.shape[1:], 1).set_scale(X)
     mean, scale = float(np.mean(y)), float(np.std(y)) or 1.0
     rows = {"x": net.standardise(torch.from_numpy(X)).float(), "y": torch.from_numpy((y - mean) / scale).float()}
-    train_network(net.body, _squared_error, rows, updates=max(1, math.ceil(updates * training_budget)), weight_decay=1e-3,
-                  seed=seed, device=device, verbose=verbose, name=name)
+    train_network(
+        net.body, _squared_error, rows, weight_decay=1e-3, seed=seed, device=device, verbose=verbose, name=name,
+        updates=updates_for(len(X), 1500, training_budget) if updates is None else math.ceil(updates * training_budget))
     return _Scaled(net, mean, scale).to(device).eval().requires_grad_(False)
 
 

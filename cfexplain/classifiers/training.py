@@ -19,7 +19,7 @@ def train_classifier(
     X: np.ndarray,
     targets: np.ndarray,
     *,
-    updates: int = 1000,
+    updates: int | None = None,
     lr: float = 3e-3,
     weight_decay: float = 1e-2,
     seed: int,
@@ -36,6 +36,8 @@ def train_classifier(
     Parameters
     ----------
     X : ndarray of shape (n, C, H, W) or (n, d)
+    updates : int, optional
+        Times `training_budget`. Default: what the number of rows needs, 700 for 60,000.
     targets : ndarray of shape (n, K)
         Class probabilities; one-hot rows for labels.
 
@@ -44,7 +46,7 @@ def train_classifier(
     net : ClassifierNet
         In evaluation mode, without parameter gradients, on `device`.
     """
-    from cfexplain.nets.training import train_network  # skorch is loaded when something is trained
+    from cfexplain.nets.training import train_network, updates_for  # skorch is loaded when something is trained
 
     with seeded_torch(seed):
         net = ClassifierNet(X.shape[1:], targets.shape[1]).set_scale(X)
@@ -54,7 +56,8 @@ def train_classifier(
         "target": torch.from_numpy(np.ascontiguousarray(targets)).float(),
     }
     train_network(
-        net.body, _soft_cross_entropy, rows, updates=max(1, math.ceil(updates * training_budget)), lr=lr,
+        net.body, _soft_cross_entropy, rows, lr=lr,
+        updates=updates_for(len(X), 700, training_budget) if updates is None else math.ceil(updates * training_budget),
         weight_decay=weight_decay, strata=targets.argmax(1), seed=seed, device=device, verbose=verbose, name=name,
     )
     return net.to(device).eval().requires_grad_(False)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cfexplain.coordinates.base import TrainedCoordinates, untrained_module
 from cfexplain.nets.autoencoders import AutoencoderNet
-from cfexplain.nets.losses import Rows
+from cfexplain.nets.losses import Rows, edges_loss
 from cfexplain.persistence import storable
 
 __all__ = ["Autoencoder"]
@@ -26,11 +26,13 @@ class Autoencoder(TrainedCoordinates):
     Parameters
     ----------
     latent_dim : int or "auto", default="auto"
-        "auto": images 32, or 64 where a side exceeds 32 pixels; tables as many as columns, at least 2, at most 16.
-    reconstruction : {"auto", "bce", "mse"}, default="auto"
-        Loss: cross-entropy of pixels scaled to [0, 1], or squared error; "auto" is "bce" for images, "mse" for tables.
-    width : int, default=32
-        Channels of the first convolution (images).
+        "auto": images of ink 32, or 64 where a side exceeds 32 pixels; twice as many where shades count, and 128 in colour;
+        tables as many as columns, at least 2, at most 16.
+    reconstruction : {"auto", "bce", "mse", "edges"}, default="auto"
+        Loss: cross-entropy of pixels scaled to [0, 1], squared error, or the "edges" of `VAE`. "auto" is "mse" for tables,
+        and for images "bce" or "edges" as there.
+    width : int or "auto", default="auto"
+        Channels of the first convolution (images): 32, or 16 where no side exceeds 16 pixels.
     hidden : tuple of int, default=(256, 256)
         Dense layers (tables).
     augment : {None, "mirror"}
@@ -41,12 +43,14 @@ class Autoencoder(TrainedCoordinates):
         Where an image has its channels: (C, H, W) or (H, W, C). "auto" tells by the shape; see `read_channels`.
     data_range : (low, high), default=(0, 1)
         Of images. Columns of a table may have any scale: they are standardised inside.
-    batch_size : int, default=200
-    lr : float, default=4e-3
-        Peak of the one-cycle schedule.
+    batch_size : int or "auto", default="auto"
+        200 for 60,000 rows and more, 80 for 1,500.
+    lr : float or "auto", default="auto"
+        The highest learning rate: 4e-3 for a width of 32, twice that for half as many channels.
     weight_decay : float, default=0.0
     training_budget : float, default=1.0
-        Multiplies the gradient updates: 900 for images, 1000 for tables.
+        Multiplies the gradient updates: for 60,000 rows 900 of images (1500 where no side exceeds 16 pixels), 1000 of
+        tables, and less for fewer, as their fourth root. Training ends before, if the loss of held-out rows stops falling.
     random_state : int, RandomState or None
     verbose : int, default=0
     device : str, default="cpu"
@@ -55,6 +59,8 @@ class Autoencoder(TrainedCoordinates):
     ----------
     latent_dim_, module_, layout_, dtype_
         See `Coordinates`.
+    width_ : int
+        Of images.
     history_ : list of dict
         Losses of each epoch.
 
@@ -74,14 +80,14 @@ class Autoencoder(TrainedCoordinates):
         latent_dim: int | str = "auto",
         *,
         reconstruction: str = "auto",
-        width: int = 32,
+        width: int | str = "auto",
         hidden: tuple[int, ...] = (256, 256),
         augment: str | None = None,
         image_shape: tuple[int, ...] | None = None,
         channels: str = "auto",
         data_range: tuple[float, float] = (0.0, 1.0),
-        batch_size: int = 200,
-        lr: float = 4e-3,
+        batch_size: int | str = "auto",
+        lr: float | str = "auto",
         weight_decay: float = 0.0,
         training_budget: float = 1.0,
         random_state: Any = None,
@@ -107,12 +113,14 @@ class Autoencoder(TrainedCoordinates):
     def _check_parameters(self) -> None:
         super()._check_parameters()
         self._check_augment()
-        if self.reconstruction == "bce" and not self.layout_.is_image:
-            raise ValueError("reconstruction='bce' is for images; a table needs 'mse' (or 'auto').")
+        if self.reconstruction in ("bce", "edges") and not self.layout_.is_image:
+            raise ValueError(f"reconstruction={self.reconstruction!r} is for images; a table needs 'mse' (or 'auto').")
 
     def _loss(self, net: AutoencoderNet, rows: Rows, progress: float) -> Tensor:
         u = self._augmented(net, rows["u"])
         out = net.outputs(net.moments(u)[0])
+        if self.reconstruction == "edges" or self.reconstruction == "auto" and self.has_shades_:
+            return edges_loss(out.sigmoid() - u)
         if net.is_image and self.reconstruction != "mse":
             return F.binary_cross_entropy_with_logits(out, u, reduction="none").flatten(1).sum(1)
         return ((out.sigmoid() if net.is_image else out) - u).square().flatten(1).sum(1)

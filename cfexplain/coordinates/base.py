@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_array, check_is_fitted
 from torch import Tensor, nn
 
 from cfexplain.foundation.arrays import CHANNELS, Layout, read_samples, restore_samples, to_numpy
+from cfexplain.foundation.ink import ink_sign
 from cfexplain.foundation.optional import check_device
 from cfexplain.foundation.parameters import TRAINING, Choice, Number, Rule, check_parameters
 from cfexplain.foundation.random import draw_seed, seeded_torch
@@ -25,6 +26,10 @@ from cfexplain.persistence import MayBeAbsent
 from cfexplain.persistence.networks import State, check_repeats, on_meta
 
 __all__ = ["Coordinates", "DecodeModule", "TrainedCoordinates", "untrained_module"]
+
+
+# Of the ink of images that are black or white, pixel by pixel: clothes, whose shades count, have .28
+_MOST_GREY = 0.25
 
 
 class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -158,7 +163,7 @@ class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
 def untrained_module(coordinates: Any, state: State) -> nn.Module:
     """The networks that a file holds the weights of, before they have them."""
-    check_repeats(coordinates, state, layers="hidden" if hasattr(coordinates, "hidden") else None)
+    check_repeats(coordinates, state, layers=getattr(coordinates, "hidden", None))
     return on_meta(coordinates._make_module)
 
 
@@ -166,15 +171,20 @@ class TrainedCoordinates(Coordinates):
     """Coordinates that are an `AutoencoderNet` trained on X: what `VAE` and `Autoencoder` share."""
 
     module_: AutoencoderNet
+    width_: MayBeAbsent[int]  # not in files from before it was chosen
+    held_out_: MayBeAbsent[np.ndarray]
+    has_shades_: MayBeAbsent[bool]
     history_: list[dict[str, Any]]
     _variational: bool
     parameter_rules = {
-        "latent_dim": Number(1, whole=True, words=("auto",)), "width": Number(1, whole=True),
+        "latent_dim": Number(1, whole=True, words=("auto",)), "width": Number(1, whole=True, words=("auto",)),
+        "batch_size": Number(1, 2**16, whole=True, words=("auto",)), "lr": Number(0, between=True, words=("auto",)),
         "beta": Number(0), "sigma": Number(0, between=True), "perceptual_weight": Number(0),
-        "likelihood": Choice(("auto", "bernoulli", "gaussian")), "reconstruction": Choice(("auto", "bce", "mse")),
+        "likelihood": Choice(("auto", "bernoulli", "gaussian", "edges")),
+        "reconstruction": Choice(("auto", "bce", "mse", "edges")),
         "augment": Choice((None, "mirror"))}
-    # gradient updates at training_budget=1
-    _updates = {"image": 900, "table": 1000}
+    # gradient updates of 60,000 rows at training_budget=1
+    _updates = {"image": 900, "small image": 1500, "table": 1000}
 
     @own_modes()
     def fit(self, X: ArrayLike | Tensor, y: Any = None) -> TrainedCoordinates:
@@ -199,10 +209,10 @@ class TrainedCoordinates(Coordinates):
         FloatingPointError
             Training ended in a loss that is not finite.
         """
-        from cfexplain.nets.training import train_network  # skorch is loaded when something is trained
+        from cfexplain.nets import training  # skorch is loaded when something is trained
 
         X = self._read_fit(X)
-        self.latent_dim_ = self._latent_dim(self.layout_)
+        self._look_at(X)
         self._check_parameters()
         seed = draw_seed(self.random_state)
         with seeded_torch(seed):
@@ -214,11 +224,14 @@ class TrainedCoordinates(Coordinates):
         u = scaled.to_units(torch.from_numpy(X)).float()
         columns = {name: buffer.clone() for name, buffer in scaled.named_buffers() if name.startswith("x_")}
         net.float()
-        self.history_ = train_network(
+        most = self._updates["table" if not self.layout_.is_image else "small image" if self._is_small() else "image"]
+        lr: Any = self._lr() if self.lr == "auto" else self.lr
+        batch_size: Any = None if self.batch_size == "auto" else self.batch_size
+        self.history_ = training.train_network(
             net, self._loss, {"u": u.clamp(0, 1) if self.layout_.is_image else u},
-            updates=max(1, round(self._updates["image" if self.layout_.is_image else "table"] * self.training_budget)),
-            seed=seed, lr=self.lr, batch_size=self.batch_size, weight_decay=self.weight_decay,
-            device=self.device, verbose=self.verbose, name=type(self).__name__)
+            updates=training.updates_for(len(X), most, self.training_budget), seed=seed, lr=lr, batch_size=batch_size,
+            weight_decay=self.weight_decay, device=self.device, verbose=self.verbose, name=type(self).__name__)
+        self.held_out_ = training.held_out_rows(len(X), seed)
         net.to(torch.from_numpy(X).dtype)
         for name, buffer in columns.items():
             getattr(net, name).copy_(buffer)
@@ -229,7 +242,7 @@ class TrainedCoordinates(Coordinates):
     def _make_module(self) -> AutoencoderNet:
         """The networks, untrained, as the parameters, ``layout_`` and ``latent_dim_`` say."""
         return AutoencoderNet(
-            self.layout_.net_shape, self.latent_dim_, variational=self._variational, width=self.width,
+            self.layout_.net_shape, self.latent_dim_, variational=self._variational, width=self._width(),
             hidden=self.hidden, data_range=self.data_range)
 
     def _loss(self, net: AutoencoderNet, rows: Rows, progress: float) -> Tensor:
@@ -239,12 +252,33 @@ class TrainedCoordinates(Coordinates):
     def _finish(self, X: np.ndarray) -> None:
         """What is left to do after training."""
 
+    def _look_at(self, X: np.ndarray) -> None:
+        """Choose what the parameters leave to the data."""
+        self.has_shades_ = self.layout_.is_image and not ink_sign(X[:: len(X) // 1000 + 1], self.data_range, _MOST_GREY)
+        self.latent_dim_ = self._latent_dim(self.layout_)
+        self.width_ = self._width()
+
     def _latent_dim(self, layout: Layout) -> int:
         if self.latent_dim == "auto":
             if layout.is_image:
-                return 32 if max(layout.net_shape[1:]) <= 32 else 64
+                of_ink = 32 if max(layout.net_shape[1:]) <= 32 else 64
+                return of_ink if not self.has_shades_ else 2 * of_ink if layout.net_shape[0] == 1 else 128
             return min(16, max(2, layout.net_shape[0]))
         return int(self.latent_dim)
+
+    def _width(self) -> int:
+        """Channels of the first convolution, as the parameter or the size of the images says."""
+        if self.width != "auto":
+            return int(self.width)
+        return 16 if self._is_small() else 32
+
+    def _is_small(self) -> bool:
+        """Whether these are images of which half as many channels are enough."""
+        return self.layout_.is_image and max(self.layout_.net_shape[1:]) <= 16
+
+    def _lr(self) -> float:
+        """Half as many channels bear twice the rate."""
+        return 4e-3 * 32 / min(32, self.width_)
 
     def _check_parameters(self) -> None:
         """Raise an error for what does not fit the samples; `_read_fit` has looked at every parameter by itself."""

@@ -42,7 +42,7 @@ SIZES: dict[tuple[str, str], dict[str, Any]] = {
 
 def _untrained_flow(flow: Flow, state: State) -> nn.Module:
     """The network that a file holds the weights of. A table's is made after a look at which of its columns vary."""
-    check_repeats(flow, state, counts=("levels", "steps", "blocks"), layers="hidden")
+    check_repeats(flow, state, {name: getattr(flow, name) for name in ("levels", "steps", "blocks")}, flow.hidden)
     if flow.layout_.is_image:
         return untrained_module(flow, state)
     varying = torch.as_tensor(state["varying"]).cpu()
@@ -109,7 +109,8 @@ class Flow(Coordinates):
     lr : float, optional
         Highest learning rate: 2e-3 for images, 3e-3 for tables.
     training_budget : float, default=1.0
-        Multiplies the gradient updates: 12,000 for images, 3,000 for tables.
+        Multiplies the gradient updates: for 60,000 rows 12,000 of images, 3,000 of tables, and less for fewer, as their
+        fourth root. Training ends before, if the loss of held-out rows stops falling.
     random_state : int, RandomState or None
     verbose : int, default=0
         1 shows the epochs and their loss: bits/dim, or nats for tables.
@@ -211,7 +212,7 @@ class Flow(Coordinates):
         FloatingPointError
             Training ended in a loss that is not finite.
         """
-        from cfexplain.nets.training import train_network  # skorch is loaded when something is trained
+        from cfexplain.nets.training import train_network, updates_for  # skorch is loaded when something is trained
 
         X = self._read_fit(X)
         self._check_parameters(len(X))
@@ -230,9 +231,9 @@ class Flow(Coordinates):
                 net.set_columns(X)
         self.history_ = train_network(
             net, self._image_loss if is_image else self._table_loss, {"x": rows},
-            updates=max(1, round((12_000 if is_image else 3_000) * self.training_budget)), seed=seed,
+            updates=updates_for(len(X), 12_000 if is_image else 3_000, self.training_budget), seed=seed,
             lr=self.lr or (2e-3 if is_image else 3e-3), batch_size=self.batch_size, clip=5.0,
-            schedule="hold" if is_image else "one_cycle", ema=self.ema,
+            ema=self.ema,
             validation_fraction=0.05 if is_image else 0.1, checkpoint=self.checkpoint, device=self.device,
             verbose=self.verbose, name="flow")
         self.module_ = net.to(torch.from_numpy(X).dtype)

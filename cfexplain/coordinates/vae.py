@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from cfexplain.coordinates.base import TrainedCoordinates, untrained_module
 from cfexplain.nets.autoencoders import AutoencoderNet
-from cfexplain.nets.losses import Rows
-from cfexplain.persistence import storable
+from cfexplain.nets.losses import Rows, edges_loss
+from cfexplain.persistence import MayBeAbsent, storable
 
 __all__ = ["VAE"]
 
@@ -28,16 +29,19 @@ class VAE(TrainedCoordinates):
     Parameters
     ----------
     latent_dim : int or "auto", default="auto"
-        "auto": images 32, or 64 where a side exceeds 32 pixels; tables as many as columns, at least 2, at most 16.
+        "auto": images of ink 32, or 64 where a side exceeds 32 pixels; twice as many where shades count, and 128 in colour;
+        tables as many as columns, at least 2, at most 16.
     beta : float, default=0.3
         Weight of the KL divergence.
-    likelihood : {"auto", "bernoulli", "gaussian"}, default="auto"
-        p(x|z). "bernoulli" is the cross-entropy of pixels scaled to [0, 1]; "gaussian" has the fixed deviation `sigma`.
-        "auto": "bernoulli" for images, but "gaussian" for tables and beside a perceptual distance.
+    likelihood : {"auto", "bernoulli", "gaussian", "edges"}, default="auto"
+        p(x|z). "bernoulli" is the cross-entropy of pixels scaled to [0, 1]; "gaussian" has the fixed deviation `sigma`;
+        "edges", of images, is that of the errors of pixels and of those of edges, both of scales that are learned. "auto":
+        "bernoulli" for images that are nearly black and white, as digits are, "edges" for other images, and "gaussian" for
+        tables and beside a perceptual distance.
     sigma : float, default=0.1
         Deviation of the Gaussian, as a share of ``data_range`` or of a column's standard deviation.
-    width : int, default=32
-        Channels of the first convolution (images).
+    width : int or "auto", default="auto"
+        Channels of the first convolution (images): 32, or 16 where no side exceeds 16 pixels.
     hidden : tuple of int, default=(256, 256)
         Dense layers (tables).
     perceptual : callable ``(x, y) -> (B,)``, optional
@@ -52,12 +56,14 @@ class VAE(TrainedCoordinates):
         Where an image has its channels: (C, H, W) or (H, W, C). "auto" tells by the shape; see `read_channels`.
     data_range : (low, high), default=(0, 1)
         Of images. Columns of a table may have any scale: they are standardised inside.
-    batch_size : int, default=200
-    lr : float, default=4e-3
-        Peak of the one-cycle schedule.
+    batch_size : int or "auto", default="auto"
+        200 for 60,000 rows and more, 80 for 1,500.
+    lr : float or "auto", default="auto"
+        The highest learning rate: 4e-3 for a width of 32, twice that for half as many channels.
     weight_decay : float, default=0.0
     training_budget : float, default=1.0
-        Multiplies the gradient updates: 900 for images, 1000 for tables.
+        Multiplies the gradient updates: for 60,000 rows 900 of images (1500 where no side exceeds 16 pixels), 1000 of
+        tables, and less for fewer, as their fourth root. Training ends before, if the loss of held-out rows stops falling.
     random_state : int, RandomState or None
     verbose : int, default=0
     device : str, default="cpu"
@@ -66,6 +72,10 @@ class VAE(TrainedCoordinates):
     ----------
     latent_dim_, module_, layout_, dtype_
         See `Coordinates`.
+    width_ : int
+        Of images.
+    likelihood_ : str
+        As it was given or chosen.
     history_ : list of dict
         Losses of each epoch.
 
@@ -83,6 +93,8 @@ class VAE(TrainedCoordinates):
     ((150, 4), (150, 4))
     """
 
+    likelihood_: MayBeAbsent[str]  # not in files from before it was chosen
+
     _variational = True
 
     def __init__(
@@ -92,7 +104,7 @@ class VAE(TrainedCoordinates):
         beta: float = 0.3,
         likelihood: str = "auto",
         sigma: float = 0.1,
-        width: int = 32,
+        width: int | str = "auto",
         hidden: tuple[int, ...] = (256, 256),
         perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
         perceptual_weight: float = 1000.0,
@@ -100,8 +112,8 @@ class VAE(TrainedCoordinates):
         image_shape: tuple[int, ...] | None = None,
         channels: str = "auto",
         data_range: tuple[float, float] = (0.0, 1.0),
-        batch_size: int = 200,
-        lr: float = 4e-3,
+        batch_size: int | str = "auto",
+        lr: float | str = "auto",
         weight_decay: float = 0.0,
         training_budget: float = 1.0,
         random_state: Any = None,
@@ -132,23 +144,27 @@ class VAE(TrainedCoordinates):
         super()._check_parameters()
         self._check_augment()
         if not self.layout_.is_image:
-            if self.likelihood == "bernoulli":
-                raise ValueError("likelihood='bernoulli' is for images; a table needs 'gaussian' (or 'auto').")
+            if self.likelihood in ("bernoulli", "edges"):
+                raise ValueError(f"likelihood={self.likelihood!r} is for images; a table needs 'gaussian' (or 'auto').")
             if self.perceptual is not None:
                 raise ValueError("perceptual= compares images, but X is a table.")
 
-    def _is_bernoulli(self) -> bool:
+    def _look_at(self, X: np.ndarray) -> None:
+        super()._look_at(X)
+        self.likelihood_ = self.likelihood
         if self.likelihood == "auto":
-            return self.layout_.is_image and self.perceptual is None
-        return self.likelihood == "bernoulli"
+            plain = self.perceptual is not None or not self.layout_.is_image
+            self.likelihood_ = "gaussian" if plain else "edges" if self.has_shades_ else "bernoulli"
 
     def _loss(self, net: AutoencoderNet, rows: Rows, progress: float) -> Tensor:
         u = self._augmented(net, rows["u"])
         mean, log_var = net.moments(u)
         assert log_var is not None  # of a variational network
         out = net.outputs(mean + (log_var / 2).exp() * torch.randn_like(mean))
-        if self._is_bernoulli():
+        if self.likelihood_ == "bernoulli":
             fit = F.binary_cross_entropy_with_logits(out, u, reduction="none").flatten(1).sum(1)
+        elif self.likelihood_ == "edges":
+            fit = edges_loss(out.sigmoid() - u)
         else:
             error = (out.sigmoid() if net.is_image else out) - u
             fit = error.square().flatten(1).sum(1) / (2 * self.sigma**2)

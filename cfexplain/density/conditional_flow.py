@@ -26,14 +26,15 @@ from cfexplain.foundation.random import draw_seed, seeded_torch
 from cfexplain.foundation.settings import own_defaults, own_modes
 from cfexplain.foundation.tiles import in_tiles
 from cfexplain.nets.losses import Rows
-from cfexplain.persistence import storable
+from cfexplain.persistence import MayBeAbsent, storable
 from cfexplain.persistence.networks import State, check_repeats, check_size, dense_size
 
 __all__ = ["ConditionalFlow"]
 
 # Names of the classes in zuko.flows
 _FLOWS = {"nice": "NICE", "realnvp": "RealNVP", "maf": "MAF", "nsf": "NSF"}
-_UPDATES = 1200  # ten epochs of MNIST's 60,000 codes in batches of 512
+_UPDATES = 1200  # of MNIST's 60,000 codes
+_TRANSFORMS, _WIDTH = 8, 256  # at most, of flows of sizes "auto"
 _TILE = 256  # rows evaluated at once, always: the bits of a row then do not depend on how many others came with it
 
 
@@ -41,12 +42,12 @@ def _untrained_flow(density: ConditionalFlow, state: State) -> nn.Module:
     """The flow that a file holds the weights of, of a density that has its parameters and sizes."""
     features, count = int(density.n_features_in_), len(density.classes_)
     if isinstance(density.flow, str):
-        check_repeats(density, state, counts=("transforms",), layers="hidden_features")
+        transforms, hidden = density._sizes()
+        check_repeats(density, state, {"transforms": transforms}, hidden)
         context = count if density.base == "gaussian" and count > 1 else 0
-        hidden = [int(width) for width in density.hidden_features]
         hidden = [min(width, 64) for width in hidden] if features <= 4 else hidden
         widths = [features // 2 + context, *hidden, features // 2] if features > 1 or context else []
-        check_size(features + dense_size(widths, int(density.transforms))
+        check_size(features + dense_size(widths, transforms)
                    + (features * count if density.base == "attributes" else 0), state)
     return density._build_flow(features, count)
 
@@ -63,10 +64,11 @@ class ConditionalFlow(DensityMixin, ClassDensity):
         Gaussian), so with ``features == 1`` every name builds "nsf"; see `flow_name_`. An instance is copied, then
         trained; it must have the features of Z, and as context the number of classes (0 for one class or
         ``base="attributes"``). A callable gets ``(features, context)`` and returns a flow.
-    transforms : int, default=8
-        Layers of a named flow.
-    hidden_features : tuple of int, default=(256, 256)
-        Hidden layers of the networks of a named flow; at most 64 wide for four features or fewer.
+    transforms : int or "auto", default="auto"
+        Layers of a named flow. "auto": from 4 for a few hundred rows to 8 for as many numbers as MNIST's codes have.
+    hidden_features : tuple of int or "auto", default="auto"
+        Hidden layers of the networks of a named flow; at most 64 wide for four features or fewer. "auto": two, as wide as
+        the rows and features of Z give something to learn, from (64, 64) to (256, 256).
     base : {"gaussian", "attributes"}, default="gaussian"
         "gaussian": the class is the flow's context. "attributes": as PluGeN, which PLACE builds on, an unconditional
         flow to a base that holds the class in its first dimension(s), see
@@ -75,11 +77,12 @@ class ConditionalFlow(DensityMixin, ClassDensity):
         Standard deviation of the attribute dimensions (PluGeN's value).
     batch_size : int, default=512
         At most a quarter of the rows is taken, so that an epoch has a few updates (not less than 32).
-    lr : float, default=2e-3
-        Peak of the one-cycle schedule.
+    lr : float or "auto", default="auto"
+        The highest learning rate. "auto": 2e-3 for layers of 256, twice that for half the width.
     weight_decay : float, default=0.0
     training_budget : float, default=1.0
-        Multiplies the number of gradient updates, 1200.
+        Multiplies the gradient updates: 1200 for 60,000 rows, and less for fewer, as their fourth root. Training ends
+        before, if the loss of held-out rows stops falling.
     random_state : int, RandomState or None, default=None
     verbose : int, default=0
     device : str, default="cpu"
@@ -93,6 +96,8 @@ class ConditionalFlow(DensityMixin, ClassDensity):
         The frozen torch module, in the dtype of Z.
     flow_name_ : str
         The flow that was built: a name of the list above, or the class of the flow given.
+    transforms_, hidden_features_ : int, tuple of int
+        Sizes of a named flow, as they were given or chosen.
     loc_, scale_ : ndarray of shape (d,)
         Mean and standard deviation of the training samples; a constant column has scale 1.
     log_densities_ : list of K ndarrays
@@ -127,12 +132,15 @@ class ConditionalFlow(DensityMixin, ClassDensity):
     """
 
     parameter_rules: ClassVar[Mapping[str, Rule]] = {
-        **TRAINING, "transforms": Number(1, whole=True), "attribute_scale": Number(0, between=True)}
+        **TRAINING, "transforms": Number(1, whole=True, words=("auto",)),
+        "lr": Number(0, between=True, words=("auto",)), "attribute_scale": Number(0, between=True)}
 
     class_prior_: np.ndarray
     loc_: np.ndarray
     scale_: np.ndarray
     flow_name_: str
+    transforms_: MayBeAbsent[int]  # not in files from before sizes were chosen
+    hidden_features_: MayBeAbsent[tuple[int, ...]]
     flow_: ClassFlow
     history_: list[dict[str, Any]]
 
@@ -140,12 +148,12 @@ class ConditionalFlow(DensityMixin, ClassDensity):
         self,
         flow: Any = "nice",
         *,
-        transforms: int = 8,
-        hidden_features: tuple[int, ...] = (256, 256),
+        transforms: int | str = "auto",
+        hidden_features: tuple[int, ...] | str = "auto",
         base: str = "gaussian",
         attribute_scale: float = 0.7,
         batch_size: int = 512,
-        lr: float = 2e-3,
+        lr: float | str = "auto",
         weight_decay: float = 0.0,
         training_budget: float = 1.0,
         random_state: int | np.random.RandomState | None = None,
@@ -186,7 +194,7 @@ class ConditionalFlow(DensityMixin, ClassDensity):
             A class with fewer than 2 rows, too few features for the attributes, a parameter out of range, `std` of
             another shape or negative, a flow of other sizes.
         """
-        from cfexplain.nets.training import train_network  # skorch is loaded when something is trained
+        from cfexplain.nets.training import train_network, updates_for  # skorch is loaded when something is trained
 
         self._check_parameters()
         dtypes = (np.float64, np.float32)
@@ -208,6 +216,7 @@ class ConditionalFlow(DensityMixin, ClassDensity):
         self.loc_, self.scale_, constant = _standards(Z, spread)
         seed = draw_seed(self.random_state)
         self.flow_name_ = self._name(Z.shape[1])
+        self._choose_sizes(*Z.shape)
         self.flow_ = self._build_flow(Z.shape[1], len(self.classes_), seed=seed)
         noise = np.hypot(spread / self.scale_, np.where(constant, 1.0, len(Z) ** -0.25))
         rows = {
@@ -217,9 +226,10 @@ class ConditionalFlow(DensityMixin, ClassDensity):
             # one draw for validation, so that epochs are compared on the same rows and not on the luck of the noise
             "fixed": torch.from_numpy(np.random.RandomState(seed).standard_normal(Z.shape)).float(),
         }
+        lr: Any = 2e-3 * _WIDTH / min(_WIDTH, max(64, *self.hidden_features_, 0)) if self.lr == "auto" else self.lr
         self.history_ = train_network(
-            self.flow_, _negative_log_likelihood, rows, updates=math.ceil(_UPDATES * self.training_budget), seed=seed,
-            lr=self.lr, batch_size=min(self.batch_size, max(32, len(Z) // 4)), weight_decay=self.weight_decay,
+            self.flow_, _negative_log_likelihood, rows, updates=updates_for(len(Z), _UPDATES, self.training_budget),
+            seed=seed, lr=lr, batch_size=min(self.batch_size, max(32, len(Z) // 4)), weight_decay=self.weight_decay,
             strata=codes, device=self.device, verbose=self.verbose, name="flow",
         )
         self.flow_.to(torch.float64 if Z.dtype == np.float64 else torch.float32)
@@ -241,9 +251,10 @@ class ConditionalFlow(DensityMixin, ClassDensity):
         attributes = AttributeBase(features, n_classes, self.attribute_scale) if self.base == "attributes" else None
         with seeded_torch(seed):
             if isinstance(self.flow, str):
-                hidden = [min(int(width), 64) if features <= 4 else int(width) for width in self.hidden_features]
+                transforms, hidden = self._sizes()
+                hidden = [min(width, 64) for width in hidden] if features <= 4 else hidden
                 flow = getattr(zuko.flows, _FLOWS[self._name(features)])(
-                    features, context, transforms=self.transforms, hidden_features=hidden
+                    features, context, transforms=transforms, hidden_features=hidden
                 )
                 start_at_identity(flow)
             elif isinstance(self.flow, nn.Module):
@@ -258,6 +269,21 @@ class ConditionalFlow(DensityMixin, ClassDensity):
         module = ClassFlow(flow.float(), features, n_classes, attributes).eval().requires_grad_(False)
         check_sizes(module, features, context)
         return module
+
+    def _choose_sizes(self, rows: int, features: int) -> None:
+        """``transforms_`` and ``hidden_features_``: couplings that MNIST's 60,000 codes fill are too many for 1,000 rows."""
+        share = min(1.0, rows * features / (60_000 * 32))
+        self.transforms_ = 2 * max(2, round(_TRANSFORMS / 2 * share ** (1 / 6))) if self.transforms == "auto" else int(
+            self.transforms)
+        width = max(64, 32 * round(_WIDTH / 32 * share**0.25))
+        self.hidden_features_ = (width, width) if isinstance(self.hidden_features, str) else tuple(
+            int(width) for width in self.hidden_features)
+
+    def _sizes(self) -> tuple[int, list[int]]:
+        """Of the flow that parameters, or what `fit` chose, describe."""
+        transforms: Any = self.transforms_ if self.transforms == "auto" else self.transforms
+        hidden: Any = self.hidden_features_ if isinstance(self.hidden_features, str) else self.hidden_features
+        return int(transforms), [int(width) for width in hidden]
 
     def _name(self, features: int) -> str:
         if not isinstance(self.flow, str):
@@ -274,8 +300,10 @@ class ConditionalFlow(DensityMixin, ClassDensity):
             raise ValueError(f"base={self.base!r} is not known. Use 'gaussian' or 'attributes'.")
         check_parameters(self)
         check_device(self.device)
-        if any(not isinstance(width, Integral) or width < 1 for width in self.hidden_features):
-            raise ValueError(f"hidden_features={self.hidden_features!r} must be integers of at least 1.")
+        hidden: Any = self.hidden_features
+        if isinstance(hidden, str) and hidden != "auto" or not isinstance(hidden, str) and any(
+                not isinstance(width, Integral) or width < 1 for width in hidden):
+            raise ValueError(f"hidden_features={hidden!r} must be integers of at least 1, or 'auto'.")
 
     def _check_std(self, std: ArrayLike | None, Z: np.ndarray) -> np.ndarray:
         if std is None:

@@ -105,6 +105,8 @@ class ExplainerAttributes:
     ink_: MayBeAbsent[int]  # 1: bright strokes on a dark background, −1: dark ones on a bright one, 0: no ink
     scale_: np.ndarray
     training_: MayBeAbsent[dict[str, list]]  # what results are compared with; not in files of earlier versions
+    # how well coordinates draw the data (`reconstruction_figures`); None where they are exact, not in files from before
+    reconstruction_: MayBeAbsent[dict[str, Any] | None]
     column_rules_: ColumnRules | None
     region_: Tensor | None
     # Some training rows of tables, what the model says of them, and their log densities in a regression; not in files of

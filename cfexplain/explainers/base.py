@@ -33,6 +33,7 @@ from cfexplain.density.named import make_density
 from cfexplain.explainers.attributes import ExplainerParameters
 from cfexplain.explainers.decoded_path import DecodedPath, decode_path
 from cfexplain.explainers.found import Found
+from cfexplain.explainers.reconstruction import reconstruction_figures, rows_to_reconstruct, warn_of_reconstruction
 from cfexplain.explainers.resources import infer_device
 from cfexplain.explainers.run import Run
 from cfexplain.explainers.task import Classification, Goal, make_task
@@ -107,7 +108,8 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         Warns
         -----
         UserWarning
-            A model of the user's agrees with y hardly more than by chance, or answers differently when it is asked twice.
+            A model of the user's agrees with y hardly more than by chance, or answers differently when it is asked twice;
+            the coordinates cannot draw the data (``reconstruction_`` has the figures).
         """
         self.check_parameters()
         X, y = read_samples(self, X, to_numpy(y), reset=True, image_shape=self.image_shape, data_range=self.data_range,
@@ -140,14 +142,19 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
                 self.column_rules_ = self._read_column_rules(X)
         groups = self.task_.groups
 
-        self.coordinates_, unfitted = make_coordinates(
+        self.coordinates_, fresh = make_coordinates(
             self.coordinates, {"random_state": seed + 1, "data_range": self.data_range, **budget})
-        if unfitted:
+        if fresh:
             self.coordinates_.set_params(**_read_already(self.coordinates_)).fit(X)
         self._check_coordinates(X)
         self.density_, unfitted = make_density(self.density, self.coordinates_, {"random_state": seed + 2, **budget})
         rows = self._rows_to_encode(groups, seed)
         codes, std = self.coordinates_.encode_dataset(X[rows])
+        self.reconstruction_ = None
+        if not self.coordinates_.exact:
+            some = rows_to_reconstruct(self, rows, fresh)
+            self.reconstruction_ = reconstruction_figures(self, X[rows[some]], codes[some])
+            warn_of_reconstruction(self, self.reconstruction_)
         if unfitted:
             self.density_.fit(codes, groups[rows], std=std)
         self.opinions_ = None

@@ -155,6 +155,9 @@ class PLACEExplainer(CounterfactualExplainer):
         The fitted parts.
     class_counts_ : ndarray of shape (K,)
         Training rows a class.
+    reconstruction_ : dict or None
+        How well the coordinates draw rows that they were not trained on: ``error`` as a share of the rows' variance,
+        ``sharpness`` of images as a share of their own, ``decisions_kept`` of the classifier. None where they are exact.
 
     Notes
     -----

@@ -23,11 +23,11 @@ def greyness(x: Tensor, data_range: tuple[float, float] = (0.0, 1.0)) -> Tensor:
     return (u * (1 - u)).sum(1) / (u.sum(1) + 1e-6)
 
 
-def ink_sign(images: np.ndarray, data_range: tuple[float, float] = (0.0, 1.0)) -> int:
+def ink_sign(images: np.ndarray, data_range: tuple[float, float] = (0.0, 1.0), greyest: float = _GREYEST) -> int:
     """1 for images (n, C, H, W) of bright strokes on a dark background, −1 for dark ones on a bright one, 0 for others.
 
     Such images have more background than anything else, and their strokes little that is neither black nor white: a
-    `greyness` of at most .3 in the median image.
+    `greyness` of at most `greyest` in the median image.
 
     >>> strokes, photograph = np.eye(8)[None, None], np.linspace(0, 1, 64).reshape(1, 1, 8, 8)
     >>> ink_sign(strokes), ink_sign(1 - strokes), ink_sign(photograph)
@@ -40,6 +40,6 @@ def ink_sign(images: np.ndarray, data_range: tuple[float, float] = (0.0, 1.0)) -
         drawn = total > 0
         if not drawn.any() or np.median((rows < _BACKGROUND).mean(1)) < 0.4:
             continue
-        if np.median((rows * (1 - rows)).sum(1)[drawn] / total[drawn]) <= _GREYEST:
+        if np.median((rows * (1 - rows)).sum(1)[drawn] / total[drawn]) <= greyest:
             return sign
     return 0

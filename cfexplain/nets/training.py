@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import Callback, EarlyStopping, LRScheduler
+from skorch.callbacks import Callback, EarlyStopping
 from skorch.helper import predefined_split
 from torch import Tensor, nn
 
@@ -19,9 +19,36 @@ from cfexplain.foundation.random import seeded_torch
 from cfexplain.foundation.settings import own_modes
 from cfexplain.foundation.threads import one_thread
 from cfexplain.nets.losses import Loss, Rows
-from cfexplain.nets.training_callbacks import Average, Bar, ClipGradients, Progress, Resume
+from cfexplain.nets.training_callbacks import Average, Bar, ClipGradients, Resume, Schedule
 
-__all__ = ["train_network"]
+__all__ = ["batch_for", "held_out_rows", "train_network", "updates_for"]
+
+_MANY = 60_000  # rows, as MNIST has, for which trainings say how many updates they make
+_FEWEST = 150  # updates
+
+
+def updates_for(rows: int, most: float, budget: float = 1.0) -> int:
+    """Updates of a training that makes `most` on 60,000 rows: as the fourth root of the rows, times `budget`.
+
+    With batches that grow as slowly (`batch_for`), the rows seen, and the time, grow as the square root of the rows. No
+    number of rows is too small for 150 updates, if the budget allows so many.
+
+    >>> [updates_for(rows, 900) for rows in (10, 1_500, 10_000, 60_000)]
+    [150, 358, 575, 900]
+    >>> updates_for(10, 900, budget=0.1)
+    90
+    """
+    full = most * budget
+    return max(1, round(max(full * (rows / _MANY) ** 0.25, min(full, _FEWEST))))
+
+
+def batch_for(rows: int, most: int) -> int:
+    """Rows a batch, of a training that takes `most` of 60,000 rows and more; 32 at least.
+
+    >>> [batch_for(rows, 200) for rows in (10, 1_500, 10_000, 60_000, 10**6)]
+    [32, 80, 128, 200, 200]
+    """
+    return max(32, min(most, round(most * (rows / _MANY) ** 0.25)))
 
 
 def train_network(
@@ -32,7 +59,7 @@ def train_network(
     updates: int,
     seed: int,
     lr: float = 3e-3,
-    batch_size: int = 200,
+    batch_size: int | None = None,
     min_epochs: int = 2,
     weight_decay: float = 0.0,
     validation_fraction: float = 0.1,
@@ -40,13 +67,12 @@ def train_network(
     strata: np.ndarray | None = None,
     clip: float = 50.0,
     ema: float = 0.0,
-    schedule: str = "one_cycle",
     checkpoint: str | os.PathLike | None = None,
     device: str | torch.device = "cpu",
     verbose: int = 0,
     name: str = "network",
 ) -> list[dict[str, Any]]:
-    """Train `module` in place under a one-cycle Adam; return skorch's history, one dict an epoch.
+    """Train `module` in place by Adam until its held-out loss stops falling; return skorch's history, one dict an epoch.
 
     Networks of images are trained with all of torch's threads, on whose number the last bits of their weights may depend.
 
@@ -59,16 +85,18 @@ def train_network(
     rows : mapping of str to tensor
         What `loss` receives, cut to a batch; all of one length.
     updates : int
-        Gradient steps to make in all, rounded up to whole epochs. A budget in steps suits 200 rows and 60,000.
+        Gradient steps to make at most, rounded up to whole epochs; see `updates_for`.
+    batch_size : int, optional
+        Default: 200 for 60,000 rows, see `batch_for`.
+    lr : float
+        The highest learning rate; see `Schedule`.
     patience : int, optional
-        Stop after so many epochs without a better validation loss. Default: a third of all epochs, at least 5.
+        Updates without a better validation loss after which the learning rate falls, and training ends soon. Default: an
+        eighth of all, and at least four epochs.
     strata : ndarray of shape (n,), optional
         Class codes: the validation split keeps their shares. Classes of one row stay in training.
     clip : float
         Longest gradient of an update; a gradient that is not finite is skipped.
-    schedule : {"one_cycle", "hold"}
-        Of the learning rate: up and down once; or at `lr` for three fifths of training and then down in a line, which suits
-        long trainings on a moving average.
     ema : float
         Decay of a moving average of the weights, which is what is validated and kept; 0 for none.
     checkpoint : path, optional
@@ -86,25 +114,23 @@ def train_network(
     with threads, seeded_torch(seed):
         train_rows, valid_rows = _split(rows, n, validation_fraction, strata, seed)
         count = len(next(iter(train_rows.values())))
-        batch_size = max(1, min(batch_size, count))
+        batch_size = max(1, min(batch_for(n, 200) if batch_size is None else batch_size, count))
         per_epoch = math.ceil(count / batch_size)
         epochs = max(min_epochs, math.ceil(updates / per_epoch))
         monitor = "valid_loss" if valid_rows else "train_loss"
-        best = EarlyStopping(monitor=monitor, patience=patience or max(5, epochs // 3), load_best=True, threshold=0.0,
-                             sink=_silent)
-        callbacks: list[tuple[str, Callback]] = [
-            ("schedule", _schedule(schedule, lr, epochs * per_epoch)),
-            ("clip", ClipGradients(clip)),
-            ("progress", Progress(epochs * per_epoch)),
-        ]
+        best = EarlyStopping(monitor=monitor, patience=epochs + 1, load_best=True, threshold=0.0, sink=_silent)
+        most = epochs * per_epoch
+        schedule = Schedule(lr, most, monitor, patience or max(4 * per_epoch, most // 8))
+        callbacks: list[tuple[str, Callback]] = [("clip", ClipGradients(clip))]
         if ema:
             callbacks.append(("average", Average(ema)))
         callbacks.append(("best", best))
         if verbose:
-            callbacks.append(("bar", Bar(name, epochs * per_epoch)))
+            callbacks.append(("bar", Bar(name, most)))
+        callbacks.append(("schedule", schedule))
         if checkpoint is not None:
             callbacks.append(("resume", Resume(checkpoint, {
-                "seed": seed, "rows": n, "batch_size": batch_size, "updates": epochs * per_epoch, "lr": lr, "ema": ema})))
+                "seed": seed, "rows": n, "batch_size": batch_size, "updates": most, "lr": lr, "ema": ema})))
         net = _RowLossNet(
             module=_RowLoss(module, loss), criterion=nn.Identity, optimizer=torch.optim.AdamW, lr=lr,
             optimizer__weight_decay=weight_decay, max_epochs=epochs, batch_size=batch_size,
@@ -114,14 +140,14 @@ def train_network(
         )
         # convolutions are about 1.4 times faster on a CPU with channels last
         module.to(device=device, memory_format=torch.channels_last).requires_grad_(True)  # type: ignore[call-overload]
-        # Not net.fit: early stopping raises KeyboardInterrupt, and net.fit takes a person's Ctrl-C for the same.
+        # Not net.fit: a schedule that ends raises KeyboardInterrupt, and net.fit takes a person's Ctrl-C for the same.
         data = _RowData(train_rows)
         net.initialize()
         net.notify("on_train_begin", X=data, y=None)
         try:
             net.fit_loop(data, None, epochs=epochs - len(net.history))
         except KeyboardInterrupt:
-            if best.misses_ < best.patience:
+            if not schedule.ended:
                 raise
         net.notify("on_train_end", X=data, y=None)
     module.eval().requires_grad_(False)
@@ -131,25 +157,20 @@ def train_network(
     return history
 
 
-def _schedule(name: str, lr: float, total: int) -> LRScheduler:
-    if name == "one_cycle":
-        return LRScheduler(policy=torch.optim.lr_scheduler.OneCycleLR, max_lr=lr, total_steps=total, step_every="batch")
-
-    def share(step: int) -> float:
-        return min(1.0, (step + 1) / min(200, total), max(0.02, (1 - step / total) / 0.4))
-
-    return LRScheduler(policy=torch.optim.lr_scheduler.LambdaLR, lr_lambda=share, step_every="batch")
-
-
-def _split(rows: Rows, n: int, fraction: float, strata: np.ndarray | None, seed: int) -> tuple[dict, dict]:
-    """Training and validation rows; the same share of every stratum, at least one row of it left for training."""
+def held_out_rows(n: int, seed: int, fraction: float = 0.1, strata: np.ndarray | None = None) -> np.ndarray:
+    """Which of `n` rows `train_network` does not train on: the same share of every stratum, at least one row of it left."""
     rng = np.random.RandomState(seed)
     strata = np.zeros(n, dtype=int) if strata is None else np.asarray(strata)
     held = [np.zeros(0, dtype=int)]
     for stratum in np.unique(strata):
         members = rng.permutation(np.flatnonzero(strata == stratum))
         held.append(members[: int(fraction * len(members))])
-    valid = np.sort(np.concatenate(held))
+    return np.sort(np.concatenate(held))
+
+
+def _split(rows: Rows, n: int, fraction: float, strata: np.ndarray | None, seed: int) -> tuple[dict, dict]:
+    """Training and validation rows."""
+    valid = held_out_rows(n, seed, fraction, strata)
     train = np.setdiff1d(np.arange(n), valid)
     return ({k: v[train] for k, v in rows.items()}, {k: v[valid] for k, v in rows.items()} if len(valid) else {})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import pickle
 from pathlib import Path
@@ -18,7 +19,7 @@ from tqdm.auto import tqdm
 
 from cfexplain.foundation.files import atomic_write
 
-__all__ = ["Average", "Bar", "ClipGradients", "Progress", "Resume"]
+__all__ = ["Average", "Bar", "ClipGradients", "Resume", "Schedule"]
 
 
 class ClipGradients(Callback):
@@ -34,19 +35,64 @@ class ClipGradients(Callback):
                 parameter.grad = None
 
 
-class Progress(Callback):
-    """Tells the loss how far training is, from 0 to 1."""
+class Schedule(Callback):
+    """The learning rate of each update, how far training is, and when it ends.
 
-    def __init__(self, total: int):
-        self.total = total
+    Up in a few updates, held while the held-out loss falls, and then down in a line, for two thirds of the updates made so
+    far, where training ends. Three fifths of `most` are held at most. Unlike a cycle of fixed length it can be cut short: a
+    loss that only falls because the rate does falls until the end of a cycle, however long that is.
+
+    Parameters
+    ----------
+    lr : float
+    most : int
+        Updates in all, if the loss does not stop falling before.
+    monitor : str
+        The loss, in skorch's history.
+    patience : int
+        Updates without a better loss after which it has stopped falling.
+    """
+
+    def __init__(self, lr: float, most: int, monitor: str, patience: int):
+        self.lr, self.most, self.monitor, self.patience = lr, most, monitor, patience
 
     def on_train_begin(self, net: NeuralNet, **_: Any) -> None:
-        self.done = 0
+        self.state: dict[str, float] = {"done": 0, "total": self.most, "falls_from": -1, "best": math.inf, "best_at": 0}
+
+    @property
+    def ended(self) -> bool:
+        return self.state["done"] >= self.state["total"]
+
+    def share(self) -> float:
+        """Of `lr`, for the next update."""
+        done, total, falls_from = (self.state[name] for name in ("done", "total", "falls_from"))
+        up = min(1.0, (done + 1) / max(1.0, min(200.0, self.most / 10)))
+        return up if falls_from < 0 else min(up, max(0.02, (total - done) / max(1.0, total - falls_from)))
+
+    def on_batch_begin(self, net: NeuralNet, training: bool = False, **_: Any) -> None:
+        if training:
+            if self.state["falls_from"] < 0 and self.state["done"] >= 0.6 * self.most:
+                self._fall()
+            for group in net.optimizer_.param_groups:
+                group["lr"] = self.lr * self.share()
 
     def on_batch_end(self, net: NeuralNet, training: bool = False, **_: Any) -> None:
         if training:
-            self.done += 1
-            net.module_.progress = self.done / self.total
+            self.state["done"] += 1
+            net.module_.progress = self.state["done"] / self.most
+
+    def on_epoch_end(self, net: NeuralNet, **_: Any) -> None:
+        loss = float(net.history[-1, self.monitor])
+        if loss < self.state["best"]:
+            self.state |= {"best": loss, "best_at": self.state["done"]}
+        if self.state["falls_from"] < 0 and self.state["done"] - self.state["best_at"] >= self.patience:
+            self._fall()
+        if self.ended:
+            raise KeyboardInterrupt  # as skorch's own EarlyStopping does
+
+    def _fall(self) -> None:
+        done = self.state["done"]
+        self.state |= {"falls_from": done, "total": min(self.most, math.ceil(done / 0.6))}
 
 
 class Average(Callback):
@@ -141,14 +187,12 @@ class Resume(Callback):
             for name, value in row.items():
                 net.history.record(name, value)
         parts = dict(net.callbacks_)
-        parts["progress"].done = state["done"]
-        net.module_.progress = state["done"] / parts["progress"].total
-        parts["schedule"].lr_scheduler_.load_state_dict(state["schedule"])
-        parts["schedule"].batch_idx_ = state["done"]
-        net.optimizer_.load_state_dict(state["optimizer"])  # after the schedule, which set a first learning rate
+        parts["schedule"].state = dict(state["schedule"])
+        net.module_.progress = state["schedule"]["done"] / parts["schedule"].most
+        net.optimizer_.load_state_dict(state["optimizer"])
         if "average" in parts:
             parts["average"].slow, parts["average"].fast = state["slow"], state["fast"]
-            parts["average"].updates = state["done"]
+            parts["average"].updates = state["schedule"]["done"]
         best: EarlyStopping = parts["best"]
         best.misses_, best.best_epoch_, best.dynamic_threshold_ = state["misses"], state["best_epoch"], state["threshold"]
         best.best_model_weights_ = state["best"]
@@ -162,10 +206,10 @@ class Resume(Callback):
         state = {
             "training": self.training, "module": net.module_.state_dict(),
             "optimizer": net.optimizer_.state_dict(),
-            "schedule": parts["schedule"].lr_scheduler_.state_dict(),
+            "schedule": dict(parts["schedule"].state),
             "history": [{k: v for k, v in row.items() if isinstance(v, (int, float, np.generic))}
                         for row in net.history],
-            "done": parts["progress"].done, "rng": torch.get_rng_state(),
+            "rng": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state(net.device) if str(net.device).startswith("cuda") else None,
             "slow": average and average.slow, "fast": average and average.fast,
             "misses": best.misses_, "best_epoch": best.best_epoch_, "threshold": best.dynamic_threshold_,

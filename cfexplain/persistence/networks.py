@@ -89,22 +89,21 @@ def on_meta(make: Callable[[], nn.Module]) -> nn.Module:
         return make()
 
 
-def check_repeats(estimator: Any, state: State, counts: Sequence[str] = (), layers: str | None = None) -> None:
+def check_repeats(estimator: Any, state: State, counts: Mapping[str, Any] | None = None, layers: Any = None) -> None:
     """Raise ValueError if the file does not hold a tensor for each time that a part of a network is repeated.
 
     Parameters
     ----------
-    counts : sequence of str
-        Parameters of `estimator` that say how often.
-    layers : str, optional
-        The parameter that holds one width a layer.
+    counts : mapping of str to int or None, optional
+        How often, by name.
+    layers : sequence of int, optional
+        One width a layer.
     """
     stored = max(len(state), 1)
-    for name in counts:
-        value = getattr(estimator, name)
+    for name, value in (counts or {}).items():
         if value is not None and int(value) > stored:
             raise ValueError(f"{type(estimator).__name__} of {name}={value!r} in {len(state)} tensors")
-    depth = 0 if layers is None else np.size(getattr(estimator, layers))
+    depth = 0 if layers is None else np.size(layers)
     if depth > stored:
         raise ValueError(f"{type(estimator).__name__} of {depth} layers in {len(state)} tensors")
 

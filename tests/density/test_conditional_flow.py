@@ -175,7 +175,7 @@ def test_samples_look_like_what_was_learnt():
     rng = np.random.default_rng(0)
     y = np.repeat(["a", "b"], 200)
     Z = rng.normal(size=(400, 2)) + np.where(y == "a", -4, 4)[:, None]
-    density = ConditionalFlow(transforms=4, hidden_features=(32,), training_budget=0.2, random_state=0).fit(Z, y)
+    density = ConditionalFlow(transforms=4, hidden_features=(32,), training_budget=0.5, random_state=0).fit(Z, y)
     for label, centre in (("a", -4), ("b", 4)):
         drawn = density.sample(500, label, random_state=1)
         assert drawn.shape == (500, 2)
@@ -334,3 +334,39 @@ def test_bad_labels(fitted, data):
         fitted.quantile(2, "cat")
     with pytest.raises(ValueError, match="4 features"):
         fitted.score_samples(Z[:, :2])
+
+
+def test_a_flow_is_as_large_as_what_there_is_to_learn():
+    sizes = []
+    for shape in ((150, 13), (1_500, 32), (10_000, 32), (60_000, 32), (10**6, 64)):
+        density = ConditionalFlow()
+        density._choose_sizes(*shape)
+        sizes.append((density.transforms_, density.hidden_features_))
+    assert sizes == sorted(sizes) and sizes[0] == (4, (64, 64)) and sizes[-2] == sizes[-1] == (8, (256, 256))
+    density = ConditionalFlow(transforms=3, hidden_features=(5, 7))
+    density._choose_sizes(60_000, 32)
+    assert (density.transforms_, density.hidden_features_) == (3, (5, 7))
+
+
+def test_sizes_that_were_chosen_are_saved_and_few_rows_take_few_updates(data, tmp_path):
+    from cfexplain import PLACEExplainer, load
+
+    Z, y = data
+    explainer = PLACEExplainer(second_opinion=0, coordinates="identity", random_state=0, training_budget=0.05).fit(Z, y)
+    density = explainer.density_
+    assert density.transforms == "auto" and (density.transforms_, density.hidden_features_) == (4, (64, 64))
+    explainer.save(tmp_path / "a")
+    again = load(tmp_path / "a").density_
+    np.testing.assert_array_equal(again.score_samples(Z), density.score_samples(Z))
+    history = ConditionalFlow(random_state=0).fit(Z, y).history_
+    assert len(history) * 4 <= 300, "120 rows in batches of 32"
+
+
+def test_a_file_of_sizes_that_were_given_needs_none_that_were_chosen(fitted, data):
+    """As files from before they could be chosen."""
+    Z, y = data
+    old = copy.deepcopy(fitted)
+    del old.transforms_, old.hidden_features_
+    module = old._build_flow(old.n_features_in_, len(old.classes_)).double()
+    module.load_state_dict(fitted.flow_.state_dict())
+    assert module.transform(torch.eye(len(old.classes_))[:1].double()) is not None

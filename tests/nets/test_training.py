@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from cfexplain.explainers.resources import progress_bar
 from cfexplain.foundation.random import seeded_torch
-from cfexplain.nets.training import train_network
+from cfexplain.nets.training import batch_for, train_network, updates_for
 
 
 def global_state():
@@ -132,3 +134,12 @@ def test_progress_is_shown_only_when_asked_for(capfd):
         report_from(2)(1, 1)  # of the rows from the third on, the first is done
     shown = capfd.readouterr().err
     assert "training toy" in shown and "searching" in shown and "3/3" in shown
+
+
+@given(rows=st.integers(1, 10**7), more=st.integers(0, 10**6), most=st.integers(1, 5000), budget=st.floats(0.01, 3))
+@settings(max_examples=40, derandomize=True, deadline=None)
+def test_updates_and_batches_grow_with_rows_and_budget(rows, more, most, budget):
+    few, many = updates_for(rows, most, budget), updates_for(rows + more, most, budget)
+    assert 1 <= few <= many and few <= updates_for(rows, most, 2 * budget)
+    assert updates_for(60_000, most) == most and few >= min(150, round(most * budget))
+    assert 32 <= batch_for(rows, 200) <= batch_for(rows + more, 200) <= 200

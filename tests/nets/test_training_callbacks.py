@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from cfexplain.nets.training import train_network
-from cfexplain.nets.training_callbacks import ClipGradients
+from cfexplain.nets.training_callbacks import ClipGradients, Schedule
 
 
 def seeded(make, seed=0):
@@ -51,7 +53,7 @@ def train(loss, **options):
 
 
 @pytest.mark.parametrize("options", [{}, {"ema": 0.9}, {"ema": 0.9, "validation_fraction": 0.0},
-                                     {"ema": 0.5, "patience": 2, "lr": 1.0, "updates": 60}], ids=str)
+                                     {"ema": 0.5, "patience": 12, "lr": 1.0, "updates": 60}], ids=str)
 def test_an_interrupted_training_ends_in_the_same_bits(tmp_path, options):
     path = tmp_path / "training.ckpt"
     wanted, losses = train(Recorder(), **options)
@@ -63,7 +65,7 @@ def test_an_interrupted_training_ends_in_the_same_bits(tmp_path, options):
     np.testing.assert_array_equal(weights, wanted)
     assert again == losses and not path.exists()
     assert rest.calls == (7 if "validation_fraction" in options else 6) * (len(losses) - 2)
-    assert len(losses) == (6 if "patience" in options else 5)  # of 10
+    assert len(losses) == 5  # of 10, where its patience ends it
     assert list(tmp_path.iterdir()) == []
 
 
@@ -128,11 +130,40 @@ def test_a_foreign_checkpoint_is_refused_and_kept(tmp_path, content):
     assert path.read_bytes() == before
 
 
-def test_the_held_learning_rate_rises_stays_and_falls():
-    from cfexplain.nets.training import _schedule
+class Net:
+    """What a schedule sees of a training: rates it sets, and losses that it reads."""
 
-    rates = _schedule("hold", 1.0, 1000).simulate(1000, 1.0)
+    def __init__(self, losses):
+        self.optimizer_, self.losses, self.module_ = SimpleNamespace(param_groups=[{"lr": None}]), losses, SimpleNamespace()
+
+    def run(self, schedule, per_epoch):
+        schedule.on_train_begin(self)
+        rates = []
+        for loss in self.losses:
+            for _ in range(per_epoch):
+                schedule.on_batch_begin(self, training=True)
+                rates.append(self.optimizer_.param_groups[0]["lr"])
+                schedule.on_batch_end(self, training=True)
+            self.history = {(-1, "loss"): loss}
+            try:
+                schedule.on_epoch_end(self)
+            except KeyboardInterrupt:
+                break
+        return np.array(rates)
+
+
+def test_the_learning_rate_rises_stays_and_falls():
+    rates = Net(-np.arange(1000.0)).run(Schedule(1.0, 4000, "loss", patience=500), per_epoch=10)
+    assert len(rates) == 4000
     np.testing.assert_allclose(rates[:3], [1 / 200, 2 / 200, 3 / 200])
-    np.testing.assert_allclose(rates[200:600], 1.0)
-    np.testing.assert_allclose(rates[800], 0.5)
-    assert rates[-1] == 0.02 and (np.diff(rates[600:]) <= 0).all()
+    np.testing.assert_allclose(rates[200:2400], 1.0)
+    np.testing.assert_allclose(rates[3200], 0.5)
+    assert rates[-1] == 0.02 and (np.diff(rates[2400:]) <= 0).all()
+
+
+def test_training_ends_soon_after_the_loss_has_stopped_falling():
+    losses = np.r_[-np.arange(60.0), np.full(940, -59.0)]  # falls for 600 updates
+    rates = Net(losses).run(Schedule(1.0, 4000, "loss", patience=300), per_epoch=10)
+    assert len(rates) == 1500  # 600, 300 of patience, and two thirds of them
+    np.testing.assert_allclose(rates[200:900], 1.0)
+    np.testing.assert_allclose(rates[1200], 0.5)

@@ -34,7 +34,7 @@ def saved(tmp_path_factory):
     explainer = PLACEExplainer(
         coordinates=VAE(hidden=(8,), training_budget=0.01, random_state=np.random.RandomState(0)), second_opinion=1,
         density=ConditionalFlow(transforms=1, hidden_features=(8,), training_budget=0.01), feature_weight=1.0,
-        immutable=[0], random_state=0, **TINY)
+        immutable=[0], confidence=0.99, random_state=0, **TINY)
     explainer.fit(X.astype(np.float32), y)
     path = tmp_path_factory.mktemp("saved") / "explainer"
     explainer.save(path)
