@@ -67,8 +67,7 @@ def explain_pipeline(
         Their labels. None: what the pipeline says of them.
     explainer : CounterfactualExplainer or PipelineExplainer, optional
         Any explainer of this package, with its parameters; it is cloned and trained on X_train. Default:
-        `PLACEExplainer` with as much confidence as the pipeline has in a usual row; `DiffeomorphicExplainer` for a
-        regressor. A fitted `PipelineExplainer` is used
+        `PLACEExplainer`; `DiffeomorphicExplainer` for a regressor. A fitted `PipelineExplainer` is used
         as it is, without X_train: that saves the training.
     immutable : list of str, optional
         Columns that stay as they are. Columns that cannot be searched (text, dates, identifiers, nothing at all) do so
@@ -156,8 +155,7 @@ class PipelineExplainer(BaseEstimator):
     ----------
     pipeline : fitted Pipeline or estimator
     explainer : CounterfactualExplainer, optional
-        Default: `PLACEExplainer`, whose `confidence` is the median probability that the pipeline gives to its own label,
-        of the class where that is least, between 0.55 and 0.99. It is cloned; its `classifier`, `immutable` and `bounds`
+        Default: `PLACEExplainer`, or `DiffeomorphicExplainer` for a regressor. It is cloned; its `classifier`, `immutable` and `bounds`
         must be None.
     immutable, bounds, monotone, categorical, classes
         See :func:`explain_pipeline`. Read by `explain`, where they can be changed for one call; all but the last two.
@@ -278,7 +276,7 @@ class PipelineExplainer(BaseEstimator):
                 raise ValueError(f"y_train is missing, and the pipeline has no answer for {int((predicted < 0).sum())} "
                                  "rows of X_train. Leave them out, or pass their labels.")
             y = model.classes_[predicted]
-        return _Training(frame, predicted if y is None else y, table, model, predicted, self._new_explainer(model, frame))
+        return _Training(frame, predicted if y is None else y, table, model, predicted, self._new_explainer(model))
 
     def _explains_values(self, y: np.ndarray | None) -> bool:
         """Whether the pipeline is a regressor."""
@@ -305,11 +303,11 @@ class PipelineExplainer(BaseEstimator):
         self.predicted_ = read.predicted
         self.feature_names_in_, self.n_features_in_ = np.array(read.frame.columns, dtype=object), read.frame.shape[1]
 
-    def _new_explainer(self, model: PipelineModel, frame: Any) -> CounterfactualExplainer:
+    def _new_explainer(self, model: PipelineModel) -> CounterfactualExplainer:
         values, explainer = model.reads == "values", self.explainer
         if explainer is None:
-            return DiffeomorphicExplainer(task="regression", random_state=self.random_state) if values else PLACEExplainer(
-                confidence=_usual_confidence(model, frame), random_state=self.random_state)
+            explainer = DiffeomorphicExplainer(task="regression") if values else PLACEExplainer()
+            return explainer.set_params(random_state=self.random_state)
         if isinstance(explainer, type) or not isinstance(explainer, CounterfactualExplainer):
             raise TypeError(f"explainer={explainer!r} is no explainer; expected one such as PLACEExplainer().")
         for name in ("classifier", "immutable", "bounds"):
@@ -541,18 +539,6 @@ class _Training:
             read_values(target, np.zeros(len(frame)))
         else:
             resolve_target(target, self.model.classes_, np.zeros((len(frame), len(self.model.classes_))))
-
-
-def _usual_confidence(model: PipelineModel, frame: Any) -> float:
-    """How sure the pipeline is of a usual row, of the class of which it is least sure; in [0.55, 0.99].
-
-    Classes of tables overlap: 0.99 may be a probability that the pipeline gives to no real row of the class.
-    """
-    if not model.gives_probabilities:
-        return 0.55
-    proba = model.predict_proba_frame(frame)
-    predicted = proba.argmax(1)
-    return float(np.clip(min(np.median(proba[predicted == k, k]) for k in np.unique(predicted)), 0.55, 0.99))
 
 
 def _names(columns: Any, frame: Any, parameter: str) -> list[str]:

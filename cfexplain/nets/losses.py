@@ -17,10 +17,10 @@ Loss = Callable[[Any, Rows, float], Tensor]  # of a network of any class: a loss
 def edges_loss(errors: Tensor) -> Tensor:
     """Loss of each of the `errors` (B, C, H, W) of images, (B,): −log density of pixels, and of edges, but for a constant.
 
-    Pixels under the normal, edges (what a halving of the sides loses) under the Laplace distribution whose scale fits the
-    batch best, so that their weights do not depend on how bright or smooth the images are. Edges weigh four times as much: by
-    them a classifier decides. Of 6,000 photographs of 32×32×3 pixels, 300 updates keep 86 % of its decisions (is she smiling?)
-    so, 71 % at equal weight, and 66 % with the cross-entropy.
+    Pixels under the normal, edges (what a halving of the sides loses) under the Laplace distribution whose scale fits
+    the batch best, so that their weights do not depend on how bright or smooth the images are. Edges weigh four times as
+    much: by them a classifier decides. Of 6,000 photographs of 32×32×3 pixels, 300 updates keep 86 % of its decisions
+    (is she smiling?) so, 71 % at equal weight, and 66 % with the cross-entropy.
     """
     variance = errors.detach().square().mean().clamp_min(1e-6)
     loss = (errors.square() / variance + variance.log()).flatten(1).sum(1) / 2

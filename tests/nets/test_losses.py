@@ -12,7 +12,8 @@ def test_the_loss_of_edges_is_a_negative_log_density_of_pixels_and_of_edges():
     halved = errors.reshape(5, 2, 3, 2, 4, 2).mean((3, 5))
     edges = (errors - torch.nn.Upsample(scale_factor=2, mode="bilinear")(halved)).numpy()
     pixels = -stats.norm.logpdf(errors, scale=np.sqrt(np.square(errors).mean())) - np.log(2 * np.pi) / 2
-    expected = pixels.sum((1, 2, 3)) + 4 * (-stats.laplace.logpdf(edges, scale=np.abs(edges).mean()) - np.log(2)).sum((1, 2, 3))
+    of_edges = -stats.laplace.logpdf(edges, scale=np.abs(edges).mean()) - np.log(2)
+    expected = pixels.sum((1, 2, 3)) + 4 * of_edges.sum((1, 2, 3))
     np.testing.assert_allclose(edges_loss(errors), expected, rtol=1e-9)
 
 
