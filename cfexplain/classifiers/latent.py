@@ -91,8 +91,9 @@ def train_latent_ensemble(
     with seeded_torch(seed):
         ensemble = LatentEnsemble(mean.shape[1], n_classes, members)
     rows = {"mean": torch.from_numpy(mean).float(), "std": torch.from_numpy(std).float(), "y": torch.from_numpy(y)}
+    # as many as it takes to be sure of its own rows: the search follows an ensemble that is not to the middle of a class
     train_network(
-        ensemble, loss, rows, updates=updates_for(len(y), 400, training_budget), seed=seed, lr=2e-3,
+        ensemble, loss, rows, updates=updates_for(len(y), 1200, training_budget), seed=seed, lr=2e-3,
         batch_size=batch_for(len(y), 512), weight_decay=1e-3, strata=y, device=device, verbose=verbose,
         name="second opinion")
     return ensemble

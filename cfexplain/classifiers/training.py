@@ -37,7 +37,7 @@ def train_classifier(
     ----------
     X : ndarray of shape (n, C, H, W) or (n, d)
     updates : int, optional
-        Times `training_budget`. Default: what the number of rows needs, 700 for 60,000.
+        Times `training_budget`. Default: what the number of rows needs, 1000 for 60,000.
     targets : ndarray of shape (n, K)
         Class probabilities; one-hot rows for labels.
 
@@ -57,7 +57,7 @@ def train_classifier(
     }
     train_network(
         net.body, _soft_cross_entropy, rows, lr=lr,
-        updates=updates_for(len(X), 700, training_budget) if updates is None else math.ceil(updates * training_budget),
+        updates=updates_for(len(X), 1000, training_budget) if updates is None else math.ceil(updates * training_budget),
         weight_decay=weight_decay, strata=targets.argmax(1), seed=seed, device=device, verbose=verbose, name=name,
     )
     return net.to(device).eval().requires_grad_(False)

@@ -49,7 +49,7 @@ class Autoencoder(TrainedCoordinates):
         The highest learning rate: 4e-3 for a width of 32, twice that for half as many channels.
     weight_decay : float, default=0.0
     training_budget : float, default=1.0
-        Multiplies the gradient updates: for 60,000 rows 900 of images (1500 where no side exceeds 16 pixels), 1000 of
+        Multiplies the gradient updates: for 60,000 rows 900 of images (2400 where no side exceeds 16 pixels), 1000 of
         tables, and less for fewer, as their fourth root. Training ends before, if the loss of held-out rows stops falling.
     random_state : int, RandomState or None
     verbose : int, default=0

@@ -184,7 +184,7 @@ class TrainedCoordinates(Coordinates):
         "reconstruction": Choice(("auto", "bce", "mse", "edges")),
         "augment": Choice((None, "mirror"))}
     # gradient updates of 60,000 rows at training_budget=1
-    _updates = {"image": 900, "small image": 1500, "table": 1000}
+    _updates = {"image": 900, "small image": 2400, "table": 1000}
 
     @own_modes()
     def fit(self, X: ArrayLike | Tensor, y: Any = None) -> TrainedCoordinates:
