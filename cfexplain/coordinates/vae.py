@@ -17,6 +17,8 @@ from cfexplain.persistence import MayBeAbsent, storable
 
 __all__ = ["VAE"]
 
+BETA = 0.3  # of images of 28×28 numbers and more
+
 
 @storable(network="module_", build=untrained_module)
 class VAE(TrainedCoordinates):
@@ -31,8 +33,9 @@ class VAE(TrainedCoordinates):
     latent_dim : int or "auto", default="auto"
         "auto": images of ink 32, or 64 where a side exceeds 32 pixels; twice as many where shades count, and 128 in colour;
         tables as many as columns, at least 2, at most 16.
-    beta : float, default=0.3
-        Weight of the KL divergence.
+    beta : float or "auto", default="auto"
+        Weight of the KL divergence. "auto" is 0.3, and less for images of fewer numbers than 28×28, of which it would
+        otherwise weigh more than the picture: with 0.3 digits of 8×8 pixels lose a quarter of what tells them apart.
     likelihood : {"auto", "bernoulli", "gaussian", "edges"}, default="auto"
         p(x|z). "bernoulli" is the cross-entropy of pixels scaled to [0, 1]; "gaussian" has the fixed deviation `sigma`;
         "edges", of images, is that of the errors of pixels and of those of edges, both of scales that are learned. "auto":
@@ -74,8 +77,8 @@ class VAE(TrainedCoordinates):
         See `Coordinates`.
     width_ : int
         Of images.
-    likelihood_ : str
-        As it was given or chosen.
+    likelihood_, beta_ : str, float
+        As they were given or chosen.
     history_ : list of dict
         Losses of each epoch.
 
@@ -93,7 +96,8 @@ class VAE(TrainedCoordinates):
     ((150, 4), (150, 4))
     """
 
-    likelihood_: MayBeAbsent[str]  # not in files from before it was chosen
+    likelihood_: MayBeAbsent[str]  # not in files from before it was chosen, as beta_
+    beta_: MayBeAbsent[float]
 
     _variational = True
 
@@ -101,7 +105,7 @@ class VAE(TrainedCoordinates):
         self,
         latent_dim: int | str = "auto",
         *,
-        beta: float = 0.3,
+        beta: float | str = "auto",
         likelihood: str = "auto",
         sigma: float = 0.1,
         width: int | str = "auto",
@@ -151,6 +155,8 @@ class VAE(TrainedCoordinates):
 
     def _look_at(self, X: np.ndarray) -> None:
         super()._look_at(X)
+        numbers = np.prod(self.layout_.net_shape) if self.layout_.is_image else np.inf
+        self.beta_ = BETA * min(1.0, float(numbers) / 28**2) if self.beta == "auto" else float(self.beta)
         self.likelihood_ = self.likelihood
         if self.likelihood == "auto":
             plain = self.perceptual is not None or not self.layout_.is_image
@@ -171,4 +177,4 @@ class VAE(TrainedCoordinates):
         if self.perceptual is not None:
             fit = fit + self.perceptual_weight * self.perceptual(net.from_units(u), net.from_units(out.sigmoid()))
         kl = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(1)
-        return fit + self.beta * min(1.0, 3 * progress) * kl
+        return fit + self.beta_ * min(1.0, 3 * progress) * kl

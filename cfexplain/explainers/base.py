@@ -162,7 +162,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             self.opinions_ = train_latent_ensemble(
                 codes, std, groups[rows], len(self.classes_), members=int(self.second_opinion), seed=seed + 3, **budget)
             self.opinions_.to(dtype=torch.from_numpy(codes).dtype)
-        self._measure_confidence(X, groups, codes, groups[rows], seed)
+        self._measure_confidence(X, groups, codes, std, groups[rows], seed)
         self.class_features_ = self._fit_class_features(X, groups) if self.uses_class_features() else None
         self.greyness_, self.ink_ = None, ink_sign(X[:: len(X) // 1000 + 1], self.data_range) if self.layout_.is_image else 0
         if self.layout_.is_image and self.ink_quantile is not None:
@@ -245,9 +245,12 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         known = np.isfinite(features.numpy()).all(1)
         return ClassFeatures(features.numpy()[known], groups[known], len(self.classes_)).to(self.device_)
 
-    def _measure_confidence(self, X: np.ndarray, groups: np.ndarray, codes: np.ndarray, code_groups: np.ndarray, seed: int,
-                            ) -> None:
-        """How sure the model that is searched, and the second opinion, are of each class's own rows."""
+    def _measure_confidence(self, X: np.ndarray, groups: np.ndarray, codes: np.ndarray, std: np.ndarray,
+                            code_groups: np.ndarray, seed: int) -> None:
+        """How sure the model that is searched, and the second opinion, are of each class's own rows.
+
+        The second opinion was trained on draws around the codes, and is surer of the codes themselves than of any other.
+        """
         self.__dict__.pop("class_confidence_", None)
         self.__dict__.pop("opinion_confidence_", None)
         if self.is_regression or not hasattr(self, "confidence"):
@@ -263,7 +266,8 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         with torch.no_grad(), classifier.frozen():
             self.class_confidence_ = ClassConfidence.measure(scores(classifier.logits, 0), X, groups, seed)
             if self.opinions_ is not None:
-                self.opinion_confidence_ = ClassConfidence.measure(scores(self.opinions_, 1), codes, code_groups, seed)
+                drawn = (codes + std * np.random.RandomState(seed).standard_normal(codes.shape)).astype(codes.dtype)
+                self.opinion_confidence_ = ClassConfidence.measure(scores(self.opinions_, 1), drawn, code_groups, seed)
         never = [str(label) for label, own in zip(self.classes_, self.class_confidence_.own, strict=True) if not own]
         if never:
             warn_caller(

@@ -155,8 +155,8 @@ class PipelineExplainer(BaseEstimator):
     ----------
     pipeline : fitted Pipeline or estimator
     explainer : CounterfactualExplainer, optional
-        Default: `PLACEExplainer`, or `DiffeomorphicExplainer` for a regressor. It is cloned; its `classifier`, `immutable` and
-        `bounds` must be None.
+        Default: `PLACEExplainer`, or `DiffeomorphicExplainer` for a regressor. It is cloned; its `classifier`, `immutable`
+        and `bounds` must be None.
     immutable, bounds, monotone, categorical, classes
         See :func:`explain_pipeline`. Read by `explain`, where they can be changed for one call; all but the last two.
     classifier_output : {"auto", "logits", "probabilities"}, default="auto"
