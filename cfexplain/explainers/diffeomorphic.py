@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 import warnings
 from collections.abc import Sequence
@@ -111,8 +112,6 @@ verbose, device
 
     # algorithm 1, line 1: z ← g⁻¹(x)
     start = "latent"
-    # a row is done at p > Λ, also where Λ is below one half and another class is more probable still
-    needs_valid = False
     density = "prior"
 
     parameter_rules = {
@@ -139,6 +138,11 @@ verbose, device
     @property
     def coordinates(self) -> Any:
         return self.generator
+
+    @property
+    def needs_valid(self) -> bool:  # type: ignore[override]
+        """A row is done at p > Λ, also where a Λ that is given is below one half and another class is more probable still."""
+        return self.confidence == "auto"
 
     @property
     def step_sizes(self) -> dict[str, float]:
@@ -202,8 +206,10 @@ verbose, device
         goal, n = self.goal(X, self.target if target is None else target).repeated(len(needed)), len(X)
         goal.rows["needed"] = np.repeat(needed, n).astype(X.dtype)
         X = np.concatenate([X] * len(needed))
+        given = copy.copy(self)
+        given.confidence = confidences[0]  # a number: rows have their own
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            found = self.result(X, goal, self.search(X, goal), container=container,
+            found = self.result(X, goal, given.search(X, goal), container=container,
                                 seconds=time.perf_counter() - started)
         return [as_given(found[k * n : (k + 1) * n], given) for k in range(len(needed))]
