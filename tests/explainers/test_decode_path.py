@@ -52,8 +52,9 @@ def test_every_point_is_decoded_as_if_it_were_alone(table_explainer, table):
     for row, path in zip(cf, decode_path(table_explainer, cf), strict=True):
         g = coordinates.inverse_transform(row.path[0].astype(np.float32))
         expected = row.x + g - coordinates.inverse_transform(row.z)
+        searched = np.arange(len(path.x)) != path.returned  # what was returned may have fewer changes than its code
         if row.status[0] != "already_target":
-            np.testing.assert_allclose(path.x, expected, atol=1e-4)
+            np.testing.assert_allclose(path.x[searched], expected[searched], atol=1e-4)
         k = table_explainer.classes_.tolist().index(row.target[0])
         np.testing.assert_allclose(path.proba, table_explainer.predict_proba(path.x)[:, k], atol=1e-6)
 

@@ -68,7 +68,8 @@ def test_maximize_and_minimize_go_as_far_as_the_steps_do(regression):
         assert (sign * (cf.prediction - cf.source) > 0).all()
         # nothing holds the ascent in X where there are data
         free = {"implausible"} if isinstance(explainer, GradientExplainer) else set()
-        assert set(cf.status) <= {"converged"} | free
+        assert set(cf.status) <= {"converged", "step_budget"} | free
+        assert not cf.complete[cf.status == "step_budget"].any()
         assert (cf.target == target).all() and (cf.n_steps == 20).all()
 
 
@@ -216,7 +217,8 @@ def test_plausibility_raises_the_density(flow_image_explainer, digits):
     x = digits[2][digits[3] == 4][:10]
     plain = pickle.loads(pickle.dumps(flow_image_explainer)).set_params(plausibility_weight=0.0).explain(x, 9)
     other = pickle.loads(pickle.dumps(flow_image_explainer)).set_params(plausibility_weight=1.0).explain(x, 9)
-    assert (other.log_density > plain.log_density).mean() >= 0.8
+    untypical = ~(plain.density_percentile >= 50)
+    assert untypical.any() and (other.log_density > plain.log_density)[untypical].mean() >= 0.8
     converged = other.status == "converged"
     assert converged.any() and other.conditions["density"][converged].all()
 
