@@ -141,7 +141,7 @@ verbose, device
 
     @property
     def needs_valid(self) -> bool:  # type: ignore[override]
-        """A row is done at p > Λ, also where a Λ that is given is below one half and another class is more probable still."""
+        """A row is done at p > Λ, also where a Λ that is given is below one half and another class more probable still."""
         return self.confidence == "auto"
 
     @property
