@@ -94,7 +94,7 @@ def step(state: SearchState, gradient: Tensor, loss: Tensor, score: Tensor, done
         stop = torch.where(bisect, refined >= options.refine, done)
     else:
         stop = new["since_best"] > options.patience
-    still = (state.count == state.began) & ~(gradient != 0).any(1)
+    still = (state.count == state.began) & (gradient.square().sum(1) == 0)
     stop = stop | (((state.count >= options.max_steps) | still) & ~bisect)
     count = state.count + ~(stop | bisect)
     if options.stall is not None:

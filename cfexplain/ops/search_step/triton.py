@@ -60,7 +60,6 @@ def step_kernel(
     # ---- first pass: the gradient's length, and whether it is finite
     square = tl.zeros((ROWS,), z_ptr.dtype.element_ty)
     strange = tl.zeros((ROWS,), tl.int32)
-    slopes = tl.zeros((ROWS,), tl.int32)
     for begin in range(0, D, COLUMNS):
         column = begin + columns
         here = slot[:, None] * D + column[None, :]
@@ -68,7 +67,6 @@ def step_kernel(
         g = tl.load(gradient_ptr + here, mask=inside, other=0.0)
         square += tl.sum(g * g, 1)
         strange += tl.sum((~(tl.abs(g) < infinity)).to(tl.int32), 1)  # counts NaN too
-        slopes += tl.sum((g != 0.0).to(tl.int32), 1)  # a square may underflow
     usable = strange == 0
 
     # ---- what the point is worth
@@ -115,7 +113,7 @@ def step_kernel(
         stop = tl.where(bisect, refined >= refine, done)
         going = best_rank < 2
     began = tl.load(began_ptr + slot, mask=live, other=0)
-    still = (count == began) & ((slopes == 0) | ~usable)
+    still = (count == began) & ((square == 0.0) | ~usable)
     stop = (stop | (((count >= max_steps) | still) & ~bisect)) & live
     new_count = count + (~(stop | bisect)).to(tl.int64)
 
