@@ -148,8 +148,9 @@ def _decoded(explainer: ExplainerParameters, cf: Counterfactuals, z: np.ndarray,
     with torch.no_grad():
         x, log_density = (a.numpy() for a in in_tiles(tile, *tensors, tile=run.options.tile))
     # what was changed after the search of a table is no longer what its code decodes to
-    ended = (z == cf.z_cf[rows]).all(1)
-    x[ended] = found[rows][ended]
+    if not layout.is_image:
+        ended = (z == cf.z_cf[rows]).all(1)
+        x[ended] = found[rows][ended]
     # a row that had its target before, or for which the model has no answer, came back as it was
     before = cf.source if explainer.is_regression else cf.proba_before
     unchanged = ((cf.status == "already_target") | np.isnan(before.astype(float)))[rows]

@@ -190,18 +190,28 @@ def _band(explainer: FittedExplainer, row: Result) -> tuple[float, float]:
 
 
 def count_bisections(row: Result, explainer: FittedExplainer) -> int:
-    """How many of the last points of the row's search bisect the straight line from the point before them to z₀."""
+    """How many of the last points of the row's search bisect the straight line from the point before them to z₀.
+
+    Of a row of a table that was changed after its search, that last point counts with them.
+    """
     points, most = np.asarray((row.path or [])[0], dtype=float), explainer.search_options().refine
-    if not 0 < most < len(points) or explainer.stop != "conditions":
+    if not most or explainer.stop != "conditions":
         return 0
-    way = points[-most - 1] - row.z[0]
+    return next((most + ended for ended in (0, 1) if _bisects(points[: len(points) - ended], row.z[0], most)), 0)
+
+
+def _bisects(points: np.ndarray, z0: np.ndarray, most: int) -> bool:
+    """Whether the last `most` points lie on the line from z₀ to the point before them."""
+    if most >= len(points):
+        return False
+    way = points[-most - 1] - z0
     length = float(way @ way)
     if not 0 < length < np.inf:
-        return 0
-    last = points[-most:] - row.z[0]
+        return False
+    last = points[-most:] - z0
     share = last @ way / length
     beside = np.linalg.norm(last - share[:, None] * way, axis=1)
-    return most if (beside < 1e-3 * length**0.5).all() and (share < 1 + 1e-3).all() else 0
+    return bool((beside < 1e-3 * length**0.5).all() and (share < 1 + 1e-3).all())
 
 
 # -------------------------------------------------------------------------------------------------------------- drawing

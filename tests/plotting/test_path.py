@@ -77,9 +77,11 @@ def test_bisections_are_found_and_nothing_else(digit_paths, table_paths):
     for explainer, cf in (digit_paths, table_paths):
         for row in cf:
             converged = row.status[0] == "converged"
-            assert count_bisections(row, explainer) == (explainer.refine if converged else 0)
+            ended = 0 if row.is_image or not converged else len(row.path[0]) - 1 - int(
+                np.flatnonzero(np.linalg.norm(row.path[0] - row.z_cf[0], axis=1) > 0)[-1])  # changed after the search
+            assert count_bisections(row, explainer) in ((explainer.refine, explainer.refine + ended) if converged else (0,))
             if converged:
-                early = replace(row, path=[row.path[0][: -explainer.refine]])
+                early = replace(row, path=[row.path[0][: -explainer.refine - 1]])
                 assert count_bisections(early, explainer) == 0
 
 
@@ -91,7 +93,8 @@ def test_a_table_shows_the_columns_that_change_most(table_paths):
         ax = display.frame_axes_[r, 0]
         change = np.abs(cf.x_cf[r] - cf.x[r]) / scale
         names = [text.get_text() for text in ax.get_legend().get_texts()]
-        assert names == [cf.feature_names[k] for k in np.argsort(-change)[: len(names)]] and len(names) == 5
+        assert names == [cf.feature_names[k] for k in np.argsort(-change)[: len(names)]]
+        assert len(names) == min(5, (change > 0).sum())
         first = cf.feature_names.index(names[0])
         drawn = next(line for line in ax.lines if line.get_label() == names[0])
         np.testing.assert_allclose(drawn.get_ydata()[1:], (path.x[:, first] - cf.x[r, first]) / scale[first], rtol=1e-4,

@@ -113,21 +113,22 @@ def test_a_report_is_one_file_with_a_card_a_row(tmp_path, layout, labels, n):
 
 @pytest.mark.parametrize("layout", ["grey", "table"])
 def test_whatever_a_user_supplied_stays_text(layout):
-    cf = made(5, layout, explainer=EVIL, feature_names=[EVIL + str(i) for i in range(5)], parameters=EVIL,
+    n = len(STATUSES)
+    cf = made(n, layout, explainer=EVIL, feature_names=[EVIL + str(i) for i in range(5)], parameters=EVIL,
               backend=EVIL, versions={EVIL: EVIL}, device="</pre>" + EVIL)
-    cf.source = cf.target = cf.prediction = np.array([EVIL, "b", EVIL, "b", "b"])
+    cf.source = cf.target = cf.prediction = np.array([EVIL, "b"] * (n // 2))
     cf.conditions = {EVIL: ~cf.valid}
-    cf.index = np.array([EVIL] * 5)
+    cf.index = np.array([EVIL] * n)
     cf.status = np.array(STATUSES)
     page = Document(render_report(cf, title=EVIL))
-    clean = made(5, layout, "str", explainer="a", parameters="a")
-    clean.source, clean.status = np.array(["a", "b", "a", "b", "b"]), cf.status
+    clean = made(n, layout, "str", explainer="a", parameters="a")
+    clean.source, clean.status = np.array(["a", "b"] * (n // 2)), cf.status
     clean.target = clean.prediction = clean.source
     assert len(page.all("script")) == 1 and {tag for tag, _ in page.tags} <= {
         tag for tag, _ in Document(render_report(clean)).tags} | {"pre", "details", "summary", "ul", "li"}
     assert "<script>window.hacked = 1</script>" in page.text
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on") or name == "style"]
-    assert len(page.all("img")) == (20 if layout == "grey" else 0)
+    assert len(page.all("img")) == (4 * n if layout == "grey" else 0)
 
 
 def test_the_browser_may_run_the_pages_own_script_and_style_only():
@@ -191,13 +192,14 @@ def test_words_for_those_who_do_not_see():
 
 
 def test_each_row_says_what_became_of_it():
-    cf = made(5, "grey", "str", optional=False)
-    cf.source, cf.target = np.array(["a"] * 5), np.array(["b"] * 5)
+    cf = made(6, "grey", "str", optional=False)
+    cf.source, cf.target = np.array(["a"] * 6), np.array(["b"] * 6)
     cf.status = np.array(STATUSES)
-    cf.prediction, cf.valid = np.array(["b", "b", "b", "a", "a"]), np.array([True, True, True, False, False])
-    cf.conditions = {"decision": np.array([True, True, True, False, False]),
-                     "density": np.array([True, False, True, False, False])}
-    cf.proba_before[4] = cf.proba_after[4] = np.nan
+    cf.prediction = np.array(["b", "b", "b", "b", "a", "a"])
+    cf.valid = np.array([True, True, True, True, False, False])
+    cf.conditions = {"decision": np.array([True, True, True, True, False, False]),
+                     "density": np.array([True, False, True, True, False, False])}
+    cf.proba_before[5] = cf.proba_after[5] = np.nan
     page = Document(render_report(cf))
     for words in ("Found: the classifier says b. Every condition is met.",
                   "Found, but the steps ran out: the classifier says b. Not met: typical enough.",
