@@ -137,7 +137,7 @@ def measure(case: Case, name: str, explainer: Any, generator: Coordinates, x: np
         cf = explainer.explain(x, target=target)
     seconds = time.perf_counter() - started
     row = {"direction": f"{case.labels[source]} → {case.labels[target]}", "search": name, "rows": len(x),
-           "success": float((cf.proba_after > explainer.confidence).mean()), "valid": float(cf.valid.mean()),
+           "success": float(cf.conditions["decision"].mean()), "valid": float(cf.valid.mean()),
            **judged(case, generator, x, np.asarray(cf), source, target),
            "l2_z_path": float(cf.distance.mean()) if name.startswith("Z") else None,
            "reconstruction_l2": float(cf.reconstruction_error.mean()),

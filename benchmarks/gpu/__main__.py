@@ -169,7 +169,7 @@ def table(repeats: int) -> dict[str, Any]:
     """K4: the search of a table in one launch, against the other backends."""
     X, y = make_classification(4096, 16, n_informative=10, n_classes=2, random_state=0)
     X = X.astype(np.float32)
-    ours, result = PLACEExplainer(device="cuda", random_state=0).fit(X, y), []
+    ours, result = PLACEExplainer(device="cuda", random_state=0, sparse=False).fit(X, y), []
     with ours.classifier_.frozen():
         for n in (64, 512, 4096):
             functions = searches(ours, X[:n], None, ("eager", "packed", "graph", "triton"))

@@ -129,6 +129,7 @@ def table(repeats: int, quick: bool) -> dict[str, Any]:
     """A table of 16 columns and an MLP."""
     X, y = make_classification(4000, 16, n_informative=10, n_classes=2, random_state=0)
     ours = trained("speed-table", {"n": len(X)}, lambda: PLACEExplainer(random_state=0).fit(X.astype(np.float32), y))
+    ours.set_params(sparse=False)  # the loop knows the search alone
     x = X.astype(np.float32)
     x = x[ours.predict(x) == 0][:64 if quick else 512]
     return compare(ours, x, 1, repeats, 12, {k: v for k, v in BACKENDS.items() if "bfloat16" not in k})
@@ -144,6 +145,7 @@ def diffeomorphic(repeats: int, quick: bool) -> dict[str, Any]:
     X, y = make_classification(4000, 16, n_informative=10, n_classes=2, random_state=0)
     X = X.astype(np.float32)
     on_table = trained("speed-diffeo-table", {"n": len(X)}, lambda: DiffeomorphicExplainer(random_state=0).fit(X, y))
+    on_table.set_params(sparse=False)
     rows = X[on_table.predict(X) == 0][:64 if quick else 512]
     return {"mnist": compare(on_images, x, 9, repeats, 4, backends),
             "table": compare(on_table, rows, 1, repeats, 12, backends)}
