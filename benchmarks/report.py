@@ -43,8 +43,9 @@ def made_with(result: dict[str, Any]) -> str:
 
 def mnist(result: dict[str, Any]) -> str:
     seeds = len(result["seeds"])
+    before = result.get("published_before", {"summary": []})
     rows = [[cell["pair"], cell["preset"], f"{cell['rows']['mean']:.0f}"] + [span(cell.get(k), d) for k, _, d in MNIST]
-            for cell in result["summary"]]
+            for cell in result["summary"] + before["summary"]]
     accuracy = "; ".join(f"seed {s['seed']}: " + ", ".join(f"{k} {v:.4f}" for k, v in s["accuracy"].items())
                          for s in result["seeds"])
     paper = "; ".join(f"{k} L2 {v['l2']}, log density {v['log_density']}, {v['seconds']} s"
@@ -54,6 +55,8 @@ def mnist(result: dict[str, Any]) -> str:
             "`faint ink` is relative to real images of the target class, and to their reconstructions; `realism` is the "
             "median percentile among real held-out images, 50 being the median real one.\n\n"
             + table(["pair", "preset", "rows"] + [name for _, name, _ in MNIST], rows)
+            + (f"\nThe rows of `place-mnist` are means of {before['seeds']} seeds, from before networks were sized by the "
+               "data.\n" if before["summary"] else "")
             + f"\nAccuracy. {accuracy}.\n\nThe paper's Table 2 (other networks and latent units; validity 1.0): "
             f"{paper}.\n\n"
             "![MNIST](../benchmarks/results/place_mnist.png)\n\n" + made_with(result))
