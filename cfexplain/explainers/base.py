@@ -122,7 +122,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
     def _fit(self, X: np.ndarray, y: np.ndarray) -> CounterfactualExplainer:
         """`fit` of samples that were read."""
         seed = draw_seed(self.random_state)
-        if (X[:1] == X).all():
+        if len(X) > 1 and (X[:1] == X).all():
             raise ValueError(f"All {len(X)} rows of X are equal: nothing tells the classes apart, and there is nothing to "
                              "change. Pass rows that differ.")
         self.column_rules_, self.region_ = self._read_column_rules(), self._read_region()
