@@ -237,3 +237,104 @@ def test_manifests(table, tmp_path, n):
         if store is not None:
             fuzzer.call(lambda store=store: (len(store), repr(store), store[:1]))
         fuzzer.call(lambda: table.explain_to(tmp_path, X, 1, block_size=20), OSError)
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    """A fitted explainer of a mixed table, and rows as it takes them."""
+    pandas = pytest.importorskip("pandas")
+    from sklearn.compose import make_column_transformer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    rng = np.random.RandomState(0)
+    X = pandas.DataFrame({"age": rng.randint(18, 80, 120), "income": rng.lognormal(3, 1, 120),
+                          "job": rng.choice(["cook", "clerk", "pilot"], 120), "member": rng.rand(120) < 0.5})
+    y = np.where(X["income"] + X["age"] > 70, "yes", "no")
+    prepare = make_column_transformer((StandardScaler(), ["age", "income"]), (OneHotEncoder(), ["job", "member"]))
+    pipe = make_pipeline(prepare, LogisticRegression()).fit(X, y)
+    small = LeapExplainer(training_budget=0.02, max_steps=2, sparse=False, random_state=0)
+    return cfexplain.PipelineExplainer(pipe, small).fit(X, y), X
+
+
+def strange_frame(fuzzer, X):
+    """A few rows of `X` of which something is otherwise."""
+    pandas = pytest.importorskip("pandas")
+    frame, rng = X.iloc[: int(fuzzer.rng.integers(0, 4))].copy(), fuzzer.rng
+    column = fuzzer.one(list(frame.columns))
+    change = int(rng.integers(10))
+    if change == 0:
+        return frame.drop(columns=column)
+    if change == 1:
+        return frame[frame.columns[::-1]]
+    if change == 2:
+        return frame.assign(more=1)
+    if change == 3:
+        return pandas.concat([frame, frame[[column]]], axis=1)
+    if change == 4:
+        return frame.rename(columns={column: fuzzer.one((0, None, "", "Age", ("a", "b")))})
+    if change == 5:
+        return fuzzer.one((frame.to_numpy(), frame.to_dict(), frame.values.tolist(), frame[column], None, frame.T))
+    if change == 6:
+        frame.index = fuzzer.one((frame.index.astype(str), pandas.RangeIndex(len(frame))[::-1], [0] * len(frame)))
+        return frame
+    dtype = fuzzer.one(("object", "str", "float32", "category", "string", "boolean", "Int64", "datetime64[ns]"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            frame = frame.astype({column: dtype}) if change == 7 else frame.astype({column: object})
+            if len(frame) and change > 7:
+                frame.loc[frame.index[0], column] = fuzzer.one(
+                    (None, np.nan, "x", "", -1, 10**30, np.inf, True, pandas.NA, pandas.Timestamp(0), b"x", 1.5))
+        except (ValueError, TypeError):
+            pass  # pandas itself does not do that
+    return frame
+
+
+@pytest.mark.parametrize("n", [40, pytest.param(1_500, marks=pytest.mark.slow)])
+def test_frames(pipeline, n):
+    (explainer, X), fuzzer = pipeline, Fuzzer(7)
+    for _ in range(n):
+        frame = strange_frame(fuzzer, X)
+        options = {}
+        if fuzzer.rng.random() < 0.4:
+            rule = fuzzer.one(("immutable", "bounds", "monotone"))
+            values = {"immutable": (["age"], "job", ["no"], [0]),
+                      "bounds": ({"age": (1, 2)}, {"age": (2, 1)}, {"job": ["x"]}, {}),
+                      "monotone": ({"age": "increase"}, {"age": "up"}, {"job": "increase"})}[rule]
+            options[rule] = fuzzer.value() if fuzzer.rng.random() < 0.4 else fuzzer.one(values)
+        target = fuzzer.value() if fuzzer.rng.random() < 0.2 else fuzzer.one(("yes", "no", None))
+        cf = fuzzer.call(lambda f=frame, t=target, o=options: explainer.explain(f, t, **o))
+        assert cf is None or len(cf) == len(frame)
+
+
+@pytest.mark.parametrize("n", [60, pytest.param(1_500, marks=pytest.mark.slow)])
+def test_configs(tmp_path, capsys, n):
+    """A command line that never gets as far as training: its data are not there."""
+    from cfexplain.cli import main
+
+    fuzzer, file = Fuzzer(8), tmp_path / "config.toml"
+    sections = ("data", "classifier", "explainer", "more", "data.path", "")
+    keys = ("path", "size", "channels", "label", "ignore", "file", "import", "weights", "trust", "method", "preset",
+            "confidence", "max_steps", "bounds", "random_state", "x", '""')
+    values = ('"nowhere"', '""', "1", "-1", "0.5", "nan", "inf", "true", "[1, 2]", "[]", "{a = 1}", '"place"', '"auto"',
+              '"x:y"', "1979-05-27", "9" * 30, "[28, 28]", "'a\\b'", '"\\u0000"', "oops", '["a"]', "[[1]]")
+    for _ in range(n):
+        lines = ['[data]\npath = "nowhere"'] if fuzzer.rng.random() < 0.7 else []
+        for _ in range(int(fuzzer.rng.integers(0, 4))):
+            section, key, value = fuzzer.one(sections), fuzzer.one(keys), fuzzer.one(values)
+            lines.append(f"{f'[{section}]' if fuzzer.rng.random() < 0.6 else ''}\n{key} = {value}")
+        content = "\n".join(lines).encode()
+        if content and fuzzer.rng.random() < 0.2:
+            at = int(fuzzer.rng.integers(len(content)))
+            content = content[:at] + bytes(fuzzer.rng.integers(0, 256, 3).astype(np.uint8)) + content[at:]
+        file.write_bytes(content)
+        given = [f"--set={fuzzer.one(keys)}.{fuzzer.one(keys)}={fuzzer.one(values)}"] if fuzzer.rng.random() < 0.3 else []
+        try:
+            code = main(["fit", str(file), f"--out={tmp_path / 'out'}", *given])
+        except SystemExit as end:
+            code = end.code
+        said = capsys.readouterr().err
+        assert code not in (0, None) and len(said) > 12 and "Traceback" not in said, (content, given, said)
+        assert sorted(tmp_path.iterdir()) == [file]

@@ -36,7 +36,7 @@ from cfexplain.persistence import MayBeAbsent, storable
 from cfexplain.persistence.persistent import file_kind
 from cfexplain.result import Counterfactuals
 from cfexplain.tables.mixed import MixedTable, TableRows, read_frame, unsearchable
-from cfexplain.tables.rules import MixedRules
+from cfexplain.tables.rules import MixedRules, column_names
 
 __all__ = ["PipelineExplainer", "explain_pipeline"]
 
@@ -385,8 +385,7 @@ class PipelineExplainer(BaseEstimator):
         for k, pattern in enumerate(patterns):
             place = np.flatnonzero(which.reshape(-1) == k)
             held = [name for name, strange in zip(self.table_.names, pattern, strict=True) if strange]
-            explainer, own = copy.copy(self.explainer_), rules["immutable"]
-            given = [own] if isinstance(own, str) else list(own or ())
+            explainer, given = copy.copy(self.explainer_), column_names(rules["immutable"], "immutable")
             column_rules: Any = MixedRules(self.table_, [*given, *held], rules["bounds"], rules["monotone"])
             explainer.column_rules_, explainer.sparse = column_rules, sparse
             some = rows if len(patterns) == 1 else rows[place]
@@ -542,7 +541,7 @@ class _Training:
 
 
 def _names(columns: Any, frame: Any, parameter: str) -> list[str]:
-    columns = [columns] if isinstance(columns, str) else list(columns or ())
+    columns = column_names(columns, parameter)
     for name in columns:
         if name not in frame.columns:
             raise ValueError(f"{parameter} names the column {name!r}, but the columns are {list(frame.columns)}.")

@@ -509,7 +509,10 @@ def _with_originals(column: Mapping[str, Any], cells: np.ndarray, originals: np.
         dtype = "object" if dtype == "category" else _holding(dtype, after[~np.isnan(after)], pandas) if whole else dtype
         exact = pandas.api.types.is_integer_dtype(dtype)
         before[changed] = [int(cell) if exact and not np.isnan(cell) else float(cell) for cell in after]
-    return before.astype(dtype)
+    try:
+        return before.astype(dtype)
+    except OverflowError:  # a whole number that no whole dtype holds came as an object
+        return before.astype(np.float64)
 
 
 def _carried_series(column: Mapping[str, Any], cells: list[Any], pandas: Any) -> Any:

@@ -13,7 +13,26 @@ from torch import Tensor
 from cfexplain.persistence import stored_by_attributes
 from cfexplain.tables.mixed import MixedTable
 
-__all__ = ["ColumnRules", "MixedRules"]
+__all__ = ["ColumnRules", "MixedRules", "by_column", "column_names"]
+
+
+def column_names(given: Any, parameter: str) -> list[Any]:
+    """The columns that `parameter` names, as a list; TypeError if it is no list of them, nor a single one, nor None."""
+    if given is None:
+        return []
+    if isinstance(given, (str, int)) and not isinstance(given, bool):
+        return [given]
+    if isinstance(given, (Tensor, Mapping, bytes)) or not isinstance(given, Iterable) or (
+            isinstance(given, np.ndarray) and given.ndim == 0):
+        raise TypeError(f"{parameter}={given!r} must be a list of columns, for example {parameter}=['age'].")
+    return list(given)
+
+
+def by_column(given: Any, parameter: str) -> dict[Any, Any]:
+    """What `parameter` says of columns, as a dict; TypeError if it is no mapping, nor None."""
+    if given is not None and not isinstance(given, Mapping):
+        raise TypeError(f"{parameter}={given!r} must be a dict with a column for each key.")
+    return dict(given or {})
 
 
 def _fit_each_other(rules: ColumnRules) -> bool:
@@ -49,9 +68,9 @@ class ColumnRules:
         self.held = np.zeros(n_features, dtype=bool)
         self.low = np.full(n_features, -np.inf)
         self.high = np.full(n_features, np.inf)
-        for column in () if immutable is None else ([immutable] if isinstance(immutable, (str, int)) else immutable):
+        for column in column_names(immutable, "immutable"):
             self.held[_position(column, n_features, names, "immutable")] = True
-        for column, interval in dict(bounds or {}).items():
+        for column, interval in by_column(bounds, "bounds").items():
             position = _position(column, n_features, names, "bounds")
             self.low[position], self.high[position] = _interval(column, interval)
 
@@ -104,8 +123,8 @@ class MixedRules:
     def __init__(self, table: MixedTable, immutable: Iterable[str] | None = None, bounds: Mapping | None = None,
                  monotone: Mapping[str, str] | None = None):
         described = {column["name"]: column for column in table.searched}
-        immutable = [immutable] if isinstance(immutable, str) else list(immutable or ())
-        bounds, monotone = dict(bounds or {}), dict(monotone or {})
+        immutable = column_names(immutable, "immutable")
+        bounds, monotone = by_column(bounds, "bounds"), by_column(monotone, "monotone")
         for parameter, names in (("immutable", immutable), ("bounds", bounds), ("monotone", monotone)):
             for name in names:
                 if name not in described and not (parameter == "immutable" and name in table.carried):
