@@ -10,9 +10,11 @@ from torch import Tensor
 
 from cfexplain.foundation.settings import own_modes
 
-__all__ = ["CLIP_MODES", "clipped", "detail_mode", "gaussian_blur", "render"]
+__all__ = ["CLIP_MODES", "INK_SIGMA", "SIGMA", "clipped", "detail_mode", "gaussian_blur", "render"]
 
 MODES = ("decoder", "residual", "blend")
+# Widths of the blur, in pixels of a 64x64 image. Ink has a wide one, or specks stay; photographs a narrow one, or they blur.
+SIGMA, INK_SIGMA = 2.0, 5.0
 CLIP_MODES = ("straight_through", "autograd", "none")
 
 
@@ -38,7 +40,7 @@ def render(
     mode: str,
     *,
     tau: float = 0.15,
-    sigma: float = 5.0,
+    sigma: float = SIGMA,
     data_range: tuple[float, float] | None = None,
 ) -> Tensor:
     """x′ from the decoded picture g(z′), the original x and its reconstruction g(z₀).
@@ -46,8 +48,8 @@ def render(
     - "decoder": x′ = g(z′), as published.
     - "residual": x′ = x + (g(z′) − g(z₀)).
     - "blend": x′ = g(z′) + (1 − m)(x − g(z₀)) with m = 1 − exp(−G_σ ∗ (|g(z′) − g(z₀)| / τ)²). Where the picture changes
-      much, and close by, the residual belongs to something that is no longer there, and fades: the end of a stroke that
-      the decoder did not draw goes with the stroke, and leaves no speck.
+      much the residual belongs to something that is no longer there, and fades; with a large σ close by, too: the end of a
+      stroke that the decoder did not draw goes with the stroke, and leaves no speck.
 
     "residual" and "blend" give x back, bit for bit, where g(z′) = g(z₀) (and x is within `data_range`). Differentiable
     in every tensor; the gradient of m is 0, not NaN, where nothing changed.
@@ -59,7 +61,7 @@ def render(
     mode : {"decoder", "residual", "blend"}
     tau : float, default=0.15
         Change at which the residual gives way, as a share of the width of `data_range`.
-    sigma : float, default=5.0
+    sigma : float, default=2.0
         Width of the blur in pixels of a 64x64 image: ``sigma * max(H, W) / 64`` pixels are used.
     data_range : (low, high), optional
         "residual" and "blend" are clamped to it. None (tables): no clamp, and `tau` is in x's units.

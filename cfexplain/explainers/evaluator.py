@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cfexplain.coordinates.detail import clipped, detail_mode, render
+from cfexplain.coordinates.detail import INK_SIGMA, SIGMA, clipped, detail_mode, render
 from cfexplain.explainers.attributes import ExplainerParameters
 from cfexplain.explainers.backends import Engine
 from cfexplain.foundation.partial_tiles import PartialTiles
@@ -70,6 +70,7 @@ class Evaluator:
             x = clipped(x, explainer.clip, explainer.data_range)
         if self.detail != "decoder":
             x = render(x, rows["x"], rows["reconstruction"], self.detail, tau=explainer.tau,
+                       sigma=INK_SIGMA if getattr(explainer, "ink_", 0) else SIGMA,
                        data_range=explainer.data_range if is_image else None)
         if explainer.region is not None and explainer.region_ is not None:
             x = torch.where(explainer.region_.to(x.device), x, rows["x"])
