@@ -150,16 +150,21 @@ def test_parameters_before_anything_is_trained(n):
         assert fuzzer.call(lambda k=kind, c=chosen: k(**c).fit(X, y)) is None
 
 
-@pytest.mark.parametrize("n", [60, MANY])
-def test_files(table, tmp_path, n):
-    fuzzer, X = Fuzzer(4), np.random.RandomState(0).rand(3, 4)
+@pytest.fixture
+def saved(table, tmp_path):
+    """Paths of a result, an evaluation and an explainer."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        cf = table.explain(X, 1, record_path=True)
+        cf = table.explain(np.random.RandomState(0).rand(3, 4), 1, record_path=True)
         cf.save(tmp_path / "cf")
         Evaluation({"a": cf, "b": cf}, metrics=["l2"], n_bootstrap=9).save(tmp_path / "evaluation")
         table.save(tmp_path / "explainer")
-    files = {name: (tmp_path / name).read_bytes() for name in ("cf", "evaluation", "explainer")}
+    return {name: tmp_path / name for name in ("cf", "evaluation", "explainer")}
+
+
+@pytest.mark.parametrize("n", [60, MANY])
+def test_files(saved, tmp_path, n):
+    fuzzer, files = Fuzzer(4), {name: path.read_bytes() for name, path in saved.items()}
     for _ in range(n):
         name = fuzzer.one(sorted(files))
         data = bytearray(files[name])
@@ -192,17 +197,10 @@ def mutated(fuzzer, tree):
 
 
 @pytest.mark.parametrize("n", [60, MANY])
-def test_files_with_other_content_and_the_right_digest(table, tmp_path, n):
+def test_files_with_other_content_and_the_right_digest(saved, tmp_path, n):
     from cfexplain.foundation.files import read_arrays, write_arrays
 
-    fuzzer, X = Fuzzer(5), np.random.RandomState(0).rand(3, 4)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        cf = table.explain(X, 1, record_path=True)
-    cf.save(tmp_path / "cf")
-    Evaluation({"a": cf, "b": cf}, metrics=["l2"], n_bootstrap=9).save(tmp_path / "evaluation")
-    table.save(tmp_path / "explainer")
-    files = {name: read_arrays(tmp_path / name) for name in ("cf", "evaluation", "explainer")}
+    fuzzer, files = Fuzzer(5), {name: read_arrays(path) for name, path in saved.items()}
     for _ in range(n):
         arrays, meta = files[fuzzer.one(sorted(files))]
         arrays = dict(arrays)

@@ -257,14 +257,12 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             return
         classifier: Any = self.classifier_
 
-        def scores(function: Callable[[Tensor], Tensor], dim: int) -> Callable[[np.ndarray], Tensor]:
-            def in_batches(rows: np.ndarray) -> Tensor:
-                parts = torch.from_numpy(np.ascontiguousarray(rows)).split(_TOGETHER)
-                return torch.cat([function(part.to(self.device_)).cpu() for part in parts], dim)
-            return in_batches
+        def scores(function: Callable[[Tensor], Tensor], rows_at: int = 0) -> Callable[[np.ndarray], Tensor]:
+            return lambda X: in_tiles(lambda rows: function(rows.to(self.device_)).cpu().movedim(rows_at, 0),
+                                      torch.from_numpy(X), tile=_TOGETHER).movedim(0, rows_at)
 
         with torch.no_grad(), classifier.frozen():
-            self.class_confidence_ = ClassConfidence.measure(scores(classifier.logits, 0), X, groups, seed)
+            self.class_confidence_ = ClassConfidence.measure(scores(classifier.logits), X, groups, seed)
             if self.opinions_ is not None:
                 drawn = (codes + std * np.random.RandomState(seed).standard_normal(codes.shape)).astype(codes.dtype)
                 self.opinion_confidence_ = ClassConfidence.measure(scores(self.opinions_, 1), drawn, code_groups, seed)

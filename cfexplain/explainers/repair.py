@@ -67,13 +67,14 @@ class Columns:
     high: np.ndarray
     scale: np.ndarray
     rules: Any = None
-    numbers: np.ndarray = field(init=False)
+    free: np.ndarray = field(init=False)  # bool, (width,): numbers that may change
+    numbers: np.ndarray = field(init=False)  # their places
 
     def __post_init__(self) -> None:
-        self.numbers = ~self.held
+        self.free = ~self.held
         for first, last in self.groups:
-            self.numbers[first:last] = False
-        self.numbers = np.flatnonzero(self.numbers)
+            self.free[first:last] = False
+        self.numbers = np.flatnonzero(self.free)
 
     @classmethod
     def of_numbers(cls, real: np.ndarray, scale: np.ndarray, *rules: Any) -> Columns:
@@ -125,12 +126,11 @@ class _Judged:
     log_density: np.ndarray
     valid: np.ndarray
     second_opinion: np.ndarray
-    loss: np.ndarray
     conditions: np.ndarray  # (n, conditions)
 
     def __getitem__(self, rows: np.ndarray) -> _Judged:
         return _Judged(self.z[rows], self.log_density[rows], self.valid[rows], self.second_opinion[rows],
-                       self.loss[rows], self.conditions[rows])
+                       self.conditions[rows])
 
 
 class Repair:
@@ -208,18 +208,14 @@ class Repair:
         def judged(x: torch.Tensor, *values: torch.Tensor) -> tuple[torch.Tensor, ...]:
             z = explainer.coordinates_.encode(x)
             # x itself, not what its code decodes to
-            point = run.judge.point(z, dict(zip(names, values, strict=True)), x)
-            opinion = torch.zeros_like(point.log_density) if explainer.opinions_ is None else point.opinion
-            met = run.objective.conditions(point)
-            return (z, point.log_density, point.valid, opinion > 0, run.objective.evaluate(point).loss,
-                    *(met[name] for name in run.judge.conditions))
+            return z, *run.judge.judged(z, dict(zip(names, values, strict=True)), x)[1:]
 
         index = torch.from_numpy(rows).to(explainer.device_)
         with torch.no_grad():
-            z, log_density, valid, opinion, loss, *met = (
+            z, log_density, valid, opinion, *met = (
                 part.cpu().numpy() for part in in_tiles(judged, x, *(values[index] for values in self.prepared.values()),
                                                      tile=_TOGETHER))
-        return _Judged(z, log_density, valid, opinion, loss,
+        return _Judged(z, log_density, valid, opinion,
                        np.array(met, dtype=bool).reshape(len(run.judge.conditions), len(rows)).T)
 
     def _write(self, found: Found, rows: np.ndarray, x_cf: np.ndarray, judged: _Judged) -> None:
@@ -296,29 +292,27 @@ class Repair:
 
     def _wanted_rows(self, points: np.ndarray, rows: np.ndarray, most: int) -> list[np.ndarray]:
         """The real rows next to each of `points` of which the model says what is wanted, nearest first; or nothing."""
-        goal, out = self.goal.rows, []
-        if self.is_class:
-            ends = np.stack([goal["target"][rows]] * 2, axis=1)
-        else:
-            ends = np.stack([goal["low"][rows], goal["high"][rows]], axis=1)
         near = np.tile(points, (most, 1, 1))
-        scaled = points / self.columns.scale
-        for low, high in np.unique(ends, axis=0):
-            own = self.real[(self.answers >= low) & (self.answers <= high)]
-            some = np.flatnonzero((ends == (low, high)).all(1))
-            if len(own):
-                order = self._order(own, scaled[some])[:, : min(most, len(own))]
-                for rank in range(most):
-                    near[rank, some] = own[order[:, min(rank, order.shape[1] - 1)]]
-        out += list(near)
-        return out
+        for own, some in self._real_of_goals(rows):
+            order = np.stack([np.argsort(far, kind="stable")[:most] for far in self._distances(own, points[some])])
+            for rank in range(most):
+                near[rank, some] = own[order[:, min(rank, order.shape[1] - 1)]]
+        return list(near)
 
-    def _order(self, real: np.ndarray, scaled: np.ndarray) -> np.ndarray:
-        """Which rows of `real` are nearest to each of the points, which are in standard deviations."""
+    def _real_of_goals(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """For each thing that is wanted of some of `rows`: the real rows, if any, that have it, and the places of those."""
+        goal = self.goal.rows
+        low, high = (goal["target"][rows],) * 2 if self.is_class else (goal["low"][rows], goal["high"][rows])
+        for a, b in np.unique(np.stack([low, high], axis=1), axis=0):
+            own = self.real[(self.answers >= a) & (self.answers <= b)]
+            if len(own):
+                yield own, np.flatnonzero((low == a) & (high == b))
+
+    def _distances(self, real: np.ndarray, points: np.ndarray) -> Iterator[np.ndarray]:
+        """Squared distances, in standard deviations, of the rows of `real` to each of `points`."""
         own = real / self.columns.scale
-        # one row at a time: sums in other company would be rounded otherwise
-        return np.stack([np.argsort(np.round(np.square(own - one).sum(1), 9), kind="stable") for one in scaled]) if len(
-            scaled) else np.empty((0, len(real)), dtype=int)
+        # one point at a time, and rounded: sums in other company would have other last bits
+        return (np.round(np.square(own - one).sum(1), 9) for one in points / self.columns.scale)
 
     # ----------------------------------------------------------------- where the search has failed
     def _reach(self, found: Found, valid: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -353,9 +347,8 @@ class Repair:
         else:
             low, high = goal["low"][rows][:, None], goal["high"][rows][:, None]
             off = np.maximum(np.maximum(low - self.answers, self.answers - high), 0)
-        scaled, own = x / self.columns.scale, self.real / self.columns.scale
-        order = np.stack([np.lexsort([np.round(np.square(own - one).sum(1), 9), miss])[:_REAL_POINTS]
-                          for one, miss in zip(scaled, off, strict=True)]).T
+        order = np.stack([np.lexsort([far, miss])[:_REAL_POINTS]
+                          for far, miss in zip(self._distances(self.real, x), off, strict=True)]).T
         points = np.stack([x_cf, *(self.columns.ruled(self.real[near], x) for near in order)])
         gaps = self._gap(points.reshape(-1, x.shape[1]), np.tile(rows, len(points))).reshape(len(points), -1)
         return points[gaps.argmin(0), np.arange(len(rows))]
@@ -557,9 +550,7 @@ class Repair:
         """Rows x with another value in one column: owner, column, and the rows."""
         x, columns = self.X[rows], self.columns
         end = found.x_cf[rows]
-        quantiles = self._usual_values(rows)
-        free = np.zeros(self.X.shape[1], dtype=bool)
-        free[columns.numbers] = True
+        quantiles, free = self._usual_values(rows), columns.free
         groups, every = set(columns.groups), np.arange(len(rows))
         owners, which, flat = [every[:0]], [every[:0]], [x[:0]]
         for k, (first, last) in enumerate(columns.places):
@@ -582,23 +573,18 @@ class Repair:
 
     def _usual_values(self, rows: np.ndarray) -> list[np.ndarray]:
         """Quantiles of each number among the real rows that are wanted, (rows, width) each."""
-        near, goal = np.tile(self.X[rows], (len(_QUANTILES), 1, 1)), self.goal.rows
-        low, high = (goal["target"][rows],) * 2 if self.is_class else (goal["low"][rows], goal["high"][rows])
-        for a, b in np.unique(np.stack([low, high], axis=1), axis=0):
-            own, some = self.real[(self.answers >= a) & (self.answers <= b)], np.flatnonzero((low == a) & (high == b))
-            if len(own):
-                near[:, some] = np.quantile(own, _QUANTILES, axis=0, method="nearest")[:, None]
+        near = np.tile(self.X[rows], (len(_QUANTILES), 1, 1))
+        for own, some in self._real_of_goals(rows):
+            near[:, some] = np.quantile(own, _QUANTILES, axis=0, method="nearest")[:, None]
         return list(near)
 
     def _draw_back(self, found: Found, rows: np.ndarray) -> None:
         """By bisection, changed numbers as near to what they were as loses nothing."""
         x, end = self.X[rows], found.x_cf[rows].copy()
         near, far = np.zeros(len(rows)), np.ones(len(rows))
-        free = np.zeros(x.shape[1], dtype=bool)
-        free[self.columns.numbers] = True
         for _ in range(_HALVINGS // 2):
             share = (near + far) / 2
-            between = self.columns.ruled(np.where(free, x + share[:, None] * (end - x), end).astype(x.dtype), x)
+            between = self.columns.ruled(np.where(self.columns.free, x + share[:, None] * (end - x), end).astype(x.dtype), x)
             fine, judged = self._fine(between, rows)
             fine &= self._gap(between, rows) == 0
             self._write(found, rows[fine], between[fine], judged[fine])
