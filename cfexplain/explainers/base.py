@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -23,7 +24,6 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from cfexplain.classifiers.confidence import RARE, ClassConfidence
 from cfexplain.classifiers.features import ClassFeatures
 from cfexplain.classifiers.latent import train_latent_ensemble
 from cfexplain.coordinates import Coordinates
@@ -31,17 +31,18 @@ from cfexplain.coordinates.named import make_coordinates
 from cfexplain.density import Prior
 from cfexplain.density.named import make_density
 from cfexplain.explainers.attributes import ExplainerParameters
+from cfexplain.explainers.confidence import confidence_limits, measure_confidence, warn_of_rare_confidence
 from cfexplain.explainers.decoded_path import DecodedPath, decode_path
 from cfexplain.explainers.found import Found
+from cfexplain.explainers.real_rows import RANKED, density_percentile, keep_rows, outside_the_data
 from cfexplain.explainers.reconstruction import reconstruction_figures, rows_to_reconstruct, warn_of_reconstruction
 from cfexplain.explainers.resources import infer_device
 from cfexplain.explainers.run import Run
 from cfexplain.explainers.task import Classification, Goal, make_task
 from cfexplain.foundation.arrays import in_container, read_samples, restore_samples, to_numpy
-from cfexplain.foundation.exceptions import ClassifierOutputError, ConvergenceWarning, warn_caller, warn_of_misses
+from cfexplain.foundation.exceptions import ClassifierOutputError, warn_of_statuses
 from cfexplain.foundation.ink import greyness, ink_sign
 from cfexplain.foundation.labels import label_indices
-from cfexplain.foundation.numbers import log_odds_of
 from cfexplain.foundation.parameters import Number, check_options, check_parameters
 from cfexplain.foundation.random import draw_seed, seeded_torch
 from cfexplain.foundation.settings import own_modes, with_own_modes
@@ -58,13 +59,6 @@ __all__ = ["CounterfactualExplainer", "as_given"]
 
 # Share of X's range by which exact coordinates may fail to return x: float32 flows are a hundred times better.
 NOT_INVERTIBLE = 1e-2
-# Training rows a class that density percentiles are ranked among, where encoding is a search of its own.
-RANKED = 200
-_TOGETHER = 256  # rows of which the model is asked how sure it is
-# Training rows of a table that are kept, to look for counterfactuals among them
-KEPT = 2000
-# Percentile of density below which nearly no training row lies
-UNLIKE_ANY = 1.0
 
 
 @dataclass(eq=False, repr=False)
@@ -162,7 +156,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             self.opinions_ = train_latent_ensemble(
                 codes, std, groups[rows], len(self.classes_), members=int(self.second_opinion), seed=seed + 3, **budget)
             self.opinions_.to(dtype=torch.from_numpy(codes).dtype)
-        self._measure_confidence(X, groups, codes, std, groups[rows], seed)
+        measure_confidence(self, X, groups, codes, std, groups[rows], seed)
         self.class_features_ = self._fit_class_features(X, groups) if self.uses_class_features() else None
         self.greyness_, self.ink_ = None, ink_sign(X[:: len(X) // 1000 + 1], self.data_range) if self.layout_.is_image else 0
         if self.layout_.is_image and self.ink_quantile is not None:
@@ -171,7 +165,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         self.scale_ = X.std(0)
         self.training_ = training_figures(
             X, groups, len(self.task_.counts), self.data_range if self.layout_.is_image else None)
-        self._keep_rows(X, y, seed, rows, codes)
+        keep_rows(self, X, y, seed, rows, codes)
         self.learn(X, groups, codes, groups[rows], {"random_state": seed + 4, "data_range": self.data_range, **budget})
         return self
 
@@ -185,33 +179,6 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             return np.arange(len(groups))
         order = np.random.RandomState(seed).permutation(len(groups))
         return np.sort(np.concatenate([order[groups[order] == k][:RANKED] for k in np.unique(groups)]))
-
-    def _keep_rows(self, X: np.ndarray, y: np.ndarray, seed: int, coded: np.ndarray, codes: np.ndarray) -> None:
-        """Keep what the model says of some training rows, of all classes and values; of tables the rows themselves; of a
-        regression their densities. `codes` are those of the rows `coded`.
-        """
-        for name in ("real_rows_", "real_answers_", "real_densities_"):
-            self.__dict__.pop(name, None)
-        table, values = not self.layout_.is_image, self.is_regression
-        if not (table or values):
-            return
-        if len(coded) <= KEPT:
-            kept = np.arange(len(coded))
-        elif values:  # evenly from the lowest value to the highest
-            kept = np.sort(np.argsort(y[coded], kind="stable")[np.unique(np.linspace(0, len(coded) - 1, KEPT).astype(int))])
-        else:  # of each class as many, as far as there are
-            order, groups = np.random.RandomState(seed).permutation(len(coded)), self.task_.groups[coded]
-            place = np.empty(len(coded), dtype=int)
-            for k in np.unique(groups):
-                own = order[groups[order] == k]
-                place[own] = np.arange(len(own))
-            kept = np.sort(order[np.argsort(place[order], kind="stable")[:KEPT]])
-        answers: Any = self.task_.answers(self.classifier_, X[coded[kept]])
-        self.real_answers_ = answers if values else answers[0]
-        if table:
-            self.real_rows_ = X[coded[kept]]
-        if values:
-            self.real_densities_ = self.density_.score_samples(codes[kept]).astype(np.float64)
 
     def _check_coordinates(self, X: np.ndarray) -> None:
         """Fitted coordinates of the user's own must be of samples like X, and exact ones must return them."""
@@ -245,77 +212,14 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         known = np.isfinite(features.numpy()).all(1)
         return ClassFeatures(features.numpy()[known], groups[known], len(self.classes_)).to(self.device_)
 
-    def _measure_confidence(self, X: np.ndarray, groups: np.ndarray, codes: np.ndarray, std: np.ndarray,
-                            code_groups: np.ndarray, seed: int) -> None:
-        """How sure the model that is searched, and the second opinion, are of each class's own rows.
-
-        The second opinion was trained on draws around the codes, and is surer of the codes themselves than of any other.
-        """
-        self.__dict__.pop("class_confidence_", None)
-        self.__dict__.pop("opinion_confidence_", None)
-        if self.is_regression or not hasattr(self, "confidence"):
-            return
-        classifier: Any = self.classifier_
-
-        def scores(function: Callable[[Tensor], Tensor], rows_at: int = 0) -> Callable[[np.ndarray], Tensor]:
-            return lambda X: in_tiles(lambda rows: function(rows.to(self.device_)).cpu().movedim(rows_at, 0),
-                                      torch.from_numpy(X), tile=_TOGETHER).movedim(0, rows_at)
-
-        with torch.no_grad(), classifier.frozen():
-            self.class_confidence_ = ClassConfidence.measure(scores(classifier.logits), X, groups, seed)
-            if self.opinions_ is not None:
-                drawn = (codes + std * np.random.RandomState(seed).standard_normal(codes.shape)).astype(codes.dtype)
-                self.opinion_confidence_ = ClassConfidence.measure(scores(self.opinions_, 1), drawn, code_groups, seed)
-        never = [str(label) for label, own in zip(self.classes_, self.class_confidence_.own, strict=True) if not own]
-        if never:
-            warn_caller(
-                f"The explained model takes no row of {', '.join(never)} for what it is labelled. Asked for such a class, "
-                "most rows will not reach it, and what does may look like no row of the class. Train the model on more "
-                "rows of the class, or ask for other classes.")
-        usual = 1 / (1 + np.exp(-self.class_confidence_.usual()))
-        unsure = [f"{label} ({p:.2f})" for label, p, own in zip(
-            self.classes_, usual, self.class_confidence_.own, strict=True) if p < 0.5 and own]
-        if unsure and self.confidence == "auto":
-            warn_caller(
-                f"The explained model is hardly ever sure of {', '.join(unsure[:5])}{', …' if len(unsure) > 5 else ''}: "
-                "that is how sure it is of the median row of the class, and no more is asked of counterfactuals. What such "
-                "a model takes for the class may look like another to a person.")
+    def class_limits(self) -> dict[str, np.ndarray]:
+        """What terms and conditions ask of each class, by the name under which a row finds it: arrays of shape (K,)."""
+        return confidence_limits(self)
 
     def ink_range(self) -> tuple[float, float]:
         """The value of the background and that of the ink; of images that are no ink, ``data_range``."""
         low, high = self.data_range
         return (high, low) if getattr(self, "ink_", 0) < 0 else (low, high)
-
-    def class_limits(self) -> dict[str, np.ndarray]:
-        """What terms and conditions ask of each class, by the name under which a row finds it: arrays of shape (K,)."""
-        confidence: Any = getattr(self, "confidence", None)
-        if confidence is None or self.is_regression:
-            return {}
-        limits = {"needed": self._usual("class_confidence_") if confidence == "auto"
-                  else np.full(len(self.classes_), log_odds_of(confidence))}
-        if self.opinions_ is not None and hasattr(self, "opinion_confidence_"):
-            limits["opinion_needed"] = self._usual("opinion_confidence_")
-        return limits
-
-    def _usual(self, name: str) -> np.ndarray:
-        if not hasattr(self, name):
-            raise ValueError("confidence='auto' is measured at fit, and this explainer was fitted by a version that did not "
-                             "measure it. Fit it again, or pass a number: set_params(confidence=0.9).")
-        return getattr(self, name).usual()
-
-    def _warn_of_rare_confidence(self, goal: Goal) -> None:
-        """A number that few real rows reach draws every row towards a prototype of the class."""
-        confidence: Any = getattr(self, "confidence", None)
-        if confidence is None or confidence == "auto" or not hasattr(self, "class_confidence_"):
-            return
-        shares = self.class_confidence_.shares(confidence)
-        rare = [k for k in np.unique(goal.rows["target"][goal.moving]) if shares[k] < RARE]
-        if rare:
-            told = ", ".join(f"{shares[k]:.1%} of those of {self.classes_[k]}" for k in rare[:5])
-            warn_caller(
-                f"confidence={confidence:g} is reached by few real rows: {told}{', …' if len(rare) > 5 else ''}. What must "
-                "be surer than real rows looks like a prototype and not like one of them. Pass confidence='auto' for what "
-                "is usual for each class, or a lower number.")
 
     def _read_column_rules(self, within: np.ndarray | None = None) -> ColumnRules | None:
         """What columns may do; where a value is asked for, those without bounds stay in the range of the rows `within`."""
@@ -401,7 +305,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         `ends` says whether rows of tables end on the explained model itself, with few changes.
         """
         check_options({"n_jobs": n_jobs}, {"n_jobs": Number(-4096, 4096, whole=True, none=True)})
-        self._warn_of_rare_confidence(goal)
+        warn_of_rare_confidence(self, goal)
         n_jobs = None if n_jobs is None else int(n_jobs)
         run, workers = Run(self, record_path, backend, precision, ends=ends), effective_n_jobs(n_jobs)
         return run.search(X, goal) if workers == 1 else run.search_in_workers(X, goal, n_jobs, workers)
@@ -437,19 +341,11 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
                       for name, met in found.conditions.items()}
         done = found.done | (goal.unbounded & np.logical_and.reduce([valid, *conditions.values()]))
         reached = (found.finished | goal.unbounded) & (done | (self.stop != "conditions"))
-        implausible = self._outside_the_data(X, x_cf, found) if self.is_regression else np.zeros(len(X), dtype=bool)
+        implausible = outside_the_data(self, X, x_cf, found) if self.is_regression else np.zeros(len(X), dtype=bool)
         status = np.select(
             [failed, goal.already_valid, valid & implausible, valid & reached, valid],
             ["model_failed", "already_target", "implausible", "converged", "step_budget"], "not_found")
-        if failed.any():
-            every = " That is every row: is X scaled as in the model's training?" if failed.all() else ""
-            warn_caller(f"The explained model gives NaN or infinity for {failed.sum()} of {len(X)} rows: status "
-                        f"'model_failed', not valid.{every}", ConvergenceWarning)
-        warn_of_misses(len(X), int((status == "not_found").sum()), int((status == "step_budget").sum()), self.max_steps)
-        if (status == "implausible").any():
-            warn_caller(f"{(status == 'implausible').sum()} of {len(X)} rows reach their target only outside the data, "
-                        "where nobody knows what the model's answer is worth: status 'implausible'. Ask for a value that "
-                        "the data have.", ConvergenceWarning)
+        warn_of_statuses(Counter(status.tolist()), self.max_steps)
 
         def row_norm(difference: np.ndarray) -> np.ndarray:
             return np.linalg.norm(difference.reshape(len(difference), -1), axis=1)
@@ -460,41 +356,13 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             target=goal.target, status=status, **judged, n_steps=found.n_steps, z=found.z0, z_cf=found.z,
             distance=np.linalg.norm(found.z - found.z0, axis=1), distance_x=row_norm(x_cf - X),
             log_density=found.log_density,
-            density_percentile=self._percentile(found, goal),
+            density_percentile=density_percentile(self, found, goal),
             reconstruction_error=row_norm(found.reconstruction - X),
             conditions=conditions,
             surrogate_valid=found.valid if self.classifier_.is_surrogate else None,
             second_opinion=found.second_opinion if self.opinions_ is not None else None, path=found.path,
             metadata={**self.metadata(), **({} if seconds is None else {"seconds": seconds}), "backend": found.backend,
                       **({"interrupted": True} if found.interrupted.any() else {})})
-
-    def _outside_the_data(self, X: np.ndarray, x_cf: np.ndarray, found: Found) -> np.ndarray:
-        """Rows whose x′ lies where there are hardly any data: beyond the range of a column, unless x does, too, or in less
-        density than nearly all training rows; bool (n,).
-        """
-        outside = self.density_.percentile(found.log_density, np.zeros(len(X), dtype=int)) < UNLIKE_ANY
-        feature_range = getattr(self, "training_", {}).get("feature_range")
-        if feature_range is not None:
-            low, high = np.asarray(feature_range)
-            slack = 1e-6 * (high - low)
-            outside |= ((x_cf < np.minimum(low, X) - slack) | (x_cf > np.maximum(high, X) + slack)).any(1)
-        return outside
-
-    def _percentile(self, found: Found, goal: Goal) -> np.ndarray:
-        """How typical x′ is: of a class, or of the training rows with values near the one that is asked for."""
-        if not self.is_regression or "real_densities_" not in self.__dict__:
-            return self.density_.percentile(found.log_density, goal.rows["target"])
-        values, order = self.real_answers_, np.argsort(self.real_answers_, kind="stable")
-        values, densities, some = values[order], self.real_densities_[order], max(20, min(RANKED, len(values) // 10))
-        out = np.empty(len(goal.target))
-        for i, (low, high) in enumerate(zip(goal.rows["low"], goal.rows["high"], strict=True)):
-            # what is asked to be at least so much, or at most, is nearest there
-            end = low if np.isneginf(high) or not np.isfinite(high) else high if not np.isfinite(low) else None
-            off = np.abs(values - np.clip(end, values[0], values[-1])) if end is not None else np.maximum(
-                np.maximum(low - values, values - high), 0)
-            near = densities[np.argsort(off, kind="stable")[:some]]
-            out[i] = 100 * (near <= found.log_density[i]).mean() if np.isfinite(found.log_density[i]) else 0.0
-        return out
 
     def decode_path(self, cf: Counterfactuals, *, frames: int | None = None) -> list[DecodedPath]:
         """What each point of the recorded searches of `cf` looks like; see `cfexplain.explainers.decode_path`."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 __all__ = ["ClassifierOutputError", "ConvergenceWarning", "DataRangeError", "NotFittedError", "StoreError",
-           "TargetError", "warn_caller", "warn_of_misses"]
+           "TargetError", "warn_caller", "warn_of_statuses"]
 
 
 class DataRangeError(ValueError):
@@ -36,9 +38,19 @@ def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
     warnings.warn(message, category, stacklevel=level)
 
 
-def warn_of_misses(rows: int, missed: int, short: int, max_steps: Any) -> None:
-    """Warn if of `rows` rows some `missed` their target, or fell `short` of a condition."""
-    told = [f"{missed} did not reach their target"] * (missed > 0) + [
-        f"{short} reached it without meeting every condition within max_steps={max_steps}"] * (short > 0)
+def warn_of_statuses(statuses: Mapping[str, int], max_steps: Any) -> None:
+    """Warn once of each thing that `statuses`, how many rows have each, say went wrong."""
+    count, rows = Counter(statuses), sum(statuses.values())
+    if count["model_failed"]:
+        every = " That is every row: is X scaled as in the model's training?" if count["model_failed"] == rows else ""
+        warn_caller(f"The explained model gives NaN or infinity for {count['model_failed']} of {rows} rows: status "
+                    f"'model_failed', not valid.{every}", ConvergenceWarning)
+    told = [f"{count['not_found']} did not reach their target"] * (count["not_found"] > 0) + [
+        f"{count['step_budget']} reached it without meeting every condition within max_steps={max_steps}"] * (
+            count["step_budget"] > 0)
     if told:
         warn_caller(f"Of {rows} rows {' and '.join(told)}. Their best effort is kept; see `status`.", ConvergenceWarning)
+    if count["implausible"]:
+        warn_caller(f"{count['implausible']} of {rows} rows reach their target only outside the data, where nobody knows "
+                    "what the model's answer is worth: status 'implausible'. Ask for a value that the data have.",
+                    ConvergenceWarning)

@@ -7,6 +7,7 @@ import os
 import re
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from cfexplain.foundation.digest import digest
-from cfexplain.foundation.exceptions import ConvergenceWarning, StoreError, warn_of_misses
+from cfexplain.foundation.exceptions import ConvergenceWarning, StoreError, warn_of_statuses
 from cfexplain.foundation.protocols import FittedExplainer
 from cfexplain.result import Counterfactuals
 from cfexplain.scale.blocks import Block, BlockSource, Targets
@@ -69,7 +70,7 @@ def write_results(explainer: FittedExplainer, folder: Path, source: BlockSource,
     blocks = itertools.chain([] if first is None else [first], blocks)
     manifest = _manifest(explainer, source, first, targets, block_size, options)
     del first  # frees its rows
-    length, statuses = 0, {"not_found": 0, "step_budget": 0, "implausible": 0, "model_failed": 0, "rows": 0}
+    length, statuses = 0, Counter[str]()
     rank, world_size = ranks
     with Writer(folder, rank, world_size) as writer, _Progress(progress, source.length, rank) as bar:
         manifest = writer.begin(manifest, resume, _check_same)
@@ -80,18 +81,12 @@ def write_results(explainer: FittedExplainer, folder: Path, source: BlockSource,
             bar.update(length)
         targets.check_length(length)
         complete = writer.finish(manifest, length)
-    if statuses["model_failed"]:
-        warnings.warn(f"The explained model gives NaN or infinity for {statuses['model_failed']} of {statuses['rows']} "
-                      "rows: they have the status 'model_failed' and are not valid.", ConvergenceWarning, stacklevel=3)
-    warn_of_misses(statuses["rows"], statuses["not_found"], statuses["step_budget"], explainer.max_steps)
-    if statuses["implausible"]:
-        warnings.warn(f"{statuses['implausible']} of {statuses['rows']} rows reach their target only outside the data: "
-                      "status 'implausible'.", ConvergenceWarning, stacklevel=3)
+    warn_of_statuses(statuses, explainer.max_steps)
     return CounterfactualStore(folder, incomplete=not complete)
 
 
 def _write_block(explainer: FittedExplainer, writer: Writer, block: Block, targets: Targets, options: dict[str, Any],
-                 manifest: dict[str, Any], statuses: dict[str, int]) -> None:
+                 manifest: dict[str, Any], statuses: Counter[str]) -> None:
     name, X = shard_name(block.number), block.read()
     try:
         read = digest(explainer.read_samples(X))
@@ -117,7 +112,7 @@ def _write_block(explainer: FittedExplainer, writer: Writer, block: Block, targe
     cf.metadata = {**metadata, "parameters": manifest["explainer"]["parameters"], "block": place}
     writer.put(name, cf.save)
     writer.note({"block": block.number, "rows": block.length, "seconds": round(seconds, 6)})
-    _count(cf, statuses)
+    statuses.update(cf.status.tolist())
 
 
 def _there(path: Path) -> Counterfactuals | None:
@@ -133,12 +128,6 @@ def _there(path: Path) -> Counterfactuals | None:
 
 def _span(block: Block) -> str:
     return f"the rows {block.first}–{block.first + block.length - 1}"
-
-
-def _count(cf: Counterfactuals, statuses: dict[str, int]) -> None:
-    statuses["rows"] += len(cf)
-    for status in ("not_found", "step_budget", "implausible", "model_failed"):
-        statuses[status] += int((cf.status == status).sum())
 
 
 def _manifest(explainer: FittedExplainer, source: BlockSource, first: Block | None, targets: Targets, block_size: int,
