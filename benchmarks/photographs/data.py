@@ -1,0 +1,92 @@
+"""The sets of the photographs' benchmark: which images train, which are held out, and which labels are asked."""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+__all__ = ["SETS", "Photographs", "PhotographSet", "read"]
+
+
+@dataclass(frozen=True)
+class PhotographSet:
+    """What of a set is used: the file, its crop, the side, and the labels that are asked for."""
+
+    file: str
+    side: int
+    asked: tuple[str, ...]
+    crop: tuple[int, int, int, int] | None = None
+
+
+SETS = {
+    "celeba": PhotographSet("celeba_89x109_jpeg.npz", 112, ("Smiling", "Blond_Hair"), (0, 10, 89, 99)),
+    "utkface": PhotographSet("utkface_200_jpeg.npz", 200, ("female",)),
+    "xray": PhotographSet("cxr_kermany_224_jpeg.npz", 224, ("pneumonia",)),
+}
+
+
+@dataclass
+class Photographs:
+    """Images as bytes (n, 3, side, side), labels (n, K) of 0 and 1, and which rows train and which are held out."""
+
+    name: str
+    x: Tensor
+    labels: np.ndarray
+    names: list[str]
+    train: np.ndarray
+    test: np.ndarray
+
+    @property
+    def side(self) -> int:
+        return self.x.shape[-1]
+
+    def images(self, rows: np.ndarray) -> Tensor:
+        """float32 in [0, 1]."""
+        return self.x[torch.from_numpy(rows)].float() / 255
+
+    def pixels(self, rows: np.ndarray, side: int) -> Tensor:
+        """Bytes, made smaller by averaging where `side` is not the set's own."""
+        whole = self.x[torch.from_numpy(rows)]
+        if side == self.side:
+            return whole
+        return torch.cat([F.interpolate(part.float(), size=(side, side), mode="area").round().byte()
+                          for part in whole.split(500)])
+
+
+def read(name: str) -> Photographs:
+    """A set with its split: CelebA's first 8,000 train and the last 2,000 are held out; of UTKFace the last fifth is held
+    out; of the X-rays every fifth patient, so that nobody is on both sides."""
+    chosen = SETS[name]
+    file = np.load(Path(os.environ["CFEXPLAIN_DATA"]) / chosen.file)
+    j, o = file["jpeg"], file["off"]
+    n = len(o) - 1
+    x = np.empty((n, chosen.side, chosen.side, 3), np.uint8)
+    for i in range(n):
+        picture = Image.open(io.BytesIO(j[o[i]:o[i + 1]].tobytes())).convert("RGB")
+        if chosen.crop:
+            picture = picture.crop(chosen.crop)
+        if picture.size != (chosen.side, chosen.side):
+            picture = picture.resize((chosen.side, chosen.side), Image.Resampling.LANCZOS)
+        x[i] = np.asarray(picture)
+    rows = np.arange(n)
+    if name == "celeba":
+        labels, names, train = file["attr"], file["attr_names"].tolist(), rows < 8000
+    elif name == "utkface":
+        groups = [("young", file["age"] < 25), ("old", file["age"] >= 50)] + [
+            (f"race{k}", file["race"] == k) for k in range(5)]
+        labels = np.stack([file["female"], *(g for _, g in groups)], 1).astype(np.uint8)
+        names, train = ["female", *(g for g, _ in groups)], rows < n - n // 5
+    else:
+        kind = file["kind"]
+        labels = np.stack([file["pneumonia"], kind == "bacteria", kind == "virus"], 1).astype(np.uint8)
+        names, train = ["pneumonia", "bacteria", "virus"], ~np.isin(file["patient"], np.unique(file["patient"])[::5])
+    pictures = torch.from_numpy(x).permute(0, 3, 1, 2).contiguous()
+    return Photographs(name, pictures, labels, names, rows[train], rows[~train])

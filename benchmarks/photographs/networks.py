@@ -1,0 +1,193 @@
+"""The networks of the photographs' benchmark: trained from nothing, kept by configuration.
+
+    python -m benchmarks.photographs.networks [--sets celeba ...] [--cache FOLDER]
+
+Of each set three networks see the same training images: ``explained`` (ResNet-34), ``second`` of another kind (strided 5×5
+convolutions, GroupNorm, GELU), which never takes part in a search, and ``oracle`` (ResNet-18), which MNAC and CD ask. Each
+gives one logit for every label of the set (forty of CelebA's, as the network of DiME and ACE does), so that one training
+serves every attribute; `binary` makes the classifier of one of them.
+
+Training begins at a quarter or half of the side and ends at the whole, in bfloat16, with mirrored and shifted images. That
+is what two cores can pay; the held-out accuracy beside the weights says what it is worth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import resnet18, resnet34
+
+from benchmarks._common import CACHE
+from benchmarks.photographs.data import SETS, Photographs, read
+from cfexplain.foundation.random import seeded_torch
+from cfexplain.nets.training import train_network
+
+__all__ = ["Binary", "Recipe", "binary", "network", "networks"]
+
+
+class Scale(nn.Module):
+    """[0, 1] to about [−2, 2]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - 0.5) / 0.25
+
+
+class Binary(nn.Module):
+    """The classifier of one label of a network of many: logits (B, 2), whose softmax is the label's probability."""
+
+    def __init__(self, net: nn.Module, column: int):
+        super().__init__()
+        self.net, self.column = net, column
+
+    def forward(self, x: Tensor) -> Tensor:
+        score = self.net(x)[:, self.column]
+        return torch.stack([-score / 2, score / 2], 1)
+
+
+def strided(n_outputs: int, width: int = 32) -> nn.Module:
+    layers: list[nn.Module] = [Scale()]
+    channels = 3
+    for out in (width, 2 * width, 3 * width, 4 * width):
+        layers += [nn.Conv2d(channels, out, 5, 2, 2), nn.GroupNorm(4, out), nn.GELU()]
+        channels = out
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Dropout(0.4), nn.Linear(channels * 16, 256),
+                         nn.GELU(), nn.Dropout(0.3), nn.Linear(256, n_outputs))
+
+
+BUILDERS: dict[str, Any] = {
+    "explained": lambda n: nn.Sequential(Scale(), resnet34(num_classes=n)),
+    "second": strided,
+    "oracle": lambda n: nn.Sequential(Scale(), resnet18(num_classes=n)),
+}
+KINDS = {"explained": "ResNet-34", "second": "strided 5x5 convolutions, GroupNorm, GELU", "oracle": "ResNet-18"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one network is trained: (side, epochs, highest learning rate) one after the other."""
+
+    phases: tuple[tuple[int, float, float], ...]
+    seed: int
+    batch: int = 64
+    weight_decay: float = 5e-2
+
+
+RECIPES: dict[str, dict[str, Recipe]] = {
+    "celeba": {
+        "explained": Recipe(((56, 5, 2e-3), (112, 2, 5e-4)), seed=0),
+        "second": Recipe(((112, 8, 2e-3),), seed=1),
+        "oracle": Recipe(((56, 5, 2e-3), (112, 2, 5e-4)), seed=2),
+    },
+    "utkface": {
+        "explained": Recipe(((56, 5, 2e-3), (100, 2, 1e-3), (200, 1, 3e-4)), seed=0),
+        "second": Recipe(((100, 6, 2e-3), (200, 2, 5e-4)), seed=1),
+        "oracle": Recipe(((56, 5, 2e-3), (100, 2, 1e-3), (200, 0.5, 3e-4)), seed=2),
+    },
+    "xray": {
+        "explained": Recipe(((56, 5, 2e-3), (112, 2, 1e-3), (224, 1, 3e-4)), seed=0),
+        "second": Recipe(((112, 6, 2e-3), (224, 2, 5e-4)), seed=1),
+        "oracle": Recipe(((56, 5, 2e-3), (112, 2, 1e-3), (224, 0.5, 3e-4)), seed=2),
+    },
+}
+
+
+def moved(x: Tensor) -> Tensor:
+    """A random mirror a picture, and a random shift of the batch by up to a sixteenth of the side."""
+    x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(3), x)
+    far = x.shape[-1] // 16
+    return torch.roll(x, torch.randint(-far, far + 1, (2,)).tolist(), (2, 3))
+
+
+def train(build: Any, data: Photographs, recipe: Recipe, name: str) -> nn.Module:
+    with seeded_torch(recipe.seed):
+        net = build(data.labels.shape[1])
+    labels = torch.from_numpy(data.labels[data.train].astype(np.float32))
+    for side, epochs, lr in recipe.phases:
+        pixels = data.pixels(data.train, side)  # bytes: a quarter of what float32 would take
+
+        def loss(module: nn.Module, rows: Any, _: float) -> Tensor:
+            x = rows["x"].float() / 255
+            with torch.autocast("cpu", torch.bfloat16):
+                scores = module(moved(x) if module.training else x)
+            return F.binary_cross_entropy_with_logits(scores.float(), rows["y"], reduction="none").mean(1)
+
+        train_network(net, loss, {"x": pixels, "y": labels}, lr=lr, weight_decay=recipe.weight_decay,
+                      updates=max(1, round(epochs * 0.95 * len(labels) / recipe.batch)), min_epochs=1,
+                      batch_size=recipe.batch, validation_fraction=0.05, seed=recipe.seed,
+                      name=f"{name}, {side} pixels", verbose=0)
+    return net.eval().requires_grad_(False)
+
+
+def held_out(net: nn.Module, data: Photographs) -> dict[str, Any]:
+    """Accuracy and balanced accuracy on the test images, of each label."""
+    with torch.no_grad():
+        said = torch.cat([net(part) for part in data.images(data.test).split(50)]).numpy() > 0
+    truth = data.labels[data.test].astype(bool)
+    right = said == truth
+    with np.errstate(invalid="ignore"):
+        balanced = [np.nanmean([right[truth[:, k] == v, k].mean() for v in (False, True) if (truth[:, k] == v).any()])
+                    for k in range(truth.shape[1])]
+    return {"mean": float(right.mean()), "mean_balanced": float(np.mean(balanced)),
+            "accuracy": dict(zip(data.names, right.mean(0).round(4).tolist(), strict=True)),
+            "balanced": dict(zip(data.names, np.round(balanced, 4).tolist(), strict=True))}
+
+
+def network(data: Photographs, role: str, cache: Path = CACHE) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of one role, trained or as it was kept, and its facts: kind, recipe, seconds, held-out accuracies."""
+    recipe = RECIPES[data.name][role]
+    config = {"set": data.name, "side": data.side, "train": len(data.train), "labels": data.names, "role": role,
+              "kind": KINDS[role], **asdict(recipe)}
+    key = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
+    weights = cache / f"photographs-{data.name}-{role}-{key}.pth"
+    facts = weights.with_suffix(".json")
+    if weights.exists() and facts.exists():
+        net = BUILDERS[role](data.labels.shape[1])
+        net.load_state_dict(torch.load(weights, weights_only=True))
+        return net.eval().requires_grad_(False).to(memory_format=torch.channels_last), json.loads(facts.read_text())
+    started = time.perf_counter()
+    net = train(BUILDERS[role], data, recipe, f"{data.name} {role}")
+    seconds = time.perf_counter() - started
+    found = {**config, "seconds": seconds, "held_out": held_out(net, data), "test": len(data.test)}
+    cache.mkdir(parents=True, exist_ok=True)
+    torch.save(net.state_dict(), weights)
+    facts.write_text(json.dumps(found, indent=1) + "\n")
+    print(f"[{weights.name}: {seconds:.0f} s, held-out accuracy {found['held_out']['mean']:.4f}]", flush=True)
+    return net, found
+
+
+def networks(data: Photographs, cache: Path = CACHE) -> dict[str, tuple[nn.Module, dict[str, Any]]]:
+    """All three networks of a set."""
+    return {role: network(data, role, cache) for role in BUILDERS}
+
+
+def binary(net: nn.Module, data: Photographs, label: str) -> Binary:
+    """The two-class classifier of one label: class 1 is to have it."""
+    return Binary(net, data.names.index(label)).eval()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--sets", nargs="+", default=["celeba"], choices=list(SETS))
+    parser.add_argument("--roles", nargs="+", default=list(BUILDERS), choices=list(BUILDERS))
+    parser.add_argument("--cache", type=Path, default=CACHE)
+    options = parser.parse_args()
+    for name in options.sets:
+        data = read(name)
+        for role in options.roles:
+            found = network(data, role, options.cache)[1]["held_out"]
+            print(name, role, {k: found[k] for k in ("mean", "mean_balanced")},
+                  {k: found["accuracy"][k] for k in SETS[name].asked}, flush=True)
+
+
+if __name__ == "__main__":
+    main()
