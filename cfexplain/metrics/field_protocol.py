@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.integrate import trapezoid
 from torch import Tensor
 
 from cfexplain.foundation.arrays import read_channels, to_numpy
@@ -258,7 +259,7 @@ def cout(
         less.append(_gap(probabilities(mixed), n, rows, *columns))
         places = (rows[:, None], *np.unravel_index(order[:, first : first + at_once], (height, width)))
         now[places] = new[places]
-    return np.trapezoid(np.stack(less), dx=1 / (len(less) - 1), axis=0)
+    return trapezoid(np.stack(less), dx=1 / (len(less) - 1), axis=0)
 
 
 def sfid(
