@@ -1,6 +1,5 @@
 """The ``cfexplain`` command: the public API from a terminal."""
 
-from cfexplain.cli.commands import run_demo
 from cfexplain.cli.main import main
 
-__all__ = ["main", "run_demo"]
+__all__ = ["main"]

@@ -152,7 +152,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
         warnings.simplefilter("ignore")
         found = evaluate(explainers, rows.X, _read_target(first, options.target), metrics=options.metrics,
                          n_jobs=options.jobs)
-    print(found.summary())
+    print(f"{found.to_markdown()}\n\n{found.summary()}")
     if options.out is not None:
         frame = found.to_frame()
         writers = {".md": found.to_markdown, ".csv": frame.to_csv, ".html": frame.to_html}

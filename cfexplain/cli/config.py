@@ -102,7 +102,7 @@ def make_explainer(config: dict[str, Any], classifier: Any, verbose: int) -> Any
     if "classifier" in parameters:
         raise ValueError('classifier is a section of its own: [classifier] with file = "net.pt2" or import = "module:name".')
     for name in parameters:
-        _known(name, cls._get_param_names(), f"parameter of {cls.__name__} in [explainer]")
+        _known(name, ["method", "preset", *cls._get_param_names()], f"parameter of {cls.__name__} in [explainer]")
     parameters = {"verbose": verbose, **parameters}
     for name in ("data_range", "image_shape"):
         if isinstance(parameters.get(name), list):

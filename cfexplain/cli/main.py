@@ -6,13 +6,28 @@ import argparse
 import os
 import sys
 import traceback
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from cfexplain.cli.commands import run_demo, run_evaluate, run_explain, run_fit, run_report
+from cfexplain import __version__
 
 __all__ = ["main"]
 
-_EPILOG = """\
+_CONFIG = """\
+  [data]
+  path = "faces"          # faces/smiling/*.jpg, faces/serious/*.jpg; or an .npz, or a .csv with label = "column"
+  size = [64, 64]
+
+  [classifier]            # leave this out, and one is trained
+  file = "my_net.pt2"     # torch.export, TorchScript, or: import = "my_package.nets:make_net", weights = "net.safetensors"
+
+  [explainer]
+  method = "place"        # diffeomorphic, revise, clarity, prototype, class_direction, leap, gradient
+  random_state = 0        # any other entry is a parameter of the method's class
+"""
+_EPILOG = f"""\
 A first session, on a folder of images with one subfolder a class:
 
   cfexplain fit config.toml --out smiles.safetensors
@@ -21,17 +36,7 @@ A first session, on a folder of images with one subfolder a class:
 
 with this config.toml:
 
-  [data]
-  path = "faces"          # faces/smiling/*.jpg, faces/serious/*.jpg
-  size = [64, 64]
-
-  [classifier]            # leave this out, and one is trained
-  file = "my_net.pt2"     # torch.export, TorchScript, or: import = "my_package.nets:make_net", weights = "net.safetensors"
-
-  [explainer]
-  method = "place"        # any other entry is a parameter of PLACEExplainer
-  random_state = 0
-
+{_CONFIG}
 exit status: 0 done; 1 something that was passed is wrong, and the message says what; 2 the command line itself;
 130 interrupted (explain goes on where it was when it is called again).
 """
@@ -60,28 +65,35 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="cfexplain", formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_EPILOG,
         description="Counterfactual explanations: what would have to change for the model to say something else?")
+    parser.add_argument("--version", action="version", version=f"cfexplain {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
 
-    def add(name: str, run: object, help: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
-        command.set_defaults(run=run)
+    def add(name: str, run: Callable[[Any, argparse.Namespace], int], help: str,
+            epilog: str = "") -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".", epilog=epilog,
+                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+        # what a command needs is imported when it runs: --help answers at once
+        command.set_defaults(run=lambda options: run(import_module("cfexplain.cli.commands"), options))
         command.add_argument("--debug", action="store_true", help="show where in the code an error came from")
         return command
 
-    demo = add("demo", lambda o: run_demo(o.out, o.seed, o.quiet),
+    demo = add("demo", lambda commands, o: commands.run_demo(o.out, o.seed, o.quiet),
                "train, explain and draw on the digits bundled with scikit-learn (under two minutes on 2 cores)")
     demo.add_argument("--out", type=Path, default=Path("cfexplain-demo"), help="folder for the picture and the table")
     demo.add_argument("--seed", type=int, default=0)
     demo.add_argument("--quiet", action="store_true", help="no progress bars")
 
-    fit = add("fit", run_fit, "learn from training data what counterfactuals need, as a config file says, and save it")
+    fit = add("fit", lambda commands, o: commands.run_fit(o),
+              "learn from training data what counterfactuals need, as a config file says, and save it",
+              f"a config file, in TOML:\n\n{_CONFIG}")
     fit.add_argument("config", type=Path, help="a TOML file: [data], [explainer] and, for a model of yours, [classifier]")
     fit.add_argument("--out", type=Path, required=True, help="the file to write (.safetensors)")
     fit.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides",
                      help="replace one entry of the config file, for example --set explainer.training_budget=0.1")
     fit.add_argument("--quiet", action="store_true", help="no progress bars")
 
-    explain = add("explain", run_explain, "explain images or rows with a saved explainer")
+    explain = add("explain", lambda commands, o: commands.run_explain(o),
+                     "explain images or rows with a saved explainer")
     _add_model(explain)
     _add_data(explain)
     explain.add_argument("--out", type=Path, required=True, help="folder for results; an interrupted call goes on there")
@@ -90,7 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--block-size", type=int, default=256, metavar="N", help="rows a file of results (default: 256)")
     explain.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
 
-    evaluate = add("evaluate", run_evaluate, "compare saved explainers on the same images or rows, failures included")
+    evaluate = add("evaluate", lambda commands, o: commands.run_evaluate(o),
+                      "compare saved explainers on the same images or rows, failures included")
     evaluate.add_argument("models", type=Path, nargs="+", metavar="MODEL", help="files that `cfexplain fit` wrote")
     _add_classifier(evaluate)
     _add_data(evaluate, option=True)
@@ -98,13 +111,17 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--metrics", nargs="+", default=None, metavar="NAME", help="default: all")
     evaluate.add_argument("--jobs", type=int, default=None, metavar="N")
 
-    report = add("report", run_report, "write one HTML file that shows results row by row, to sort and filter")
+    report = add("report", lambda commands, o: commands.run_report(o),
+                    "write one HTML file that shows results row by row, to sort and filter")
     report.add_argument("results", type=Path, help="a folder that `cfexplain explain` wrote, or a saved result")
     report.add_argument("--out", type=Path, required=True, help="the HTML file to write")
     report.add_argument("--model", type=Path, default=None, help="the explainer, to decode search paths for the slider")
     _add_classifier(report)
     report.add_argument("--max-rows", type=int, default=1000, metavar="N")
     report.add_argument("--title", default="Counterfactuals")
+
+    doctor = commands.add_parser("doctor", help="say what this machine has and what is missing, for a bug report")
+    doctor.set_defaults(run=lambda _: import_module("cfexplain.cli.doctor").run_doctor(), debug=False)
     return parser
 
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from cfexplain.cli import main, run_demo
+import cfexplain
+from cfexplain.cli import main
+from cfexplain.cli.commands import run_demo
 
 
 def global_state():
@@ -23,6 +25,15 @@ def test_the_command_explains_itself(capsys):
         with pytest.raises(SystemExit) as stop:
             main(arguments)
         assert stop.value.code == 2 and "usage: cfexplain" in capsys.readouterr().err
+
+
+def test_the_version_and_the_machine(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0 and capsys.readouterr().out == f"cfexplain {cfexplain.__version__}\n"
+    assert main(["doctor"]) == 0
+    said = capsys.readouterr().out
+    assert torch.__version__.partition("+")[0] in said and "All that cfexplain needs works." in said
 
 
 def test_the_demo_says_where_it_cannot_write(tmp_path, capsys):

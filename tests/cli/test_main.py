@@ -171,6 +171,7 @@ def test_a_table(tmp_path, table):
     ('[explainer]\nmethod = "place"', "training data"),
     ('[data]\npath = "train"\n[explainer]\nmethod = "palce"', "did you mean 'place'"),
     ('[data]\npath = "train"\n[explainer]\ntraining_bugdet = 1', "did you mean 'training_budget'"),
+    ('[data]\npath = "train"\n[explainer]\nmetod = "place"', "did you mean 'method'"),
     ('[data]\npath = "train"\n[explainers]\n', "did you mean 'explainer'"),
     ('[data]\npath = "train"\n[classifier]\nfile = "none.pt2"', "There is no file"),
     ('[data]\npath = "train"\n[classifier]\nimport = "no_such_module:net"', "cannot be imported"),
