@@ -241,7 +241,7 @@ def adapt_classifier(
     device: str | torch.device = "cpu",
     seed: int = 0,
     training_budget: float = 1.0,
-    verbose: int = 0,
+    verbose: int | str = 0,
     differentiable: bool = True,
     examine: bool = False,
 ) -> ClassifierAdapter:

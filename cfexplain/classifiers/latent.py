@@ -65,7 +65,7 @@ def train_latent_ensemble(
     seed: int,
     training_budget: float = 1.0,
     device: str | torch.device = "cpu",
-    verbose: int = 0,
+    verbose: int | str = 0,
 ) -> LatentEnsemble:
     """Train on posterior samples; classes weigh the same, and every member draws its own samples.
 

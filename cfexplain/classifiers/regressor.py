@@ -95,7 +95,7 @@ def adapt_regressor(
     device: str | torch.device = "cpu",
     seed: int = 0,
     training_budget: float = 1.0,
-    verbose: int = 0,
+    verbose: int | str = 0,
     examine: bool = False,
 ) -> RegressorAdapter:
     """See any regressor as a differentiable function of one column; train a default one, or a surrogate, where needed.
@@ -214,8 +214,8 @@ class _Scaled(nn.Module):
         return self.mean.to(out) + self.scale.to(out) * out
 
 
-def _train(X: np.ndarray, y: np.ndarray, *, seed: int, training_budget: float, device: str | torch.device, verbose: int,
-           name: str, updates: int | None = None) -> _Scaled:
+def _train(X: np.ndarray, y: np.ndarray, *, seed: int, training_budget: float, device: str | torch.device,
+           verbose: int | str, name: str, updates: int | None = None) -> _Scaled:
     """A network that gives `y` for `X` with the least squared error, in float32."""
     from cfexplain.nets.training import train_network, updates_for  # skorch is loaded when something is trained
 

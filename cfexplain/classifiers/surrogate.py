@@ -194,7 +194,7 @@ def distil(
     seed: int,
     training_budget: float = 1.0,
     device: str | torch.device = "cpu",
-    verbose: int = 0,
+    verbose: int | str = 0,
     bias: np.ndarray | None = None,
     soft: bool = True,
 ) -> tuple[ClassifierNet, float]:

@@ -25,7 +25,7 @@ def train_classifier(
     seed: int,
     training_budget: float = 1.0,
     device: str | torch.device = "cpu",
-    verbose: int = 0,
+    verbose: int | str = 0,
     name: str = "classifier",
 ) -> ClassifierNet:
     """A :class:`~cfexplain.nets.classifiers.ClassifierNet` that gives `targets` for `X`, in float32.

@@ -99,7 +99,7 @@ def run_fit(options: argparse.Namespace) -> int:
 
 def run_explain(options: argparse.Namespace) -> int:
     """Explain the rows of ``options.data`` into the folder ``options.out``."""
-    explainer = _load_explainer(options.model, options)
+    explainer = _load_explainer(options.model, options).set_params(verbose=0)  # one bar is enough
     rows = _rows_for(explainer, options.data, options.resize)
     target = _read_target(explainer, options.target)
     image = explainer.layout_.is_image

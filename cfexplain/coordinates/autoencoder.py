@@ -52,7 +52,8 @@ class Autoencoder(TrainedCoordinates):
         Multiplies the gradient updates: for 60,000 rows 900 of images (2400 where no side exceeds 16 pixels), 1000 of
         tables, and less for fewer, as their fourth root. Training ends before, if the loss of held-out rows stops falling.
     random_state : int, RandomState or None
-    verbose : int, default=0
+    verbose : int or "auto", default=0
+        1 shows progress; "auto" as in `PLACEExplainer`.
     device : str, default="cpu"
 
     Attributes
@@ -91,7 +92,7 @@ class Autoencoder(TrainedCoordinates):
         weight_decay: float = 0.0,
         training_budget: float = 1.0,
         random_state: Any = None,
-        verbose: int = 0,
+        verbose: int | str = 0,
         device: str = "cpu",
     ):
         self.latent_dim = latent_dim

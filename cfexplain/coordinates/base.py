@@ -179,7 +179,8 @@ class TrainedCoordinates(Coordinates):
     parameter_rules = {
         "latent_dim": Number(1, whole=True, words=("auto",)), "width": Number(1, whole=True, words=("auto",)),
         "batch_size": Number(1, 2**16, whole=True, words=("auto",)), "lr": Number(0, between=True, words=("auto",)),
-        "beta": Number(0, words=("auto",)), "sigma": Number(0, between=True), "perceptual_weight": Number(0),
+        "beta": Number(0, words=("auto",)), "contrast": Number(0, between=True, words=("auto",)),
+        "sigma": Number(0, between=True), "perceptual_weight": Number(0),
         "likelihood": Choice(("auto", "bernoulli", "gaussian", "edges")),
         "reconstruction": Choice(("auto", "bce", "mse", "edges")),
         "augment": Choice((None, "mirror"))}

@@ -112,7 +112,8 @@ class Flow(Coordinates):
         Multiplies the gradient updates: for 60,000 rows 12,000 of images, 3,000 of tables, and less for fewer, as their
         fourth root. Training ends before, if the loss of held-out rows stops falling.
     random_state : int, RandomState or None
-    verbose : int, default=0
+    verbose : int or "auto", default=0
+        1 shows progress; "auto" as in `PLACEExplainer`.
         1 shows the epochs and their loss: bits/dim, or nats for tables.
     device : str, default="cpu"
 
@@ -172,7 +173,7 @@ class Flow(Coordinates):
         lr: float | None = None,
         training_budget: float = 1.0,
         random_state: Any = None,
-        verbose: int = 0,
+        verbose: int | str = 0,
         device: str = "cpu",
     ):
         self.architecture = architecture

@@ -52,7 +52,8 @@ class GAN(Coordinates):
     training_budget : float, default=1.0
         Multiplies the gradient updates: 2500 of each network.
     random_state : int, RandomState or None
-    verbose : int, default=0
+    verbose : int or "auto", default=0
+        1 shows progress; "auto" as in `PLACEExplainer`.
     device : str, default="cpu"
 
     Attributes
@@ -104,7 +105,7 @@ class GAN(Coordinates):
         lr: float = 2e-3,
         training_budget: float = 1.0,
         random_state: Any = None,
-        verbose: int = 0,
+        verbose: int | str = 0,
         device: str = "cpu",
     ):
         self.latent_dim = latent_dim

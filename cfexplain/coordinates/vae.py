@@ -8,15 +8,19 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.special import expit
 from torch import Tensor
 
 from cfexplain.coordinates.base import TrainedCoordinates, untrained_module
+from cfexplain.foundation.sharpness import laplacian_variance
 from cfexplain.nets.autoencoders import AutoencoderNet
 from cfexplain.nets.losses import Rows, edges_loss
 from cfexplain.persistence import MayBeAbsent, storable
 
 __all__ = ["VAE"]
 
+MOST_CONTRAST = 3.0
+_LOOKED_AT, _FEWEST = 256, 20  # held-out rows by which the contrast is chosen
 BETA = 0.3  # of images of 28×28 numbers and more
 
 
@@ -41,6 +45,10 @@ class VAE(TrainedCoordinates):
         "edges", of images, is that of the errors of pixels and of those of edges, both of scales that are learned. "auto":
         "bernoulli" for images that are nearly black and white, as digits are, "edges" for other images, and "gaussian" for
         tables and beside a perceptual distance.
+    contrast : float or "auto", default="auto"
+        What the logits of pixels are multiplied with after training. "auto", of "bernoulli": at least 1, and what makes the
+        reconstructions of held-out rows as sharp as the rows. Where the network is not sure it draws grey, as the
+        cross-entropy wants it, and strokes are blurred. 1 for other likelihoods.
     sigma : float, default=0.1
         Deviation of the Gaussian, as a share of ``data_range`` or of a column's standard deviation.
     width : int or "auto", default="auto"
@@ -68,7 +76,8 @@ class VAE(TrainedCoordinates):
         Multiplies the gradient updates: for 60,000 rows 900 of images (2400 where no side exceeds 16 pixels), 1000 of
         tables, and less for fewer, as their fourth root. Training ends before, if the loss of held-out rows stops falling.
     random_state : int, RandomState or None
-    verbose : int, default=0
+    verbose : int or "auto", default=0
+        1 shows progress; "auto" as in `PLACEExplainer`.
     device : str, default="cpu"
 
     Attributes
@@ -77,7 +86,7 @@ class VAE(TrainedCoordinates):
         See `Coordinates`.
     width_ : int
         Of images.
-    likelihood_, beta_ : str, float
+    likelihood_, beta_, contrast_ : str, float, float
         As they were given or chosen.
     history_ : list of dict
         Losses of each epoch.
@@ -98,6 +107,7 @@ class VAE(TrainedCoordinates):
 
     likelihood_: MayBeAbsent[str]  # not in files from before it was chosen, as beta_
     beta_: MayBeAbsent[float]
+    contrast_: MayBeAbsent[float]
 
     _variational = True
 
@@ -107,6 +117,7 @@ class VAE(TrainedCoordinates):
         *,
         beta: float | str = "auto",
         likelihood: str = "auto",
+        contrast: float | str = "auto",
         sigma: float = 0.1,
         width: int | str = "auto",
         hidden: tuple[int, ...] = (256, 256),
@@ -121,12 +132,13 @@ class VAE(TrainedCoordinates):
         weight_decay: float = 0.0,
         training_budget: float = 1.0,
         random_state: Any = None,
-        verbose: int = 0,
+        verbose: int | str = 0,
         device: str = "cpu",
     ):
         self.latent_dim = latent_dim
         self.beta = beta
         self.likelihood = likelihood
+        self.contrast = contrast
         self.sigma = sigma
         self.width = width
         self.hidden = hidden
@@ -152,6 +164,8 @@ class VAE(TrainedCoordinates):
                 raise ValueError(f"likelihood={self.likelihood!r} is for images; a table needs 'gaussian' (or 'auto').")
             if self.perceptual is not None:
                 raise ValueError("perceptual= compares images, but X is a table.")
+            if self.contrast != "auto":
+                raise ValueError("contrast= is of pixels, but X is a table.")
 
     def _look_at(self, X: np.ndarray) -> None:
         super()._look_at(X)
@@ -161,6 +175,32 @@ class VAE(TrainedCoordinates):
         if self.likelihood == "auto":
             plain = self.perceptual is not None or not self.layout_.is_image
             self.likelihood_ = "gaussian" if plain else "edges" if self.has_shades_ else "bernoulli"
+
+    def _finish(self, X: np.ndarray) -> None:
+        if self.contrast != "auto":
+            self.contrast_ = float(self.contrast)
+        else:
+            self.contrast_ = self._as_sharp_as(X) if self.likelihood_ == "bernoulli" else 1.0
+        if self.contrast_ != 1:
+            self.module_.raise_contrast(self.contrast_)
+
+    def _as_sharp_as(self, X: np.ndarray) -> float:
+        """The contrast at which reconstructions are in the median as sharp as X, of rows that were not trained on."""
+        x = X[self.held_out_[:_LOOKED_AT]] if len(self.held_out_) >= _FEWEST else X[:_LOOKED_AT]
+        x = x[laplacian_variance(x) > 0]  # a picture of one shade has no sharpness
+        if not len(x):
+            return 1.0
+
+        def logits(x: Tensor) -> Tensor:
+            return self.module_.outputs(self.module_.moments(self.module_.to_units(x))[0])
+
+        out, own = self.in_tiles(logits, x), laplacian_variance(self.module_.to_units(torch.from_numpy(x)).numpy())
+        low, high = 1.0, MOST_CONTRAST
+        for _ in range(12):
+            middle = (low + high) / 2
+            blurred = np.median(laplacian_variance(expit(middle * out)) / own) < 1
+            low, high = (middle, high) if blurred else (low, middle)
+        return low
 
     def _loss(self, net: AutoencoderNet, rows: Rows, progress: float) -> Tensor:
         u = self._augmented(net, rows["u"])

@@ -84,7 +84,8 @@ class ConditionalFlow(DensityMixin, ClassDensity):
         Multiplies the gradient updates: 1200 for 60,000 rows, and less for fewer, as their fourth root. Training ends
         before, if the loss of held-out rows stops falling.
     random_state : int, RandomState or None, default=None
-    verbose : int, default=0
+    verbose : int or "auto", default=0
+        1 shows progress; "auto" as in `PLACEExplainer`.
     device : str, default="cpu"
 
     Attributes
@@ -157,7 +158,7 @@ class ConditionalFlow(DensityMixin, ClassDensity):
         weight_decay: float = 0.0,
         training_budget: float = 1.0,
         random_state: int | np.random.RandomState | None = None,
-        verbose: int = 0,
+        verbose: int | str = 0,
         device: str = "cpu",
     ):
         self.flow = flow

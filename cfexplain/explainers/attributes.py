@@ -82,7 +82,7 @@ class ExplainerAttributes:
         "ink_weight": Number(0, words=("auto",)), "second_opinion": Number(0, whole=True),
         "sparse": Choice((True, False)), "channels": Choice(CHANNELS),
         "classifier_output": Choice(("auto", "logits", "probabilities")),
-        "task": Choice(("auto", "classification", "regression")), "verbose": Number(0, whole=True),
+        "task": Choice(("auto", "classification", "regression")), "verbose": Number(0, whole=True, words=("auto",)),
     }
 
     # What `fit` sets.
@@ -183,5 +183,5 @@ class ExplainerParameters(ExplainerAttributes):
     batch_size: int | str = "auto"
     training_budget: float = 1.0
     random_state: Any = None
-    verbose: int = 0
+    verbose: int | str = "auto"
     device: str | None = None

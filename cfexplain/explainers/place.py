@@ -143,8 +143,9 @@ class PLACEExplainer(CounterfactualExplainer):
     training_budget : float, default=1.0
         Multiplies the gradient updates of every network that `fit` trains.
     random_state : int, RandomState or None
-    verbose : int, default=0
-        1 shows progress.
+    verbose : int or "auto", default="auto"
+        "auto" shows what takes longer than two seconds, with the time left, in a terminal or a notebook, and is silent where
+        the output goes into a file or a pipe; 0 is silent, 1 shows all.
     device : str, optional
         Default: the classifier's, else the CPU.
 

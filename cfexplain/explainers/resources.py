@@ -33,12 +33,15 @@ def infer_device(device: str | torch.device | None, classifier: Any) -> torch.de
 
 
 @contextmanager
-def progress_bar(total: int, shown: bool) -> Iterator[Callable[[int], Callable[[int, int], None]] | None]:
-    """A tqdm bar with the time left, or None; ``bar(first)`` is ``report(rows done, step)`` of the rows from `first` on."""
-    if not shown:
+def progress_bar(total: int, delay: float | None) -> Iterator[Callable[[int], Callable[[int, int], None]] | None]:
+    """A tqdm bar with the time left, shown after `delay` seconds, or None.
+
+    ``bar(first)`` is ``report(rows done, step)`` of the rows from `first` on.
+    """
+    if delay is None:
         yield None
         return
-    with tqdm(total=total, desc="searching", unit="row") as bar:
+    with tqdm(total=total, desc="searching", unit="row", delay=delay, leave=delay == 0) as bar:
 
         def report_from(first: int) -> Callable[[int, int], None]:
             def report(done: int, step: int) -> None:

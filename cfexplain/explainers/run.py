@@ -18,6 +18,7 @@ from cfexplain.explainers.repair import Columns, Repair
 from cfexplain.explainers.resources import halving_tiles, progress_bar
 from cfexplain.explainers.task import Goal
 from cfexplain.foundation.partial_tiles import TileRows
+from cfexplain.foundation.progress import bar_delay
 from cfexplain.foundation.threads import one_thread
 from cfexplain.foundation.tiles import TILE, in_tiles
 from cfexplain.objective import Objective
@@ -52,6 +53,8 @@ class Run:
     def __init__(self, explainer: ExplainerParameters, record_path: bool = False, backend: str = "auto",
                  precision: str = "auto", in_worker: bool = False, ends: bool = True):
         self.explainer, self.precision, self.in_worker, self.ends = explainer, precision, in_worker, ends
+        # of several processes each has a few of the rows, and their bars would write over each other
+        self.delay = None if in_worker and explainer.verbose == "auto" else bar_delay(explainer.verbose)
         self.backend = check_backend(backend, precision, explainer.device_)
         self.options = explainer.search_options(record_path)
         self.objective = Objective(explainer.terms(), explainer.needs_valid)
@@ -62,7 +65,7 @@ class Run:
     def search(self, X: np.ndarray, goal: Goal) -> Found:
         """The best point of each row of `X` (n, ...), block by block."""
         explainer, options, found = self.explainer, self.options, []
-        with progress_bar(len(X), bool(explainer.verbose)) as bar, explainer.classifier_.frozen():
+        with progress_bar(len(X), self.delay) as bar, explainer.classifier_.frozen():
             searching = self.evaluator(self.engine(X[~goal.failed]))
             for first in range(0, len(X), BLOCK):
                 x, wanted = X[first : first + BLOCK], goal[first : first + BLOCK]

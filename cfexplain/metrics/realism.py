@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from scipy import ndimage
 from torch import Tensor
 
+from cfexplain.foundation.sharpness import laplacian_variance
 from cfexplain.metrics.checks import Features, as_features, as_images, as_labels, as_pair, as_rows, check_count
 
 __all__ = [
@@ -133,7 +133,7 @@ def sharpness(images: ArrayLike | Tensor) -> np.ndarray:
     [0.0, 4.0]
     """
     (images,) = as_images({"images": images})
-    return np.array([np.stack([ndimage.laplace(channel) for channel in image]).var() for image in images])
+    return laplacian_variance(images)
 
 
 def sharpness_ratio(x: ArrayLike | Tensor, x_cf: ArrayLike | Tensor) -> np.ndarray:

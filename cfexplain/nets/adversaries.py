@@ -12,6 +12,7 @@ from skorch import NeuralNet
 from skorch.callbacks import PassthroughScoring
 from torch import Tensor, nn
 
+from cfexplain.foundation.progress import bar_delay
 from cfexplain.foundation.random import seeded_torch
 from cfexplain.nets.gan import Discriminator, GANNet, refresh_statistics
 from cfexplain.nets.training_callbacks import Bar
@@ -23,11 +24,12 @@ CRITIC_LR = 3.0
 
 
 def train_adversaries(net: GANNet, critic: Discriminator, u: Tensor, *, updates: int, lr: float, batch_size: int,
-                       seed: int, device: str, verbose: int) -> list[dict[str, Any]]:
+                       seed: int, device: str, verbose: int | str) -> list[dict[str, Any]]:
     """Train `net`'s generator against `critic` on images `u` in [0, 1]; the generator gets its averaged weights."""
     batch_size = min(batch_size, len(u))
     per_epoch = len(u) // batch_size
     epochs = math.ceil(updates / per_epoch)
+    delay = bar_delay(verbose)
     names = ("generator_loss", "discriminator_loss")
     with seeded_torch(seed):
         trainer = _Adversaries(
@@ -36,7 +38,7 @@ def train_adversaries(net: GANNet, critic: Discriminator, u: Tensor, *, updates:
             optimizer=torch.optim.Adam, lr=lr, optimizer__betas=(0.0, 0.99), max_epochs=epochs, batch_size=batch_size,
             iterator_train__shuffle=True, iterator_train__drop_last=True, train_split=None, verbose=0, device=device,
             callbacks=[(name, PassthroughScoring(name, on_train=True)) for name in names]
-            + ([("bar", Bar("GAN", epochs * per_epoch))] if verbose else []),
+            + ([] if delay is None else [("bar", Bar("GAN", epochs * per_epoch, delay))]),
             total=epochs * per_epoch)
         # Not trainer.fit: it would take a person's Ctrl-C for the end of training.
         trainer.initialize()

@@ -130,6 +130,13 @@ class AutoencoderNet(nn.Module):
         mean, log_var = h.chunk(2, dim=1)
         return mean, log_var.clamp(*LOG_VAR)
 
+    def raise_contrast(self, factor: float) -> None:
+        """Multiply the logits of all pixels."""
+        last = [layer for layer in self.decoder.children() if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d))][-1]
+        with torch.no_grad():
+            for values in last.parameters():
+                values.mul_(factor)
+
     def outputs(self, z: Tensor) -> Tensor:
         """What training compares with `u`: logits of pixels, or standardised columns, of an unscaled code."""
         return self.decoder(z)

@@ -15,6 +15,7 @@ from skorch.callbacks import Callback, EarlyStopping
 from skorch.helper import predefined_split
 from torch import Tensor, nn
 
+from cfexplain.foundation.progress import bar_delay
 from cfexplain.foundation.random import seeded_torch
 from cfexplain.foundation.settings import own_modes
 from cfexplain.foundation.threads import one_thread
@@ -69,7 +70,7 @@ def train_network(
     ema: float = 0.0,
     checkpoint: str | os.PathLike | None = None,
     device: str | torch.device = "cpu",
-    verbose: int = 0,
+    verbose: int | str = 0,
     name: str = "network",
 ) -> list[dict[str, Any]]:
     """Train `module` in place by Adam until its held-out loss stops falling; return skorch's history, one dict an epoch.
@@ -125,8 +126,9 @@ def train_network(
         if ema:
             callbacks.append(("average", Average(ema)))
         callbacks.append(("best", best))
-        if verbose:
-            callbacks.append(("bar", Bar(name, most)))
+        delay = bar_delay(verbose)
+        if delay is not None:
+            callbacks.append(("bar", Bar(name, most, delay)))
         callbacks.append(("schedule", schedule))
         if checkpoint is not None:
             callbacks.append(("resume", Resume(checkpoint, {

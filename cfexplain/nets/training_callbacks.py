@@ -139,13 +139,13 @@ class Average(Callback):
 
 
 class Bar(Callback):
-    """A progress bar over updates, with the last epoch's losses."""
+    """A progress bar over updates, with the time left and the last epoch's losses; shown after `delay` seconds."""
 
-    def __init__(self, name: str, total: int):
-        self.name, self.total = name, total
+    def __init__(self, name: str, total: int, delay: float = 0.0):
+        self.name, self.total, self.delay = name, total, delay
 
     def on_train_begin(self, net: NeuralNet, **_: Any) -> None:
-        self.bar = tqdm(total=self.total, desc=f"training {self.name}", unit="step")
+        self.bar = tqdm(total=self.total, desc=f"training {self.name}", unit="step", delay=self.delay)
 
     def on_batch_end(self, net: NeuralNet, training: bool = False, **_: Any) -> None:
         self.bar.update(int(training))

@@ -15,6 +15,7 @@ from torch import nn
 from cfexplain.coordinates import VAE, Autoencoder, Identity, PretrainedCoordinates
 from cfexplain.foundation.exceptions import DataRangeError
 from cfexplain.foundation.tiles import aligned
+from cfexplain.metrics import sharpness_ratio
 from cfexplain.nets.autoencoders import AutoencoderNet
 
 QUICK = {"training_budget": 0.02, "random_state": 0}
@@ -139,6 +140,22 @@ def test_training_follows_the_seed_and_leaves_the_global_generators_alone():
     assert not np.allclose(Z[0], Z[2])
 
 
+def test_contrast_makes_ink_as_sharp_as_it_is(digits):
+    """By the metric itself, on rows that nothing was chosen by; and it multiplies logits, nothing else."""
+    plain, chosen = (VAE(training_budget=0.3, random_state=0, contrast=contrast).fit(digits[0]) for contrast in (1, "auto"))
+    assert plain.likelihood_ == "bernoulli" and plain.contrast_ == 1 < chosen.contrast_ < 3
+    codes = plain.transform(digits[1])
+    np.testing.assert_array_equal(codes, chosen.transform(digits[1]))
+    drawn = [vae.inverse_transform(codes[:20]).astype(float) for vae in (plain, chosen)]
+    logits, raised = (np.log(u / (1 - u)) for u in drawn)
+    inner = np.abs(raised) < 8  # beyond, float32 is coarse
+    np.testing.assert_allclose(raised[inner], chosen.contrast_ * logits[inner], rtol=1e-2, atol=1e-2)
+    sharp = [np.median(sharpness_ratio(digits[1], vae.inverse_transform(codes))) for vae in (plain, chosen)]
+    assert sharp[0] < 0.93 < sharp[1] < 1.1
+    assert VAE(training_budget=0.02, random_state=0).fit(digits[0] * 0.3 + 0.3).contrast_ == 1  # no ink: no cross-entropy
+    assert pickle.loads(pickle.dumps(chosen)).contrast_ == chosen.contrast_
+
+
 def test_flat_rows_with_an_image_shape_are_the_images(digits):
     images = digits[0][:100]
     flat = VAE(**QUICK, image_shape=(1, 8, 8)).fit(images.reshape(100, -1))
@@ -169,7 +186,9 @@ def test_choices_of_training(digits, make):
     (lambda: VAE(latent_dim=0), True, "latent_dim=0"), (lambda: VAE(latent_dim="big"), True, "'auto'"),
     (lambda: VAE(beta=-1), True, "beta"), (lambda: VAE(sigma=0), True, "sigma"),
     (lambda: VAE(likelihood="poisson"), True, "'bernoulli'"), (lambda: VAE(likelihood="bernoulli"), False, "gaussian"),
-    (lambda: VAE(perceptual=max), False, "table"), (lambda: VAE(augment="mirror"), False, "table"),
+    (lambda: VAE(perceptual=max), False, "table"), (lambda: VAE(contrast=2), False, "table"),
+    (lambda: VAE(contrast=0), True, "contrast"),
+    (lambda: VAE(augment="mirror"), False, "table"),
     (lambda: VAE(augment="rotate"), True, "'mirror'"), (lambda: VAE(training_budget=0), True, "training_budget"),
     (lambda: Autoencoder(reconstruction="l1"), True, "'mse'"), (lambda: Autoencoder(reconstruction="bce"), False, "mse"),
     (lambda: Autoencoder(lr=0), True, "lr"), (lambda: Identity(data_range=(1.0, 0.0)), True, "low < high")])

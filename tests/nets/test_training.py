@@ -126,11 +126,11 @@ def test_training_can_be_interrupted():
 
 def test_progress_is_shown_only_when_asked_for(capfd):
     train_network(nn.Linear(3, 2), squares, linear_problem(5), updates=2, seed=0)
-    with progress_bar(3, False) as report_from:
+    with progress_bar(3, None) as report_from:
         assert report_from is None
     assert capfd.readouterr() == ("", "")
     train_network(nn.Linear(3, 2), squares, linear_problem(5), updates=2, seed=0, verbose=1, name="toy")
-    with progress_bar(3, True) as report_from:
+    with progress_bar(3, 0.0) as report_from:
         report_from(2)(1, 1)  # of the rows from the third on, the first is done
     shown = capfd.readouterr().err
     assert "training toy" in shown and "searching" in shown and "3/3" in shown
