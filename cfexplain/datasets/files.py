@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import http.client
+import io
 import os
 import urllib.request
 import zipfile
@@ -157,8 +158,8 @@ def read_idx(file: Path, dimensions: int) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
-def read_pictures(files: Sequence[Path], size: int, *, colour: bool, crop: bool) -> np.ndarray:
-    """Pictures of any size as float32 in [0, 1], (n, 3, size, size), or (n, size, size) where not `colour`.
+def read_pictures(files: Sequence[Path] | Sequence[bytes], size: int, *, colour: bool, crop: bool) -> np.ndarray:
+    """Pictures (files, or their bytes) of any size as float32 in [0, 1]: (n, 3, size, size), or (n, size, size) in grey.
 
     With `crop` the shorter side is resized and the middle kept, as torchvision's Resize and CenterCrop do; without, both
     sides are resized.
@@ -174,14 +175,15 @@ def read_pictures(files: Sequence[Path], size: int, *, colour: bool, crop: bool)
     out = np.empty((len(files), *((3, size, size) if colour else (size, size))), dtype=np.float32)
     for i, file in enumerate(files):
         try:
-            with image.open(file) as opened:
+            with image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as opened:
                 picture = opened.convert("RGB" if colour else "L")
         except FileNotFoundError as error:
-            missing = sum(not f.is_file() for f in files)
+            missing = sum(not Path(f).is_file() for f in files if not isinstance(f, bytes))
             raise FileNotFoundError(f"{file} is missing, and {missing - 1} more of the {len(files)} pictures that the lists "
                                     "name. Is the archive unpacked as a whole?") from error
         except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(f"{file} cannot be read as a picture ({error}). Get it again.") from error
+            name = f"Picture {i} of the file" if isinstance(file, bytes) else file
+            raise ValueError(f"{name} cannot be read as a picture ({error}). Get it again.") from error
         array = np.asarray(resized(picture, size, crop), dtype=np.float32) / 255
         out[i] = array.transpose(2, 0, 1) if colour else array
     return out

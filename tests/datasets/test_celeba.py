@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from packed_pictures import jpeg, packed
 from PIL import Image
 
-from cfexplain.datasets import load_celeba
+from cfexplain.datasets import CELEBA_ATTRIBUTES, load_celeba
 
 
 def celeba_rows():
@@ -68,3 +69,44 @@ def test_celeba_says_what_is_wrong(celeba, tmp_path):
     next(celeba.rglob("list_eval_partition.txt")).write_text("000001.jpg\n")
     with pytest.raises(ValueError, match="list_eval_partition.txt is damaged"):
         load_celeba(celeba)
+
+
+def write_forty(root, names, labels):
+    """A published list of all attributes, of which one is given."""
+    k = CELEBA_ATTRIBUTES.index("Smiling")
+    lines = [str(len(names)), " ".join(CELEBA_ATTRIBUTES)]
+    lines += [" ".join([name, *("1" if (a == k) == label else "-1" for a in range(40))])
+              for name, label in zip(names, labels, strict=True)]
+    root.write_text("\n".join(lines) + "\n")
+
+
+def test_all_attributes_halved_and_packed(celeba, tmp_path):
+    names, smiling = [name for name, _, _ in celeba_rows()], [label for _, label, _ in celeba_rows()]
+    write_forty(next(celeba.rglob("list_attr_celeba.txt")), names, smiling)
+    X, y = load_celeba(celeba, "all", size=16)
+    assert y.shape == (2, 40) and y.dtype == bool and CELEBA_ATTRIBUTES[31] == "Smiling"
+    expected = np.array([[(k == 31) == label for k in range(40)] for label in smiling])
+    np.testing.assert_array_equal(y, expected[:2])
+    images = next(celeba.rglob("img_align_celeba"))
+    for name in names:  # made smaller, as such copies are
+        with Image.open(images / name) as picture:
+            picture.resize((89, 109)).save(images / name, quality=95)
+    np.testing.assert_allclose(load_celeba(celeba, size=16)[0], X, atol=0.02)
+    published = ["000001.jpg", "162770.jpg", "162771.jpg", "182637.jpg", "182638.jpg", "202599.jpg"]
+    attributes = {"attr": expected.astype(np.uint8), "attr_names": np.array(CELEBA_ATTRIBUTES)}
+    file = packed(tmp_path / "celeba_89x109_jpeg.npz", [(images / name).read_bytes() for name in names],
+                  name=np.array(published), **attributes)
+    for k, split in enumerate(("train", "valid", "test")):
+        for path in (file, tmp_path / "celeba_89x109_jpeg.npz"):
+            found = load_celeba(path, "all", size=16, split=split)
+            np.testing.assert_array_equal(found[0], load_celeba(celeba, size=16, split=split)[0])
+            np.testing.assert_array_equal(found[1], expected[2 * k:2 * k + 2])
+    assert load_celeba(file, "Smiling", size=8)[1].tolist() == ["Smiling", "not Smiling"]
+    with pytest.raises(ValueError, match="Hat.*Bald"):
+        load_celeba(file, "Hat")
+    packed(file, [jpeg(0)] * 6, name=np.array(names), **attributes)
+    with pytest.raises(ValueError, match="no image of the split 'test'.*000001.jpg to 000006.jpg"):
+        load_celeba(file, split="test")
+    packed(file, [jpeg(0)] * 6, name=np.array(["face"] * 6), **attributes)
+    with pytest.raises(ValueError, match="names as published"):
+        load_celeba(file)
