@@ -22,10 +22,10 @@ HERE = Path(__file__).parent
 CACHE, RESULTS = HERE / ".cache", HERE / "results"
 
 
-def trained(name: str, config: dict[str, Any], train: Callable[[], Any]) -> Any:
+def trained(name: str, config: dict[str, Any], train: Callable[[], Any], folder: Path = CACHE) -> Any:
     """`train()`, or what it returned the last time that this name and configuration were asked for."""
     key = hashlib.sha256(json.dumps(config, sort_keys=True, default=repr).encode()).hexdigest()[:12]
-    file = CACHE / f"{name}-{key}.joblib"
+    file = folder / f"{name}-{key}.joblib"
     if file.exists():
         print(f"[reusing {name} trained before: {file.name}]", flush=True)
         return joblib.load(file)
@@ -33,7 +33,7 @@ def trained(name: str, config: dict[str, Any], train: Callable[[], Any]) -> Any:
     started = time.perf_counter()
     made = train()
     print(f"[trained {name} in {time.perf_counter() - started:.0f} s]", flush=True)
-    CACHE.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     joblib.dump(made, file)
     return made
 

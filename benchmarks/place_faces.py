@@ -101,7 +101,10 @@ def fit(X: np.ndarray, y: np.ndarray, seed: int, epochs: int) -> PLACEExplainer:
 
 
 class Recogniser:
-    """A face recogniser that took no part in anything: distance of two faces; the same person is below 0.6."""
+    """A face recogniser that took no part in anything: distance of two faces; the same person is below 0.6.
+
+    It takes faces (n, H, W) or (n, 3, H, W) in [0, 1].
+    """
 
     def __init__(self) -> None:
         import dlib
@@ -111,7 +114,8 @@ class Recogniser:
         self.network = dlib.face_recognition_model_v1(face_recognition_models.face_recognition_model_location())
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        big = F.interpolate(torch.from_numpy(images)[:, None], size=(150, 150), mode="bicubic").clamp(0, 1)
+        faces = torch.from_numpy(images)[:, None] if images.ndim == 3 else torch.from_numpy(images)
+        big = F.interpolate(faces, size=(150, 150), mode="bicubic").clamp(0, 1)
         colour = (big.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8)
         return np.array([np.array(self.network.compute_face_descriptor(np.ascontiguousarray(c))) for c in colour])
 
