@@ -25,7 +25,7 @@ def expected(label, order):
 
 
 def test_utkface(utkface, monkeypatch):
-    by_name = sorted(range(4), key=lambda i: str(FACES[i][0]))  # "1_…", "116_…", "35_…", "50_…"
+    by_name = sorted(range(4), key=lambda i: f"{FACES[i][0]}_")  # "116_…", "1_…", "35_…", "50_…"
     for path in (utkface, *([utkface.parent] if any(utkface.glob("*.jpg")) else [])):
         X, age = load_utkface(path, "age", size=16, random_state=None)
         assert X.shape == (4, 3, 16, 16) and X.dtype == np.float32 and age.dtype == float
