@@ -13,7 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 
 from cfexplain.classifiers import adapt_classifier, adapt_regressor
 from cfexplain.foundation.arrays import to_numpy
-from cfexplain.foundation.exceptions import TargetError
+from cfexplain.foundation.exceptions import TargetError, plain
 from cfexplain.foundation.labels import label_indices, resolve_target
 from cfexplain.objective.point import Point, ValuePoint
 from cfexplain.persistence import stored_by_attributes
@@ -255,20 +255,20 @@ def _interval(target: Sequence[Any], n: int) -> tuple[np.ndarray, np.ndarray, np
     try:
         low, high = (float(end) for end in target)
     except (TypeError, ValueError) as error:
-        raise TargetError(f"target={target!r} must be an interval (low, high) of two numbers.") from error
+        raise TargetError(f"target={plain(target)!r} must be an interval (low, high) of two numbers.") from error
     if not low <= high or not (np.isfinite(low) or np.isfinite(high)):
-        raise TargetError(f"target={target!r} must be an interval (low, high) with low <= high, one of them finite.")
+        raise TargetError(f"target={plain(target)!r} must be an interval (low, high) with low <= high, one of them finite.")
     return np.full(n, low), np.full(n, high), np.full(n, f"[{low:g}, {high:g}]")
 
 
 def _check_classes(y: np.ndarray) -> np.ndarray:
     labels, counts = np.unique(y, return_counts=True)
     if len(labels) < 2:
-        raise ValueError(f"y has 1 class ({labels[0]!r}); a counterfactual needs at least 2 to choose from.")
+        raise ValueError(f"y has 1 class ({plain(labels[0])!r}); a counterfactual needs at least 2 to choose from.")
     if counts.min() < 2:
         values = np.issubdtype(labels.dtype, np.number) and len(labels) > 20
-        raise ValueError(f"The class {labels[counts.argmin()]!r} has 1 row in y; at least 2 rows a class are needed. Add "
-                         "rows of it, or leave the class out." + (
+        raise ValueError(f"The class {plain(labels[counts.argmin()])!r} has 1 row in y; at least 2 rows a class are "
+                         "needed. Add rows of it, or leave the class out." + (
                              " If y holds values and not labels, use DiffeomorphicExplainer(task='regression')."
                              if values else ""))
     return labels

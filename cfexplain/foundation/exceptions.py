@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 __all__ = ["ClassifierOutputError", "ConvergenceWarning", "DataRangeError", "NotFittedError", "StoreError",
-           "TargetError", "warn_caller", "warn_of_statuses"]
+           "TargetError", "plain", "warn_caller", "warn_of_statuses"]
 
 
 class DataRangeError(ValueError):
@@ -54,3 +55,16 @@ def warn_of_statuses(statuses: Mapping[str, int], max_steps: Any) -> None:
         warn_caller(f"{count['implausible']} of {rows} rows reach their target only outside the data, where nobody knows "
                     "what the model's answer is worth: status 'implausible'. Ask for a value that the data have.",
                     ConvergenceWarning)
+
+
+def plain(value: Any) -> Any:
+    """`value` as a message shows it: NumPy's numbers and texts as Python's own, also inside tuples, lists and dicts.
+
+    >>> plain((np.float64(25.0), [np.str_("a")], {np.int64(1): None}))
+    (25.0, ['a'], {1: None})
+    """
+    if isinstance(value, np.generic):
+        return value.item()
+    if type(value) in (tuple, list):
+        return type(value)(map(plain, value))
+    return {plain(key): plain(held) for key, held in value.items()} if type(value) is dict else value

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cfexplain.foundation.exceptions import plain
+
 __all__ = ["check_confidence", "log_odds", "log_odds_of", "row_norm"]
 
 
@@ -17,7 +19,7 @@ def check_confidence(confidence: Any) -> float | None:
     if isinstance(confidence, str) and confidence == "auto":
         return None
     if not (isinstance(confidence, (int, float, np.number)) and 0 < confidence < 1):
-        raise ValueError(f"confidence={confidence!r} must be 'auto' or a number strictly between 0 and 1.")
+        raise ValueError(f"confidence={plain(confidence)!r} must be 'auto' or a number strictly between 0 and 1.")
     return float(confidence)
 
 

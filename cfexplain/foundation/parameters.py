@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from cfexplain.foundation.exceptions import plain
+
 __all__ = ["MOST", "TRAINING", "Choice", "Interval", "Number", "Rule", "Shape", "check_options", "check_parameters"]
 
 
@@ -151,7 +153,7 @@ def check_options(options: Mapping[str, Any], rules: Mapping[str, Rule]) -> None
     for name, value in options.items():
         wrong = rules[name].error(value)
         if wrong is not None:
-            raise wrong(f"{name}={value!r} must be {rules[name]}.")
+            raise wrong(f"{name}={plain(value)!r} must be {rules[name]}.")
 
 
 def _same(value: Any, default: Any) -> bool:

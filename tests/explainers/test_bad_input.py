@@ -1,5 +1,7 @@
 """What each method of another paper does, against its own formula."""
 
+import re
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -79,6 +81,19 @@ def test_classes(images):
         small().fit(X, lonely)
     with pytest.raises(ValueError, match="y"):
         small().fit(X, None)
+
+
+def test_messages_show_plain_numbers_and_texts(images):
+    X, y = images
+    words = np.array([f"class {label}" for label in y])
+    words[0] = "lonely"
+    for call, shown in ((lambda: small().fit(X, words), "class 'lonely'"),
+                        (lambda: small().fit(X, words[:1].repeat(len(X))), "class ('lonely')"),
+                        (lambda: small(confidence=np.float64(25.0)).fit(X, y), "confidence=25.0 must"),
+                        (lambda: small(max_steps=np.int64(-1)).fit(X, y), "max_steps=-1 must")):
+        with pytest.raises(ValueError, match=re.escape(shown)) as error:
+            call()
+        assert "np." not in str(error.value)
 
 
 def test_unknown_and_misshapen_targets(image_explainer, digits):
