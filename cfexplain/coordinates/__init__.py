@@ -8,8 +8,10 @@ from cfexplain.coordinates.generator import GeneratorCoordinates
 from cfexplain.coordinates.identity import Identity
 from cfexplain.coordinates.inversion import Inversion, invert
 from cfexplain.coordinates.pretrained import PretrainedCoordinates
+from cfexplain.coordinates.pretrained_autoencoder import PretrainedAutoencoder
+from cfexplain.coordinates.two_stage import TwoStage
 from cfexplain.coordinates.vae import VAE
 
 __all__ = [
     "GAN", "VAE", "Autoencoder", "Coordinates", "Flow", "GeneratorCoordinates", "Identity", "Inversion",
-    "PretrainedCoordinates", "invert"]
+    "PretrainedAutoencoder", "PretrainedCoordinates", "TwoStage", "invert"]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cfexplain.coordinates.base import TrainedCoordinates, untrained_module
 from cfexplain.nets.autoencoders import AutoencoderNet
-from cfexplain.nets.losses import Rows, edges_loss
+from cfexplain.nets.losses import Rows, edges_loss, normal_loss
 from cfexplain.persistence import storable
 
 __all__ = ["Autoencoder"]
@@ -86,7 +86,7 @@ class Autoencoder(TrainedCoordinates):
         augment: str | None = None,
         image_shape: tuple[int, ...] | None = None,
         channels: str = "auto",
-        data_range: tuple[float, float] = (0.0, 1.0),
+        data_range: tuple[float, float] | None = (0.0, 1.0),
         batch_size: int | str = "auto",
         lr: float | str = "auto",
         weight_decay: float = 0.0,
@@ -119,7 +119,9 @@ class Autoencoder(TrainedCoordinates):
 
     def _loss(self, net: AutoencoderNet, rows: Rows, progress: float) -> Tensor:
         u = self._augmented(net, rows["u"])
-        out = net.outputs(net.moments(u)[0])
+        out = net.outputs(net.moments(u)[0]).float()
+        if net.is_image and not net.bounded:
+            return normal_loss(out - u)
         if self.reconstruction == "edges" or self.reconstruction == "auto" and self.has_shades_:
             return edges_loss(out.sigmoid() - u)
         if net.is_image and self.reconstruction != "mse":

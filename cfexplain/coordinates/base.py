@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -15,13 +17,15 @@ from torch import Tensor, nn
 from cfexplain.foundation.arrays import CHANNELS, Layout, read_samples, restore_samples, to_numpy
 from cfexplain.foundation.ink import ink_sign
 from cfexplain.foundation.optional import check_device
-from cfexplain.foundation.parameters import TRAINING, Choice, Number, Rule, check_parameters
+from cfexplain.foundation.parameters import TRAINING, Choice, Interval, Number, Rule, check_parameters
+from cfexplain.foundation.precision import computes_in_bfloat16
 from cfexplain.foundation.random import draw_seed, seeded_torch
 from cfexplain.foundation.settings import own_modes
-from cfexplain.foundation.tiles import in_tiles
+from cfexplain.foundation.tiles import TILE, in_tiles
 from cfexplain.nets.autoencoders import AutoencoderNet
 from cfexplain.nets.flow_nets import standard_normal
-from cfexplain.nets.losses import Rows
+from cfexplain.nets.latent_autoencoders import code_shape
+from cfexplain.nets.losses import Rows, perhaps_mirrored
 from cfexplain.persistence import MayBeAbsent
 from cfexplain.persistence.networks import State, check_repeats, on_meta
 
@@ -62,7 +66,9 @@ class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     module_: Any  # a subclass says more: an nn.Module
 
     exact = False
-    data_range: tuple[float, float]
+    # rows that are decoded at once
+    together: ClassVar[Mapping[str, int]] = {"cpu": TILE, "gpu": 512}
+    data_range: Any  # (low, high); of what models latents also None
     image_shape: tuple[int, ...] | None
     # what parameters must be, beside what a subclass says of its own
     parameter_rules: ClassVar[Mapping[str, Rule]] = {**TRAINING, "channels": Choice(CHANNELS)}
@@ -82,6 +88,18 @@ class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
                          channels=self.channels)
         self.dtype_ = X.dtype
         return np.require(X, requirements="W")  # torch warns of memory-mapped arrays that are read-only
+
+    def _read_latents(self, latents: np.ndarray, mirrored: np.ndarray | None) -> dict[str, Tensor]:
+        """As `_read_fit`, of latents (n, C, h, w) or (n, d) of other coordinates, of any scale and precision: by name, those
+        of the rows and of the mirrored rows, where they lie.
+        """
+        check_parameters(self)
+        self.layout_, self.dtype_ = Layout.of(latents.shape[1:], None, "first"), np.dtype(np.float32)
+        self.n_features_in_ = int(np.prod(latents.shape[1:]))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # and is not written to
+            return {name: torch.from_numpy(part) for name, part in (("u", latents), ("mirrored", mirrored))
+                    if part is not None}
 
     # ---------------------------------------------------------- torch's side
     def encode(self, x: Tensor) -> Tensor:
@@ -114,6 +132,24 @@ class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         """
         mean, std = self.in_tiles(self.posterior, X)
         return mean, std
+
+    def training_codes(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `encode_dataset`, of rows to learn from: what was kept of them at `fit` will do, whose last bits may differ."""
+        return self.encode_dataset(X)
+
+    @property
+    def stages(self) -> list[Coordinates]:
+        """What decodes a code, one after the other: the code of each is what the one before decodes to."""
+        return [self]
+
+    @property
+    def computes_in(self) -> str:
+        """The precision in which a search decodes, if nobody asks for another: float32 stands for the networks' own."""
+        return "float32"
+
+    def decode_module(self) -> nn.Module:
+        """`decode` as a module of plain operations, to make a faster copy of."""
+        return DecodeModule(self.module_)
 
     def in_tiles(self, function: Callable[..., Any], rows: np.ndarray) -> Any:
         """`function` of the rows on the networks' device, as arrays of ``dtype_``."""
@@ -183,9 +219,9 @@ class TrainedCoordinates(Coordinates):
         "sigma": Number(0, between=True), "perceptual_weight": Number(0),
         "likelihood": Choice(("auto", "bernoulli", "gaussian", "edges")),
         "reconstruction": Choice(("auto", "bce", "mse", "edges")),
-        "augment": Choice((None, "mirror"))}
+        "augment": Choice((None, "mirror")), "data_range": Interval(none=True)}
     # gradient updates of 60,000 rows at training_budget=1
-    _updates = {"image": 900, "small image": 2400, "table": 1000}
+    _updates = {"image": 900, "small image": 2400, "table": 1000, "latents": 5000}
 
     @own_modes()
     def fit(self, X: ArrayLike | Tensor, y: Any = None) -> TrainedCoordinates:
@@ -240,6 +276,44 @@ class TrainedCoordinates(Coordinates):
         self._finish(X)
         return self
 
+    @own_modes()
+    def fit_latents(self, latents: np.ndarray, mirrored: np.ndarray | None = None) -> TrainedCoordinates:
+        """Train on latents of other coordinates, (n, C, h, w) or (n, d), which may lie in a file; ``data_range`` is None.
+
+        Parameters
+        ----------
+        latents : ndarray of floats of any precision
+        mirrored : ndarray, optional
+            Those of the same rows, mirrored: half of the rows of a batch are taken from here.
+        """
+        from cfexplain.nets import training
+
+        rows = self._read_latents(latents, mirrored)
+        if not self.layout_.is_image:
+            return self.fit(np.concatenate([latents, *([] if mirrored is None else [mirrored])]).astype(np.float32))
+        self._look_at(latents)
+        self._check_parameters()
+        seed = draw_seed(self.random_state)
+        with seeded_torch(seed):
+            net = self._make_module()
+        self.history_ = training.train_network(
+            net, self._loss_of_latents, rows, updates=training.updates_for(
+                len(latents), self._updates["latents"], self.training_budget),
+            seed=seed, lr=2e-3 if self.lr == "auto" else float(self.lr),
+            batch_size=64 if self.batch_size == "auto" else int(self.batch_size), weight_decay=self.weight_decay,
+            device=self.device, verbose=self.verbose, name=type(self).__name__)
+        self.held_out_ = training.held_out_rows(len(latents), seed)
+        self.module_ = net
+        self._finish(latents)
+        return self
+
+    def _loss_of_latents(self, net: AutoencoderNet, rows: Rows, progress: float) -> Tensor:
+        """As `_loss`, of latents, in bfloat16 where that is faster."""
+        u = perhaps_mirrored(rows, net.training)
+        with torch.autocast(u.device.type, torch.bfloat16, enabled=net.training and computes_in_bfloat16(u.device),
+                            cache_enabled=False):
+            return self._loss(net, {"u": u}, progress)
+
     def _make_module(self) -> AutoencoderNet:
         """The networks, untrained, as the parameters, ``layout_`` and ``latent_dim_`` say."""
         return AutoencoderNet(
@@ -255,12 +329,15 @@ class TrainedCoordinates(Coordinates):
 
     def _look_at(self, X: np.ndarray) -> None:
         """Choose what the parameters leave to the data."""
-        self.has_shades_ = self.layout_.is_image and not ink_sign(X[:: len(X) // 1000 + 1], self.data_range, _MOST_GREY)
+        of_pixels = self.layout_.is_image and self.data_range is not None
+        self.has_shades_ = of_pixels and not ink_sign(X[:: len(X) // 1000 + 1], self.data_range, _MOST_GREY)
         self.latent_dim_ = self._latent_dim(self.layout_)
         self.width_ = self._width()
 
     def _latent_dim(self, layout: Layout) -> int:
         if self.latent_dim == "auto":
+            if layout.is_image and self.data_range is None:
+                return math.prod(code_shape(layout.net_shape))
             if layout.is_image:
                 of_ink = 32 if max(layout.net_shape[1:]) <= 32 else 64
                 return of_ink if not self.has_shades_ else 2 * of_ink if layout.net_shape[0] == 1 else 128
@@ -271,6 +348,8 @@ class TrainedCoordinates(Coordinates):
         """Channels of the first convolution, as the parameter or the size of the images says."""
         if self.width != "auto":
             return int(self.width)
+        if self.data_range is None:
+            return 64
         return 16 if self._is_small() else 32
 
     def _is_small(self) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,11 +12,14 @@ from torch import Tensor
 
 from cfexplain.foundation.settings import own_modes
 
-__all__ = ["CLIP_MODES", "INK_SIGMA", "SIGMA", "clipped", "detail_mode", "gaussian_blur", "render"]
+__all__ = ["CLIP_MODES", "INK_SIGMA", "LATENT_SIGMA", "LATENT_TAU", "SIGMA", "clipped", "detail_mode", "detail_modes",
+           "faded", "gaussian_blur", "render"]
 
 MODES = ("decoder", "residual", "blend")
 # Widths of the blur, in pixels of a 64x64 image. Ink has a wide one, or specks stay; photographs a narrow one, or they blur.
 SIGMA, INK_SIGMA = 2.0, 5.0
+# Among latents: the change, in standard deviations, at which what was lost gives way, and the blur in places
+LATENT_TAU, LATENT_SIGMA = 0.5, 0.7
 CLIP_MODES = ("straight_through", "autograd", "none")
 
 
@@ -33,6 +38,20 @@ def detail_mode(detail: str, is_image: bool, exact: bool) -> str:
     return detail
 
 
+def detail_modes(detail: str, is_image: bool, stages: Sequence[Any]) -> list[str]:
+    """What ``detail=`` means after each of the coordinates' `stages`; the last one decodes to x.
+
+    Latents that are no picture have no place where something changed, and keep all that was lost of them. So do those that
+    an exact model decodes to: it loses nothing but last bits.
+    """
+    modes = []
+    for stage in stages[:-1]:
+        shaped = stage.layout_.is_image
+        mode = detail_mode(detail, is_image=True, exact=False) if shaped or detail == "decoder" else "residual"
+        modes.append("residual" if stage.exact and mode != "decoder" else mode)
+    return [*modes, detail_mode(detail, is_image, stages[-1].exact)]
+
+
 def render(
     picture: Tensor,
     x: Tensor,
@@ -42,6 +61,7 @@ def render(
     tau: float = 0.15,
     sigma: float = SIGMA,
     data_range: tuple[float, float] | None = None,
+    of_latents: bool = False,
 ) -> Tensor:
     """x′ from the decoded picture g(z′), the original x and its reconstruction g(z₀).
 
@@ -65,6 +85,9 @@ def render(
         Width of the blur in pixels of a 64x64 image: ``sigma * max(H, W) / 64`` pixels are used.
     data_range : (low, high), optional
         "residual" and "blend" are clamped to it. None (tables): no clamp, and `tau` is in x's units.
+    of_latents : bool, default=False
+        Whether the samples are latents (B, k, h, w) of another autoencoder: there a change is one of all channels together,
+        their root mean square, and `sigma` is in places.
 
     Returns
     -------
@@ -93,12 +116,13 @@ def render(
     change = picture - reconstruction
     if mode == "blend":
         # written as a change of x: with m = 0 and no change, x + (0 - 0) is x to the last bit
-        change = change - _faded(change, tau, sigma, data_range) * (x - reconstruction)
+        change = change - faded(change, tau, sigma, data_range, of_latents) * (x - reconstruction)
     out = x + change
     return out if data_range is None else out.clamp(*data_range)
 
 
-def _faded(change: Tensor, tau: float, sigma: float, data_range: tuple[float, float] | None) -> Tensor:
+def faded(change: Tensor, tau: float, sigma: float, data_range: tuple[float, float] | None = None,
+          of_latents: bool = False) -> Tensor:
     """m of the blend, (B, 1, H, W) in [0, 1]: 0 where nothing changed."""
     if change.ndim != 4:
         raise ValueError(
@@ -109,8 +133,12 @@ def _faded(change: Tensor, tau: float, sigma: float, data_range: tuple[float, fl
     low, high = (0.0, 1.0) if data_range is None else data_range
     height, width = change.shape[-2:]
     # squared before it is blurred: a large change reaches further than many small ones
-    moved = (change.abs().amax(1, keepdim=True) / (tau * (high - low))).square()
-    return -torch.expm1(-gaussian_blur(moved, sigma * max(height, width) / 64))
+    if of_latents:
+        moved = change.square().mean(1, keepdim=True) / tau**2
+    else:
+        moved = (change.abs().amax(1, keepdim=True) / (tau * (high - low))).square()
+        sigma = sigma * max(height, width) / 64
+    return -torch.expm1(-gaussian_blur(moved, sigma))
 
 
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:

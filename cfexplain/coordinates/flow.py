@@ -10,17 +10,17 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
-from torch.backends import mkldnn
 
 from cfexplain.coordinates.base import Coordinates, untrained_module
 from cfexplain.foundation.arrays import read_samples, restore_samples
-from cfexplain.foundation.parameters import Choice, Number
+from cfexplain.foundation.parameters import Choice, Interval, Number
+from cfexplain.foundation.precision import computes_in_bfloat16
 from cfexplain.foundation.random import draw_seed, seeded_torch
 from cfexplain.foundation.settings import own_modes
-from cfexplain.nets.flow_nets import FlowNet, ImageFlowNet, VectorFlowNet
-from cfexplain.nets.losses import Rows
+from cfexplain.nets.flow_nets import FlowNet, ImageFlowNet, LatentFlowNet, VectorFlowNet
+from cfexplain.nets.losses import Rows, perhaps_mirrored
 from cfexplain.nets.resize import levels_that_divide
-from cfexplain.persistence import storable
+from cfexplain.persistence import MayBeAbsent, storable
 from cfexplain.persistence.networks import State, check_repeats, check_size, dense_size
 
 __all__ = ["SIZES", "Flow"]
@@ -38,6 +38,8 @@ SIZES: dict[tuple[str, str], dict[str, Any]] = {
     ("spline", "small"): dict(steps=4, hidden=(64, 64)),
     ("spline", "paper"): dict(steps=8, hidden=(256, 256)),
 }
+# Of the latents of a pretrained autoencoder: many channels, few places
+LATENT_SIZE: dict[str, Any] = dict(levels=2, steps=8, hidden=128, blocks=0, affine=True)
 
 
 def _untrained_flow(flow: Flow, state: State) -> nn.Module:
@@ -142,9 +144,11 @@ class Flow(Coordinates):
 
     module_: FlowNet
     history_: list[dict[str, Any]]
+    held_out_: MayBeAbsent[np.ndarray]  # of latents
 
     exact = True
     parameter_rules = {
+        "data_range": Interval(none=True),
         **dict.fromkeys(("levels", "steps", "blocks"), Number(1, whole=True, none=True)),
         "n_bits": Number(1, 16, whole=True), "noise": Number(0), "ema": Number(0, 1), "size": Choice(("small", "paper")),
         "precision": Choice(("auto", "float32", "bfloat16"))}
@@ -168,7 +172,7 @@ class Flow(Coordinates):
         checkpoint: str | os.PathLike | None = None,
         image_shape: tuple[int, ...] | None = None,
         channels: str = "auto",
-        data_range: tuple[float, float] = (0.0, 1.0),
+        data_range: tuple[float, float] | None = (0.0, 1.0),
         batch_size: int = 64,
         lr: float | None = None,
         training_budget: float = 1.0,
@@ -240,6 +244,38 @@ class Flow(Coordinates):
         self.module_ = net.to(torch.from_numpy(X).dtype)
         return self
 
+    @own_modes()
+    def fit_latents(self, latents: np.ndarray, mirrored: np.ndarray | None = None) -> Flow:
+        """Train on latents of other coordinates, (n, C, h, w) or (n, d), which may lie in a file; ``data_range`` is None.
+
+        Parameters
+        ----------
+        latents : ndarray of floats of any precision
+        mirrored : ndarray, optional
+            Those of the same rows, mirrored: half of the rows of a batch are taken from here.
+        """
+        from cfexplain.nets.training import held_out_rows, train_network, updates_for
+
+        rows = self._read_latents(latents, mirrored)
+        if not self.layout_.is_image:
+            return self.fit(np.concatenate([latents, *([] if mirrored is None else [mirrored])]).astype(np.float32))
+        self._check_parameters(len(latents))
+        seed, some = draw_seed(self.random_state), np.random.RandomState(0).permutation(len(latents))[:256]
+        with seeded_torch(seed):
+            net: Any = self._make_module()
+            net.initialise(torch.from_numpy(latents[np.sort(some)].astype(np.float32)))
+        self.latent_dim_ = net.latent_dim
+        self.history_ = train_network(
+            net, self._latent_loss, rows, updates=updates_for(len(latents), 5000, self.training_budget), seed=seed,
+            lr=self.lr or 1e-3, batch_size=self.batch_size, clip=5.0, ema=self.ema, validation_fraction=0.05,
+            checkpoint=self.checkpoint, device=self.device, verbose=self.verbose, name="flow of latents")
+        self.held_out_ = held_out_rows(len(latents), seed, 0.05)
+        self.module_ = net
+        return self
+
+    def _latent_loss(self, net: LatentFlowNet, rows: Rows, progress: float) -> Tensor:
+        return net.nats_per_dim(perhaps_mirrored(rows, net.training))
+
     def _image_loss(self, net: ImageFlowNet, rows: Rows, progress: float) -> Tensor:
         return net.bits_per_dim(rows["x"])
 
@@ -275,13 +311,20 @@ class Flow(Coordinates):
         if self.noise:
             raise ValueError("noise= is for flows of tables; images are dequantised, see n_bits=.")
         settings = SIZES[kind, self.size] | chosen
-        if not self.pad:
+        if not self.pad and self.data_range is not None:
             possible = self._levels(shape, settings["levels"])
             settings["levels"] = possible if self.levels is None else self.levels
-        bfloat16 = self.precision == "bfloat16" or self.precision == "auto" and _computes_in_bfloat16(self.device)
+        if self.data_range is None:
+            if self.pad or self.n_bits != 8:
+                raise ValueError("pad= and n_bits= are for flows of pixels; latents are padded as they need it.")
+            settings = {**LATENT_SIZE, **chosen}
+        bfloat16 = self.precision == "bfloat16" or self.precision == "auto" and computes_in_bfloat16(self.device)
+        settings |= {"mixing": "conv" if kind == "glow" else "masks", "precision": "bfloat16" if bfloat16 else "float32"}
+        image = (shape[0], shape[1], shape[2])
+        if self.data_range is None:
+            return LatentFlowNet(image, whiten=self.whiten, **settings)
         return ImageFlowNet(
-            (shape[0], shape[1], shape[2]), data_range=self.data_range, n_bits=self.n_bits, whiten=self.whiten, pad=self.pad,
-            mixing="conv" if kind == "glow" else "masks", precision="bfloat16" if bfloat16 else "float32", **settings)
+            image, data_range=self.data_range, n_bits=self.n_bits, whiten=self.whiten, pad=self.pad, **settings)
 
     def _levels(self, shape: tuple[int, ...], wanted: int) -> int:
         """As many levels as wanted, or as the sides allow: a 28x28 image can be halved twice."""
@@ -325,15 +368,3 @@ class Flow(Coordinates):
         check_is_fitted(self)
         z = np.random.RandomState(draw_seed(random_state)).standard_normal((n_samples, self.latent_dim_))
         return restore_samples(self.in_tiles(self.decode, (temperature * z).astype(self.dtype_)), self.layout_)
-
-
-def _computes_in_bfloat16(device: str) -> bool:
-    """Whether this device is faster in bfloat16 than in float32; emulated bfloat16 is slower."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported() and _has_avx512_bf16()
-
-
-def _has_avx512_bf16() -> bool:
-    check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(check and check())

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from cfexplain.coordinates.base import Coordinates, untrained_module
+from cfexplain.foundation.parameters import Interval
 from cfexplain.persistence import storable
 
 __all__ = ["Identity"]
@@ -45,9 +46,10 @@ class Identity(Coordinates):
     module_: _Reshape
 
     exact = True
+    parameter_rules = {"data_range": Interval(none=True)}  # None: of latents, which nothing bounds
 
     def __init__(self, *, image_shape: tuple[int, ...] | None = None, channels: str = "auto",
-                 data_range: tuple[float, float] = (0.0, 1.0)):
+                 data_range: tuple[float, float] | None = (0.0, 1.0)):
         self.image_shape = image_shape
         self.channels = channels
         self.data_range = data_range

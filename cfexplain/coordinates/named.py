@@ -13,6 +13,8 @@ from cfexplain.coordinates.flow import Flow
 from cfexplain.coordinates.gan import GAN
 from cfexplain.coordinates.identity import Identity
 from cfexplain.coordinates.pretrained import PretrainedCoordinates
+from cfexplain.coordinates.pretrained_autoencoder import PretrainedAutoencoder
+from cfexplain.coordinates.two_stage import TwoStage
 from cfexplain.coordinates.vae import VAE
 
 __all__ = ["make_coordinates"]
@@ -21,7 +23,7 @@ NAMED: dict[str, type[Coordinates]] = {
     "vae": VAE, "autoencoder": Autoencoder, "identity": Identity, "flow": Flow, "gan": GAN}
 
 
-def make_coordinates(spec: Any, defaults: dict[str, Any]) -> tuple[Coordinates, bool]:
+def make_coordinates(spec: Any, defaults: dict[str, Any], inner: str = "vae") -> tuple[Coordinates, bool]:
     """The coordinates that `spec` means, and whether they still have to be fitted.
 
     Parameters
@@ -29,11 +31,16 @@ def make_coordinates(spec: Any, defaults: dict[str, Any]) -> tuple[Coordinates, 
     spec : {"vae", "autoencoder", "identity"}, Coordinates, FrozenEstimator, module, or (encoder, decoder)
         An estimator is cloned and fitted, as scikit-learn does; inside ``FrozenEstimator`` it is used as it is; networks
         of your own are used through `PretrainedCoordinates`.
+    inner : str, default="vae"
+        The inner coordinates of a `TwoStage` around a `PretrainedAutoencoder`.
     defaults : dict
         ``training_budget``, ``random_state``, … for coordinates made from a name.
     """
     if isinstance(spec, FrozenEstimator):
         return spec.estimator, False
+    if isinstance(spec, PretrainedAutoencoder):
+        known = TwoStage(spec).get_params(deep=False)
+        return TwoStage(clone(spec), inner, **{k: v for k, v in defaults.items() if k in known}), True
     if isinstance(spec, Coordinates):
         made = clone(spec)
         known = made.get_params(deep=False)

@@ -113,17 +113,20 @@ class PretrainedCoordinates(Coordinates):
         self.module_ = borrowed = _Borrowed(*self._networks())
         with torch.no_grad():
             latents = borrowed.latents(torch.from_numpy(X[:1]))[0]
-        self.latent_shape_ = tuple(latents.shape[1:])
-        self.latent_dim_ = latents[0].numel()
-        borrowed.set_latents(self.latent_shape_, torch.from_numpy(X).dtype)
-        back = self.in_tiles(self.decode, self.encode_dataset(X[:2])[0])
+            self.latent_shape_ = tuple(latents.shape[1:])
+            self.latent_dim_ = latents[0].numel()
+            borrowed.set_latents(self.latent_shape_, torch.from_numpy(X).dtype)
+            back = self.decode(self.encode(torch.from_numpy(X[:2])))
         if back.shape != X[:2].shape:
             raise ValueError(
                 f"decode(encode(x)) has shape {back.shape[1:]} a row, but x has {X.shape[1:]}. The decoder must return "
                 "samples of the shape that the encoder takes; images are (C, H, W), see image_shape=.")
         if self.standardize:
-            borrowed.set_scale(unit_scale(self.encode_dataset(X)[0], rtol=1e-5))
+            self._set_scale(X)
         return self
+
+    def _set_scale(self, X: np.ndarray) -> None:
+        self.module_.set_scale(unit_scale(self.encode_dataset(X)[0], rtol=1e-5))
 
     def _networks(self) -> tuple[nn.Module, nn.Module | None]:
         encoder = as_module(self.encoder, "encoder")

@@ -14,7 +14,7 @@ from torch import Tensor
 from cfexplain.coordinates.base import TrainedCoordinates, untrained_module
 from cfexplain.foundation.sharpness import laplacian_variance
 from cfexplain.nets.autoencoders import AutoencoderNet
-from cfexplain.nets.losses import Rows, edges_loss
+from cfexplain.nets.losses import Rows, edges_loss, normal_loss
 from cfexplain.persistence import MayBeAbsent, storable
 
 __all__ = ["VAE"]
@@ -126,7 +126,7 @@ class VAE(TrainedCoordinates):
         augment: str | None = None,
         image_shape: tuple[int, ...] | None = None,
         channels: str = "auto",
-        data_range: tuple[float, float] = (0.0, 1.0),
+        data_range: tuple[float, float] | None = (0.0, 1.0),
         batch_size: int | str = "auto",
         lr: float | str = "auto",
         weight_decay: float = 0.0,
@@ -206,8 +206,11 @@ class VAE(TrainedCoordinates):
         u = self._augmented(net, rows["u"])
         mean, log_var = net.moments(u)
         assert log_var is not None  # of a variational network
-        out = net.outputs(mean + (log_var / 2).exp() * torch.randn_like(mean))
-        if self.likelihood_ == "bernoulli":
+        mean, log_var = mean.float(), log_var.float()
+        out = net.outputs(mean + (log_var / 2).exp() * torch.randn_like(mean)).float()
+        if net.is_image and not net.bounded:
+            fit = normal_loss(out - u)
+        elif self.likelihood_ == "bernoulli":
             fit = F.binary_cross_entropy_with_logits(out, u, reduction="none").flatten(1).sum(1)
         elif self.likelihood_ == "edges":
             fit = edges_loss(out.sigmoid() - u)

@@ -45,6 +45,8 @@ class ExplainerAttributes:
     # whether a row that meets every condition must also have the target as its most probable class
     needs_valid: bool = True
     density: Any = None
+    # of the latents of a `PretrainedAutoencoder` that is given as coordinates: what is searched
+    inner: str = "vae"
     start: str | float = "latent"
     update: str = "normalized"
     step_size: float | None = None

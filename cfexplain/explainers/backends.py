@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from cfexplain.classifiers.outputs import ModuleScores
-from cfexplain.coordinates.base import DecodeModule
 from cfexplain.density import ConditionalFlow
 from cfexplain.explainers.attributes import ExplainerParameters
 from cfexplain.foundation.optional import import_triton, no_cuda
@@ -48,16 +47,18 @@ class Engine:
     backend : str
         Its name; in brackets what was left as it is, and why a table takes more than one launch.
     classifier : ClassifierAdapter or RegressorAdapter
-    decode : callable ``z -> x``
+    decoders : list of callable ``code -> what it decodes to``
+        One for each of the coordinates' stages, the last one to x.
     log_density : callable ``(z, target) -> (B,)``
     search : callable, like `cfexplain.search.search`
     """
 
     backend: str
     classifier: Any
-    decode: Callable[[Tensor], Tensor]
+    decoders: list[Callable[[Tensor], Tensor]]
     log_density: Callable[[Tensor, Tensor], Tensor]
     search: Callable[..., Any] = search
+    rounds: bool = False  # whether the search decodes in less than the networks' own precision
 
 
 def check_backend(backend: str, precision: str, device: torch.device) -> str:
@@ -88,7 +89,8 @@ def check_backend(backend: str, precision: str, device: torch.device) -> str:
 
 def eager_engine(explainer: ExplainerParameters) -> Engine:
     """The explainer's own parts."""
-    return Engine("eager", explainer.classifier_, explainer.coordinates_.decode, explainer.density_.log_prob)
+    return Engine("eager", explainer.classifier_, [stage.decode for stage in explainer.coordinates_.stages],
+                  explainer.density_.log_prob)
 
 
 def make_engine(explainer: ExplainerParameters, backend: str, precision: str, example: Tensor) -> Engine:
@@ -116,15 +118,24 @@ def make_engine(explainer: ExplainerParameters, backend: str, precision: str, ex
     with torch.no_grad():
         z = explainer.coordinates_.encode(example) if explainer.coordinates_.encodes_at_once else None
     classifier = _frozen_classifier(explainer.classifier_, precision, example)
-    decode = _frozen_decoder(explainer.coordinates_, precision, z)
-    if backend == "triton" and decode is not None and isinstance(explainer.coordinates_.module_, VectorFlowNet):
-        try:
-            decode = _inverse(_in_one_kernel(explainer.coordinates_.module_))
-        except NotPackable as reason:
-            remarks.append(f"decoder packed: {reason}")
-    for name, part in (("classifier", classifier), ("decoder", decode)):
-        if part is None:
-            left.append(name)
+    decoders, rounds = [], precision == "bfloat16"
+    for stage, plain in zip(explainer.coordinates_.stages, engine.decoders, strict=True):
+        wanted = "bfloat16" if precision == "auto" and stage.computes_in == "bfloat16" else precision
+        decode = _frozen_decoder(stage, wanted, z)
+        if backend == "triton" and decode is not None and isinstance(stage.module_, VectorFlowNet):
+            try:
+                decode = _inverse(_in_one_kernel(stage.module_))
+            except NotPackable as reason:
+                remarks.append(f"decoder packed: {reason}")
+        rounds |= decode is not None and wanted == "bfloat16"
+        decoders.append(decode or plain)
+        if decode is None:
+            left.append("decoder" if stage is explainer.coordinates_ else f"{type(stage).__name__}'s decoder")
+        if z is not None:
+            with torch.no_grad():
+                z = decoders[-1](z).flatten(1)
+    if classifier is None:
+        left.insert(0, "classifier")
     log_density = engine.log_density
     if isinstance(explainer.density_, ConditionalFlow):
         try:
@@ -140,7 +151,7 @@ def make_engine(explainer: ExplainerParameters, backend: str, precision: str, ex
     if left:
         remarks.insert(0, f"{', '.join(left)} eager")
     return Engine(name + (f" ({'; '.join(remarks)})" if remarks else ""), classifier or engine.classifier,
-                  decode or engine.decode, log_density, way)
+                  decoders, log_density, way, rounds)
 
 
 def _in_slots(evaluate: Callable, start: Tensor, reference: Tensor, rows: Any, options: Any, report: Callable | None,
@@ -226,5 +237,6 @@ def _frozen_decoder(coordinates: Any, precision: str, z: Tensor | None) -> Calla
     wanted = _precision(module, precision)
     if wanted is None:
         return None
-    net = _frozen(module, DecodeModule(module), wanted, z)
-    return net if net.report is not None and net.report.traced else None
+    net = _frozen(module, coordinates.decode_module(), wanted, z)
+    # one that could not be rewritten is worth the copy only if it rounds
+    return net if net.report is not None and (net.report.traced or wanted == "bfloat16") else None

@@ -137,13 +137,13 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         groups = self.task_.groups
 
         self.coordinates_, fresh = make_coordinates(
-            self.coordinates, {"random_state": seed + 1, "data_range": self.data_range, **budget})
+            self.coordinates, {"random_state": seed + 1, "data_range": self.data_range, **budget}, self.inner)
         if fresh:
             self.coordinates_.set_params(**_read_already(self.coordinates_)).fit(X)
         self._check_coordinates(X)
         self.density_, unfitted = make_density(self.density, self.coordinates_, {"random_state": seed + 2, **budget})
         rows = self._rows_to_encode(groups, seed)
-        codes, std = self.coordinates_.encode_dataset(X[rows])
+        codes, std = self.coordinates_.training_codes(X[rows])
         self.reconstruction_ = None
         if not self.coordinates_.exact:
             some = rows_to_reconstruct(self, rows, fresh)
@@ -439,7 +439,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         if step is None:
             step = self.step_sizes[update]
         if tile == "auto":
-            tile = TILE if self.device_.type == "cpu" else 512
+            tile = self.coordinates_.together["cpu" if self.device_.type == "cpu" else "gpu"]
         return SearchOptions(
             update=update, step_size=float(step), stall=self.stall, max_steps=int(self.max_steps), stop=self.stop,
             patience=int(self.patience), refine=int(refine or 0), tile=int(tile),

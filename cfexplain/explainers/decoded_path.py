@@ -136,13 +136,16 @@ def _decoded(explainer: ExplainerParameters, cf: Counterfactuals, z: np.ndarray,
     target = np.zeros(len(cf), dtype=int) if explainer.is_regression else label_indices(cf.target, explainer.classes_)
     finite = np.isfinite(z).all(1)
     z = np.where(finite[:, None], z, cf.z[rows])
-    original, reconstruction, found = (
-        layout.to_net(a).astype(explainer.dtype_, copy=False) for a in (cf.x, cf.reconstruction, cf.x_cf))
+    original, found = (layout.to_net(a).astype(explainer.dtype_, copy=False) for a in (cf.x, cf.x_cf))
+    with torch.no_grad():
+        x0 = torch.from_numpy(np.ascontiguousarray(original)).to(device)
+        known = {"x": x0, **run.judge.known(x0)}
+    names = list(known)
     tensors = [torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in (
-        z.astype(explainer.dtype_, copy=False), original[rows], reconstruction[rows], target[rows])]
+        z.astype(explainer.dtype_, copy=False), target[rows])] + [values[rows] for values in known.values()]
 
-    def tile(z: Tensor, x: Tensor, reconstruction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        point = run.judge.point(z, {"x": x, "reconstruction": reconstruction, "target": target})
+    def tile(z: Tensor, target: Tensor, *values: Tensor) -> tuple[Tensor, Tensor]:
+        point = run.judge.point(z, {"target": target, **dict(zip(names, values, strict=True))})
         return point.x.cpu(), point.log_density.cpu()
 
     with torch.no_grad():

@@ -113,6 +113,7 @@ verbose, device
     # algorithm 1, line 1: z ← g⁻¹(x)
     start = "latent"
     density = "prior"
+    inner = "flow"
 
     parameter_rules = {
         "ascent": Choice(("log_probability", "probability")), "update": Choice(("auto", "adam", "normalized")),
@@ -170,7 +171,7 @@ verbose, device
         return 0.3 if self.is_regression or self._image_flow() else 0.0
 
     def _image_flow(self) -> bool:
-        return self.layout_.is_image and isinstance(self.coordinates_, Flow)
+        return self.layout_.is_image and isinstance(self.coordinates_.stages[0], Flow)
 
     def terms(self) -> list[Term]:
         """Eq. 5, or its logarithm; for a regressor the way to the value."""

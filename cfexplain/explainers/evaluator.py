@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cfexplain.coordinates.detail import INK_SIGMA, SIGMA, clipped, detail_mode, render
+from cfexplain.coordinates.detail import INK_SIGMA, LATENT_SIGMA, LATENT_TAU, SIGMA, clipped, detail_modes, render
 from cfexplain.explainers.attributes import ExplainerParameters
 from cfexplain.explainers.backends import Engine
 from cfexplain.foundation.partial_tiles import PartialTiles
@@ -45,7 +45,10 @@ class Evaluator:
                  tile: int | None = None):
         self.explainer, self.objective, self.engine = explainer, objective, engine
         self.kernels, self.tile = kernels, tile
-        self.detail = detail_mode(explainer.detail, explainer.layout_.is_image, explainer.coordinates_.exact)
+        stages = explainer.coordinates_.stages
+        self.details = detail_modes(explainer.detail, explainer.layout_.is_image, stages)
+        # what the last stage makes of what it knows of x: of one stage alone, the reconstruction
+        self._drawn = "drawn" if len(stages) > 1 else "reconstruction"
         self.conditions = [term.name for term in objective.terms if type(term).holds is not Term.holds]
         self._needs_features = any(isinstance(term, TypicalFeatures) for term in objective.terms)
 
@@ -63,18 +66,57 @@ class Evaluator:
                                      explainer.class_features_, verdict)
 
     def decode(self, z: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
-        """x′: decoded, with the detail that the coordinates lost put back, within the rules for columns."""
-        explainer, is_image = self.explainer, self.explainer.layout_.is_image
-        x = self.partial("decode", self.engine.decode, z, getattr(rows, "live", len(z)))
+        """x′: decoded, with the detail that each stage of the coordinates lost put back, within the rules for columns."""
+        explainer, is_image, live = self.explainer, self.explainer.layout_.is_image, getattr(rows, "live", len(z))
+        first, *others = self.engine.decoders
+        x = self.partial(("decode", 0), first, z, live)
+        for i, decode in enumerate(others, 1):
+            latents, drawn = rows[f"latents {i}"], rows[f"drawn {i}"]
+            if self.details[i - 1] != "decoder":
+                x = render(x, latents, drawn, self.details[i - 1], tau=LATENT_TAU, sigma=LATENT_SIGMA, of_latents=True)
+            x = self.partial(("decode", i), decode, x.flatten(1), live)
         if is_image:
             x = clipped(x, explainer.clip, explainer.data_range)
-        if self.detail != "decoder":
-            x = render(x, rows["x"], rows["reconstruction"], self.detail, tau=explainer.tau,
+        if self.details[-1] != "decoder":
+            drawn = rows[self._drawn]
+            drawn = clipped(drawn, explainer.clip, explainer.data_range) if is_image else drawn
+            x = render(x, rows["x"], drawn, self.details[-1], tau=explainer.tau,
                        sigma=INK_SIGMA if getattr(explainer, "ink_", 0) else SIGMA,
                        data_range=explainer.data_range if is_image else None)
         if explainer.region is not None and explainer.region_ is not None:
             x = torch.where(explainer.region_.to(x.device), x, rows["x"])
         return x if explainer.column_rules_ is None else explainer.column_rules_.apply(x, rows["x"])
+
+    def known(self, x: Tensor, codes: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """What is known of the codes of `x` (n, ...): ``z0``; ``reconstruction``, what it decodes to; and what `decode` puts
+        detail back by: the latents of each stage, what the stage before draws of them (``drawn 1``, …), and what the last
+        one draws of its own latents (``drawn``).
+
+        Parameters
+        ----------
+        codes : mapping, optional
+            ``z0`` and the latents, where they are known.
+        """
+        stages, known = self.explainer.coordinates_.stages, dict(codes or {})
+        names = ["z0", *(f"latents {i}" for i in range(1, len(stages)))]
+        if not codes:
+            above = x
+            for i in reversed(range(len(stages))):
+                z = self._in_parts(("encode", i), stages[i].encode, above)
+                known[names[i]] = above = z if i == 0 else z.reshape(len(z), *stages[i - 1].layout_.net_shape)
+        drawn = [self._draw(i, known[name]) for i, name in enumerate(names)]
+        known |= {self._drawn if i == len(stages) else f"drawn {i}": values for i, values in enumerate(drawn, 1)}
+        if len(stages) > 1:
+            known["reconstruction"] = drawn[0]
+            for i in range(1, len(stages)):
+                known["reconstruction"] = self._draw(i, known["reconstruction"])
+        return known
+
+    def _draw(self, stage: int, codes: Tensor) -> Tensor:
+        return self._in_parts(("decode", stage), self.engine.decoders[stage], codes.flatten(1))
+
+    def _in_parts(self, name: Hashable, function: Callable, rows: Tensor) -> Tensor:
+        return self.in_tiles(str(name), lambda some: self.partial(name, function, some, len(rows)), rows)
 
     def judged(self, z: Tensor, rows: Mapping[str, Tensor], x: Tensor | None = None) -> tuple[Tensor, ...]:
         """x′, log density, valid, second opinion, and each of `conditions`, of a tile of found points."""

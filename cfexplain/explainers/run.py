@@ -20,7 +20,7 @@ from cfexplain.explainers.task import Goal
 from cfexplain.foundation.partial_tiles import TileRows
 from cfexplain.foundation.progress import bar_delay
 from cfexplain.foundation.threads import one_thread
-from cfexplain.foundation.tiles import TILE, in_tiles
+from cfexplain.foundation.tiles import TILE
 from cfexplain.objective import Objective
 from cfexplain.search import SearchOptions, SearchResult
 
@@ -107,14 +107,12 @@ class Run:
     # --------------------------------------------------------------- prepare
     def prepare(self, X: np.ndarray, goal: Goal) -> tuple[dict[str, Tensor], Tensor]:
         """What the search knows of each row, by name, on the device; and where it starts, (n, latent_dim)."""
-        explainer, judge, n = self.explainer, self.judge, len(X)
+        explainer, judge = self.explainer, self.judge
         x = torch.from_numpy(X).to(explainer.device_)
         rows = {"x": x, **{name: torch.from_numpy(values).to(explainer.device_)
                            for name, values in {**goal.rows, "moving": goal.moving}.items()}}
-        encode, decode = explainer.coordinates_.encode, explainer.coordinates_.decode
         with torch.no_grad():
-            rows["z0"] = judge.in_tiles("encode", lambda x: judge.partial("encode", encode, x, n), x)
-            rows["reconstruction"] = judge.in_tiles("decode", lambda z: judge.partial("decode", decode, z, n), rows["z0"])
+            rows |= judge.known(x)
             quantile = 0.5 if explainer.typical_quantile is None else explainer.typical_quantile
             limits: dict[str, Any] = {"typical": explainer.density_.quantiles_by_index(quantile)}
             if explainer.class_features_ is not None:
@@ -167,9 +165,10 @@ class Run:
     def _searched(self, rows: dict[str, Tensor], moving: np.ndarray, searching: Evaluator) -> dict[str, Tensor]:
         """What is known of the rows that are searched."""
         searched = {name: values[moving] for name, values in rows.items()}
-        if self.precision != "auto" and self.judge.detail != "decoder" and len(moving):
+        if searching.engine.rounds and self.judge.details[-1] != "decoder" and len(moving):
             with torch.no_grad():  # rounded like the points of the search: what is put back must not undo rounding
-                searched["reconstruction"] = in_tiles(searching.engine.decode, searched["z0"], tile=self.options.tile)
+                codes = {name: values for name, values in searched.items() if name == "z0" or name.startswith("latents ")}
+                searched |= searching.known(searched["x"], codes)
         return searched
 
     # ----------------------------------------------------------------- judge

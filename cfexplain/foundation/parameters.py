@@ -83,9 +83,13 @@ class Choice(Rule):
 
 @dataclass(frozen=True)
 class Interval(Rule):
-    """A pair of finite numbers, the first below the second."""
+    """A pair of finite numbers, the first below the second; None, too, if `none`."""
+
+    none: bool = False
 
     def error(self, value: Any) -> type[Exception] | None:
+        if value is None and self.none:
+            return None
         if not isinstance(value, (tuple, list, np.ndarray)) or len(value) != 2:
             return ValueError if isinstance(value, (tuple, list, np.ndarray)) else TypeError
         wrong = Number().error(value[0]) or Number().error(value[1])

@@ -49,7 +49,7 @@ class PartialTiles:
     """
 
     def __init__(self) -> None:
-        self._sizes: dict[tuple, list[int]] = {}
+        self._tried: dict[tuple, _Trial] = {}
 
     def __call__(self, name: Hashable, function: Callable[[Tensor], Any], x: Tensor, live: int) -> Any:
         """What `function` makes of `x` (B, ...), a tensor or a tuple; right in the first `live` rows.
@@ -57,24 +57,38 @@ class PartialTiles:
         The same `name` must stand for the same computation.
         """
         key = (name, tuple(x.shape), x.dtype, x.requires_grad and torch.is_grad_enabled())
-        if key not in self._sizes:
-            self._sizes[key] = _sizes_with_equal_bits(function, x.detach(), key[-1])
-        size = next((size for size in self._sizes[key] if size >= live), len(x))
+        if key not in self._tried:
+            self._tried[key] = _Trial(function, x.detach(), key[-1])
+        size = self._tried[key].smallest(function, live)
         if size == len(x):
             return function(x)
         return tree_map(lambda out: None if out is None else _Refilled.apply(out, len(x)), function(x[:size]))
 
 
-def _sizes_with_equal_bits(function: Callable, x: Tensor, gradient: bool) -> list[int]:
-    answer, (some,) = _with_gradient(function, gradient), probes((x,), len(x))
-    with aligned():
-        whole, found = answer(some), []
-        for size in (len(x) // 8, len(x) // 4, len(x) // 2, 3 * len(x) // 4):
-            with _Remainders(max(size, 1)) as seen:
-                part = answer(some[:size]) if size else None
-            if part and not seen.found and all(torch.equal(a[:size], b) for a, b in zip(whole, part, strict=True)):
-                found.append(size)
-    return found
+class _Trial:
+    """In which numbers of rows a function gives the bits that it gives in a whole tile; each is tried when it is of use."""
+
+    def __init__(self, function: Callable, x: Tensor, gradient: bool) -> None:
+        self.gradient, self.rows = gradient, len(x)
+        (self.some,) = probes((x,), len(x))
+        with aligned():
+            self.whole = _with_gradient(function, gradient)(self.some)
+        self.equal: dict[int, bool] = {0: False}
+
+    def smallest(self, function: Callable, live: int) -> int:
+        """The least number of rows that holds `live` of them; perhaps the whole tile."""
+        for size in (self.rows // 8, self.rows // 4, self.rows // 2, 3 * self.rows // 4):
+            if size >= live and self._is_equal(function, size):
+                return size
+        return self.rows
+
+    def _is_equal(self, function: Callable, size: int) -> bool:
+        if size not in self.equal:
+            with aligned(), _Remainders(size) as seen:
+                part = _with_gradient(function, self.gradient)(self.some[:size])
+            self.equal[size] = not seen.found and all(
+                torch.equal(a[:size], b) for a, b in zip(self.whole, part, strict=True))
+        return self.equal[size]
 
 
 def _with_gradient(function: Callable, wanted: bool) -> Callable[[Tensor], tuple[Tensor, ...]]:

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cfexplain.nets.latent_autoencoders import latent_networks
+
 __all__ = ["AutoencoderNet", "unit_scale"]
 
 # exp(LOG_VAR[0] / 2) is the sharpest posterior, exp(LOG_VAR[1] / 2) the widest: outside, exp() under- or overflows.
@@ -58,8 +60,8 @@ class AutoencoderNet(nn.Module):
         Channels of the first convolution.
     hidden : tuple of int
         Sizes of the dense layers.
-    data_range : (low, high)
-        Of images.
+    data_range : (low, high) or None
+        Of images. None: they are latents of another autoencoder, of any scale (`latent_networks`).
 
     Examples
     --------
@@ -85,17 +87,20 @@ class AutoencoderNet(nn.Module):
         variational: bool,
         width: int = 32,
         hidden: tuple[int, ...] = (256, 256),
-        data_range: tuple[float, float] = (0.0, 1.0),
+        data_range: tuple[float, float] | None = (0.0, 1.0),
     ):
         super().__init__()
         self.is_image, self.latent_dim, self.variational = len(net_shape) == 3, latent_dim, variational
+        self.bounded = self.is_image and data_range is not None
         outputs = latent_dim * (2 if variational else 1)
-        if self.is_image:
+        if self.is_image and data_range is None:
+            self.encoder, self.decoder = latent_networks(net_shape, outputs, latent_dim, width)
+        elif self.is_image:
             self.encoder, self.decoder = _convolutional(net_shape, outputs, latent_dim, width)
         else:
             self.encoder = _dense(net_shape[0], *hidden, outputs)
             self.decoder = _dense(latent_dim, *reversed(hidden), net_shape[0])
-        low, high = data_range if self.is_image else (0.0, 1.0)
+        low, high = data_range if self.is_image and data_range is not None else (0.0, 1.0)
         units = () if self.is_image else tuple(net_shape)
         for name, shape, loc, scale in (("x", units, low, high - low), ("z", (latent_dim,), 0.0, 1.0)):
             self.register_buffer(f"{name}_loc", torch.full(shape, float(loc)))
@@ -155,7 +160,7 @@ class AutoencoderNet(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         """x of z: (B, C, H, W) within the data range, or (B, d)."""
         u = self.outputs(self.z_loc + self.z_scale * z)
-        return self.from_units(u.sigmoid() if self.is_image else u)
+        return self.from_units(u.sigmoid() if self.bounded else u)
 
 
 def _dense(*sizes: int) -> nn.Sequential:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cfexplain.nets.autoencoders import unit_scale
 from cfexplain.ops.coupling_flow import PackedFlow
 
-__all__ = ["FlowNet", "ImageFlowNet", "VectorFlowNet", "standard_normal"]
+__all__ = ["FlowNet", "ImageFlowNet", "LatentFlowNet", "VectorFlowNet", "standard_normal"]
 
 
 class FlowNet(nn.Module, ABC):
@@ -131,6 +131,56 @@ class ImageFlowNet(FlowNet):
         """n_bits − log₂ p(v) / d of dequantised pixels, (B,): an upper bound of −log₂ P(x) / d over whole pixel values."""
         z, ladj = self._push(self.dequantised(x))
         return self.n_bits - (standard_normal(z) + ladj) / (z.shape[1] * math.log(2))
+
+
+class LatentFlowNet(FlowNet):
+    """A multi-scale flow of latents (C, h, w) of another autoencoder, about of unit scale; nothing bounds them.
+
+    Sides that the levels do not divide are padded by repeating the edge at the bottom and on the right, and cropped again.
+
+    Parameters
+    ----------
+    net_shape : (C, h, w)
+    noise : float
+        Deviation of what training adds to each number: kept latents are rounded, and no density is finite there.
+    whiten, **architecture
+        See `MultiScale`.
+    """
+
+    def __init__(self, net_shape: tuple[int, int, int], *, noise: float = 0.03, whiten: bool = True, **architecture: Any):
+        super().__init__()
+        from cfexplain.nets.image_flows import MultiScale  # zuko is loaded when a flow is made
+
+        channels, *sides = net_shape
+        unit = 2 ** int(architecture["levels"])
+        padded = [math.ceil(side / unit) * unit for side in sides]
+        self.padding = (0, padded[1] - sides[1], 0, padded[0] - sides[0])
+        self.flow = MultiScale((channels, *padded), **architecture)
+        self.noise, self.whiten, self.latent_dim = noise, whiten, channels * math.prod(padded)
+
+    def _pad(self, x: Tensor) -> Tensor:
+        return F.pad(x, self.padding, mode="replicate") if any(self.padding) else x
+
+    def push(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.flow.push(self._pad(x))
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.flow.encode(self._pad(x), self.whiten)
+
+    def pull(self, z: Tensor) -> Tensor:
+        x = self.flow.pull(z, self.whiten)
+        return F.pad(x, [-side for side in self.padding]) if any(self.padding) else x
+
+    def whitened(self, z: Tensor) -> Tensor:
+        return z if self.whiten else self.flow.encode(self.flow.pull(z, whiten=False))
+
+    def initialise(self, x: Tensor) -> None:
+        """Data-dependent actnorm (Glow, section 3.1) from a first batch."""
+        self.flow.initialise(self._pad(x + self.noise * torch.randn_like(x)))
+
+    def nats_per_dim(self, x: Tensor) -> Tensor:
+        """−log p(x) / d, (B,), of `x` with noise."""
+        return -self.log_prob(x + self.noise * torch.randn_like(x)) / self.latent_dim
 
 
 class VectorFlowNet(FlowNet):

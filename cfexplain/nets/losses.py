@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Loss", "Rows", "edges_loss"]
+__all__ = ["Loss", "Rows", "edges_loss", "normal_loss", "perhaps_mirrored"]
 
 Rows = Mapping[str, Tensor]
 Loss = Callable[[Any, Rows, float], Tensor]  # of a network of any class: a loss a row
@@ -22,11 +23,24 @@ def edges_loss(errors: Tensor) -> Tensor:
     much: by them a classifier decides. Of 6,000 photographs of 32×32×3 pixels, 300 updates keep 86 % of its decisions
     (is she smiling?) so, 71 % at equal weight, and 66 % with the cross-entropy.
     """
-    variance = errors.detach().square().mean().clamp_min(1e-6)
-    loss = (errors.square() / variance + variance.log()).flatten(1).sum(1) / 2
+    loss = normal_loss(errors)
     if min(errors.shape[2:]) < 4:
         return loss
     low = F.avg_pool2d(errors, 2, ceil_mode=True)
     edges = errors - F.interpolate(low, size=errors.shape[2:], mode="bilinear", align_corners=False)
     scale = edges.detach().abs().mean().clamp_min(1e-3)
     return loss + 4 * (edges.abs() / scale + scale.log()).flatten(1).sum(1)
+
+
+def normal_loss(errors: Tensor) -> Tensor:
+    """−log density of each of the `errors` (B, ...), (B,), but for a constant, under the normal that fits the batch best."""
+    variance = errors.detach().square().mean().clamp_min(1e-6)
+    return (errors.square() / variance + variance.log()).flatten(1).sum(1) / 2
+
+
+def perhaps_mirrored(rows: Rows, training: bool) -> Tensor:
+    """Rows ``u`` of latents (B, C, h, w), half of them, in training, those of the mirrored pictures if there are some."""
+    u = rows["u"].float()
+    if "mirrored" not in rows or not training:
+        return u
+    return torch.where(torch.rand(len(u), 1, 1, 1, device=u.device) < 0.5, rows["mirrored"].float(), u)

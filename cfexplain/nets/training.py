@@ -113,12 +113,13 @@ def train_network(
     # rows of a table gain nothing from more threads, on which the last bits of their weights would depend
     threads = nullcontext() if any(values.ndim > 2 for values in rows.values()) else one_thread()
     with threads, seeded_torch(seed):
-        train_rows, valid_rows = _split(rows, n, validation_fraction, strata, seed)
-        count = len(next(iter(train_rows.values())))
+        valid = held_out_rows(n, seed, validation_fraction, strata)
+        train = np.setdiff1d(np.arange(n), valid)
+        count = len(train)
         batch_size = max(1, min(batch_for(n, 200) if batch_size is None else batch_size, count))
         per_epoch = math.ceil(count / batch_size)
         epochs = max(min_epochs, math.ceil(updates / per_epoch))
-        monitor = "valid_loss" if valid_rows else "train_loss"
+        monitor = "valid_loss" if len(valid) else "train_loss"
         best = EarlyStopping(monitor=monitor, patience=epochs + 1, load_best=True, threshold=0.0, sink=_silent)
         most = epochs * per_epoch
         schedule = Schedule(lr, most, monitor, patience or max(4 * per_epoch, most // 8))
@@ -137,13 +138,13 @@ def train_network(
             module=_RowLoss(module, loss), criterion=nn.Identity, optimizer=torch.optim.AdamW, lr=lr,
             optimizer__weight_decay=weight_decay, max_epochs=epochs, batch_size=batch_size,
             iterator_train__shuffle=True, iterator_train__collate_fn=_whole, iterator_valid__collate_fn=_whole,
-            train_split=predefined_split(_RowData(valid_rows)) if valid_rows else None,
+            train_split=predefined_split(_RowData(rows, valid)) if len(valid) else None,
             callbacks=callbacks, verbose=0, device=str(device),
         )
         # convolutions are about 1.4 times faster on a CPU with channels last
         module.to(device=device, memory_format=torch.channels_last).requires_grad_(True)  # type: ignore[call-overload]
         # Not net.fit: a schedule that ends raises KeyboardInterrupt, and net.fit takes a person's Ctrl-C for the same.
-        data = _RowData(train_rows)
+        data = _RowData(rows, train)
         net.initialize()
         net.notify("on_train_begin", X=data, y=None)
         try:
@@ -170,25 +171,18 @@ def held_out_rows(n: int, seed: int, fraction: float = 0.1, strata: np.ndarray |
     return np.sort(np.concatenate(held))
 
 
-def _split(rows: Rows, n: int, fraction: float, strata: np.ndarray | None, seed: int) -> tuple[dict, dict]:
-    """Training and validation rows."""
-    valid = held_out_rows(n, seed, fraction, strata)
-    train = np.setdiff1d(np.arange(n), valid)
-    return ({k: v[train] for k, v in rows.items()}, {k: v[valid] for k, v in rows.items()} if len(valid) else {})
-
-
 class _RowData(torch.utils.data.Dataset):
-    """Rows in memory, fetched a batch at a time: one index per tensor, no Python loop over rows."""
+    """The rows `chosen`, in memory or in a file, fetched a batch at a time: one index a tensor, no Python loop over rows."""
 
-    def __init__(self, rows: Rows):
-        self.rows = rows
+    def __init__(self, rows: Rows, chosen: np.ndarray):
+        self.rows, self.chosen = rows, torch.from_numpy(chosen)
 
     def __len__(self) -> int:
-        return len(next(iter(self.rows.values())))
+        return len(self.chosen)
 
     def __getitem__(self, index: Any) -> tuple[dict[str, Tensor], Tensor]:
-        rows = {k: v[index] for k, v in self.rows.items()}
-        return rows, torch.zeros(len(next(iter(rows.values()))) if isinstance(index, list) else 1)
+        chosen = self.chosen[index]
+        return {k: v[chosen] for k, v in self.rows.items()}, torch.zeros(len(chosen) if isinstance(index, list) else 1)
 
     def __getitems__(self, index: Sequence[int]) -> tuple[dict[str, Tensor], Tensor]:
         return self[list(index)]
