@@ -8,13 +8,13 @@ import numpy as np
 
 from cfexplain.foundation.optional import optional_import
 from cfexplain.foundation.protocols import Result
-from cfexplain.plotting.words import unanswered
+from cfexplain.plotting.words import probability, rank, unanswered
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-__all__ = ["facts", "figure_and_grid", "new_figure", "short", "source_in_words", "title"]
+__all__ = ["equals", "facts", "figure_and_grid", "new_figure", "short", "source_in_words", "title"]
 
 
 def figure_and_grid(ax: Axes | None, figure: Figure | SubFigure | None, size: tuple[float, float], lines: int,
@@ -58,15 +58,16 @@ def source_in_words(row: Result) -> Any:
 
 
 def facts(row: Result) -> str:
-    """Two lines: the probability of the target or the predicted value, and the density percentile where it is known."""
+    """Two lines: the probability of the target or the predicted value, and plausibility, a percentile, where it is known."""
     percentile = row.density_percentile[0]
-    typical = "" if np.isnan(percentile) else f"percentile {percentile:.0f}"
-    predicted = f"says {row.prediction[0]:.3g}" if row.is_regression else f"p {_probability(row.proba_after[0])}"
+    typical = "" if np.isnan(percentile) else f"plausibility {rank(percentile)}"
+    predicted = f"says {row.prediction[0]:.3g}" if row.is_regression else f"p {equals(row.proba_after[0])}"
     if row.status[0] == "model_failed":
         predicted = "the model fails"
     return "\n".join(line for line in (predicted, typical) if line)
 
 
-def _probability(p: float) -> str:
-    """Two digits; what would round to 0 or 1 is written as < 0.01 or > 0.99."""
-    return "> 0.99" if 0.995 <= p < 1 else "< 0.01" if 0 < p < 0.005 else f"= {p:.2f}"
+def equals(p: float) -> str:
+    """`probability` after a name: "= 0.88", "> 0.99"."""
+    words = probability(p)
+    return words if words[0] in "<>" else f"= {words}"

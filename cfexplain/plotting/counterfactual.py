@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CounterfactualDisplay"]
 
-ROWS = ("original", "reconstruction", "counterfactual", "difference")
+ROWS = ("original", "reconstruction", "counterfactual", "change")
 
 
 class CounterfactualDisplay:
@@ -118,7 +118,7 @@ def _draw_images(cf: Result, axes: np.ndarray, figure: Figure | SubFigure) -> No
     for c, row in enumerate(cf):
         for r, name in enumerate(ROWS):
             ax = axes[r, c]
-            if name == "difference":
+            if name == "change":
                 limit = most or 1.0
                 drawn = ax.imshow(difference[c], cmap=signed, vmin=-limit, vmax=limit, interpolation="nearest")
             else:

@@ -12,6 +12,7 @@ from cfexplain.foundation.protocols import FittedExplainer, Result
 from cfexplain.plotting.axes import figure_and_grid, short, title
 from cfexplain.plotting.path import group_indices
 from cfexplain.plotting.pictures import BLUE, GREY, VERMILLION
+from cfexplain.plotting.words import rank
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,17 +102,17 @@ class DensityDisplay:
         target = group_indices(self.explainer, cf.target)
         source = target if cf.is_regression else group_indices(self.explainer, cf.source)
         before = density.score_samples(cf.z, source)
-        rank = density.percentile(before, source)
+        percentile = density.percentile(before, source)
         self.ax_ = np.array([self.figure_.add_subplot(grid[divmod(i, columns)]) for i in range(len(cf))])
         for i, (row, axes) in enumerate(zip(cf, self.ax_, strict=True)):
             other = None if cf.is_regression else density.log_densities_[source[i]]
-            _draw(axes, row, density.log_densities_[target[i]], other, float(before[i]), float(rank[i]))
+            _draw(axes, row, density.log_densities_[target[i]], other, float(before[i]), float(percentile[i]))
         return self
 
 
 # -------------------------------------------------------------------------------------------------------------- drawing
-def _draw(ax: Axes, row: Result, own: np.ndarray, other: np.ndarray | None, before: float, rank: float) -> None:
-    """`own` and `other` are sorted log densities of the target and the source class; `before` and `rank` are of x."""
+def _draw(ax: Axes, row: Result, own: np.ndarray, other: np.ndarray | None, before: float, percentile: float) -> None:
+    """`own` and `other` are sorted log densities of the target and the source class; `before` and `percentile` are of x."""
     own = own[np.isfinite(own)]
     other = own[:0] if other is None else other[np.isfinite(other)]
     low, high = _limits(own, other)
@@ -127,11 +128,11 @@ def _draw(ax: Axes, row: Result, own: np.ndarray, other: np.ndarray | None, befo
     ax.hist(own, bins, density=True, color=BLUE, alpha=0.45, label=names[0])
     if len(other):
         ax.hist(other, bins, density=True, histtype="step", color="black", linewidth=1.1, label=names[1])
-    marks = [(before, "x", rank, "black", (0, (3, 2))), (after, "x′", row.density_percentile[0], VERMILLION, "-")]
+    marks = [(before, "x", percentile, "black", (0, (3, 2))), (after, "x′", row.density_percentile[0], VERMILLION, "-")]
     top = ax.get_ylim()[1]
     ax.set(xlim=(left, right), ylim=(0, 1.42 * top))
-    for k, (mark, name, percentile, color, style) in enumerate(marks):
-        text = f"{name}: percentile {percentile:.0f}" if np.isfinite(percentile) else name
+    for k, (mark, name, place_among, color, style) in enumerate(marks):
+        text = f"{name}: plausibility {rank(place_among)}" if np.isfinite(place_among) else name
         height = (1.31 - 0.14 * k) * top
         if left <= mark <= right:
             ax.plot([mark, mark], [0, height], color=color, linestyle=style, linewidth=1.8)

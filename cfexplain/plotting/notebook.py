@@ -8,7 +8,7 @@ import numpy as np
 
 from cfexplain.foundation.protocols import Result
 from cfexplain.plotting.pictures import BLUE, VERMILLION, as_pictures, difference_pictures, png_address, rgb
-from cfexplain.plotting.words import changes_in_words, summary, unanswered
+from cfexplain.plotting.words import changes_in_words, probability, rank, summary, unanswered
 
 __all__ = ["fragment"]
 
@@ -20,10 +20,10 @@ def fragment(cf: Result, most: int) -> str:
     if len(shown) == 0:
         return f"<div><p>{words}</p></div>"
     image = cf.is_image
-    what = ("Original", "Reconstruction", "Counterfactual", "Difference") if image else ("Largest changes",)
+    what = ("Original", "Reconstruction", "Counterfactual", "Change") if image else ("Largest changes",)
     regression = cf.is_regression
     head = "".join(f'<th scope="col" style="text-align:left">{h}</th>' for h in (
-        "Row", *what, "From → to", "Outcome", "Value" if regression else "p(target)", "Percentile", "Steps"))
+        "Row", *what, "From → to", "Status", "Value" if regression else "p(target)", "Plausibility", "Steps"))
     pictures = _inline_pictures(shown) if image else None
     lines = []
     for i, row in enumerate(shown):
@@ -34,11 +34,11 @@ def fragment(cf: Result, most: int) -> str:
         outcome = "valid" if row.valid[0] else f"<strong>not valid</strong>: {says}"
         cells.append(f"{outcome}<br><small>{row.status[0]}</small>")
         cells.append(f"{row.source[0]:.4g} → {row.prediction[0]:.4g}" if regression else
-                     f"{row.proba_before[0]:.2f} → {row.proba_after[0]:.2f}")
+                     html.escape(f"{probability(row.proba_before[0])} → {probability(row.proba_after[0])}"))
         percentile = row.density_percentile[0]
-        cells.extend(["–" if np.isnan(percentile) else f"{percentile:.0f}", str(int(row.n_steps[0]))])
+        cells.extend(["–" if np.isnan(percentile) else rank(percentile), str(int(row.n_steps[0]))])
         lines.append("<tr>" + "".join(f'<td style="text-align:left">{cell}</td>' for cell in cells) + "</tr>")
-    note = "Difference: orange is brighter than the original, blue is darker." if image else ""
+    note = "Change: orange is brighter than the original, blue is darker." if image else ""
     if len(cf) > len(shown):
         note += f" The first {len(shown)} of {len(cf)} rows."
     return (f'<div><p>{words}</p><table style="border-collapse:collapse"><caption style="caption-side:bottom;'
@@ -55,7 +55,7 @@ def _inline_pictures(cf: Result) -> list[list[str]]:
     kinds = {"original, classified as": (as_pictures(cf.x, cf), cf.source),
              "reconstruction of the original, classified as": (as_pictures(cf.reconstruction, cf), cf.source),
              "counterfactual, classified as": (as_pictures(cf.x_cf, cf), cf.prediction),
-             "difference on the way to": (colored, cf.target)}
+             "change on the way to": (colored, cf.target)}
     return [[_img(pictures[i], f"Row {i}: {kind} {labels[i]}") for kind, (pictures, labels) in kinds.items()]
             for i in range(len(cf))]
 

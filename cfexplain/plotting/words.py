@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 from cfexplain.foundation.protocols import MeasuredResult, Result
 from cfexplain.tables.frames import cell_in_words, largest_changes
 
-__all__ = ["CONDITIONS_IN_WORDS", "FIRST", "changes_in_words", "count_rows", "number", "share", "summary", "unanswered"]
+__all__ = ["CONDITIONS_IN_WORDS", "FIRST", "changes_in_words", "count_rows", "number", "probability", "rank",
+           "share", "summary", "unanswered"]
 
 FIRST = "What to look at first:"
 # of a class in training: if there are fewer, the summary mentions it where rows miss a condition, or in any case
@@ -19,6 +21,22 @@ CONDITIONS_IN_WORDS = {
     "decision": "confident enough", "density": "typical enough", "second_opinion": "second opinion agrees",
     "value": "value reached", "features": "typical features", "ink": "no greyer than real ones"}
 _SEARCHED = ("converged", "step_budget", "implausible", "not_found", "model_failed")  # already_target was not searched
+
+
+def probability(p: float) -> str:
+    """Two digits; what would round to 0 or 1 is written as < 0.01 or > 0.99.
+
+    >>> probability(0.876), probability(0.9999), probability(1.0), probability(float("nan"))
+    ('0.88', '> 0.99', '1.00', '–')
+    """
+    if not np.isfinite(p):
+        return "–"
+    return "> 0.99" if 0.995 <= p < 1 else "< 0.01" if 0 < p < 0.005 else f"{p:.2f}"
+
+
+def rank(percentile: float) -> str:
+    """A percentile in whole per cent of rows that are passed: 99.6 is 99, since not all are."""
+    return f"{math.floor(percentile)}"
 
 
 def summary(cf: Result, measures: MeasuredResult | None = None) -> str:
@@ -69,10 +87,10 @@ def _rows_in_words(cf: Result, measures: MeasuredResult) -> str:
     if cf.is_regression:
         lines.append(f"Value: median {np.median(cf.prediction):.4g}, before {np.median(cf.source):.4g}.")
     else:
-        lines.append(f"Probability of the target: median {np.median(cf.proba_after):.2f}, before "
-                     f"{np.median(cf.proba_before):.2f}.")
+        lines.append(f"Probability of the target: median {probability(np.median(cf.proba_after))}, before "
+                     f"{probability(np.median(cf.proba_before))}.")
     if not np.isnan(cf.density_percentile).all():
-        lines.append(f"Typicality: median density percentile {np.nanmedian(cf.density_percentile):.0f}, where 50 is as "
+        lines.append(f"Plausibility: median percentile {rank(np.nanmedian(cf.density_percentile))}, where 50 is as "
                      f"typical as {_median_row(cf)} and 0 is less typical than every one seen in training.")
     lines.append(f"Distance: median {np.median(cf.distance):.3g} in latent space, {np.median(cf.distance_x):.3g} from "
                  f"x to x′ (L2). Not part of it: the reconstruction error, median "
@@ -118,9 +136,9 @@ def _found_in_words(cf: Result) -> str:
     if cf.is_regression:
         return " ".join([_value_in_words(cf), *_more_words(cf)])
     source, target, after = (str(labels[0]) for labels in (cf.source, cf.target, cf.prediction))
-    before_and_after = f"{cf.proba_before[0]:.2f} to {cf.proba_after[0]:.2f}"
+    before_and_after = f"{probability(cf.proba_before[0])} to {probability(cf.proba_after[0])}"
     if cf.status[0] == "already_target":
-        return f"The classifier said {target} already (probability {cf.proba_before[0]:.2f}); the row is unchanged."
+        return f"The classifier said {target} already (probability {probability(cf.proba_before[0])}); the row is unchanged."
     steps = f"{int(cf.n_steps[0])} step{'' if cf.n_steps[0] == 1 else 's'}"
     if not cf.valid[0]:
         says = "still says" if after == source else "says"
@@ -139,7 +157,7 @@ def _more_words(cf: Result) -> list[str]:
         return parts
     if not np.isnan(percentile):
         of = "the training rows" if cf.is_regression else f"the training rows of {cf.target[0]}"
-        parts.append(f"It is more typical than {percentile:.0f} % of {of} (50 is as typical as {_median_row(cf)}).")
+        parts.append(f"It is more typical than {rank(percentile)} % of {of} (50 is as typical as {_median_row(cf)}).")
     unmet = [CONDITIONS_IN_WORDS.get(name, name) for name, met in cf.conditions.items() if not met[0]]
     if cf.valid[0] and cf.conditions:
         parts.append(f"Not met: {', '.join(unmet)}." if unmet else "It meets every condition.")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import html
-import math
 from typing import Any
 
 import numpy as np
 
 from cfexplain.foundation.protocols import Result
+from cfexplain.plotting import words as in_words
 from cfexplain.plotting.words import CONDITIONS_IN_WORDS, unanswered
 from cfexplain.tables.frames import category_places, cell_in_words
 
@@ -43,10 +43,8 @@ def number(value: Any, digits: int = 3) -> str:
 
 
 def probability(p: float) -> str:
-    """Two digits, escaped; what would round to 0 or 1 is written as < 0.01 or > 0.99."""
-    if not np.isfinite(p):
-        return "–"
-    return "&gt;\u00a00.99" if 0.995 <= p < 1 else "&lt;\u00a00.01" if 0 < p < 0.005 else f"{p:.2f}"
+    """As `cfexplain.plotting.words.probability`, escaped."""
+    return html.escape(in_words.probability(p)).replace(" ", "\u00a0")
 
 
 def cell(row: Result, column: int, value: float) -> str:
@@ -113,10 +111,10 @@ def facts(row: Result) -> str:
         parts.append((f"Probability of {label(row.target[0])}",
                       _to(probability(before), probability(after)) + _gauge(before, after)))
     if np.isnan(percentile):
-        parts.append(("Plausibility percentile", "not measured"))
+        parts.append(("Plausibility", "not measured"))
     else:
-        of, rank = "" if row.is_regression else f" of {label(row.target[0])}", math.floor(percentile)
-        parts.append(("Plausibility percentile", f"{rank}: more typical than {rank} % of the training rows{of}"
+        of, rank = "" if row.is_regression else f" of {label(row.target[0])}", in_words.rank(percentile)
+        parts.append(("Plausibility", f"{rank}: more typical than {rank} % of the training rows{of}"
                       + _gauge(None, percentile / 100, half=True)))
     steps = int(row.n_steps[0])
     parts.append(("Distance", f"{number(row.distance[0])} in latent space, {number(row.distance_x[0])} from x to x′, in "

@@ -15,7 +15,7 @@ import numpy as np
 
 from cfexplain.foundation.protocols import MeasuredResult, Result
 from cfexplain.plotting.pictures import layout_of
-from cfexplain.plotting.words import FIRST, count_rows, summary
+from cfexplain.plotting.words import FIRST, count_rows, rank, summary
 from cfexplain.report.facts import BADGES, clipped, number, probability
 
 __all__ = ["label_places", "page", "piece"]
@@ -83,8 +83,8 @@ def _tiles(cf: Result, measures: MeasuredResult) -> str:
         tiles.append(("Probability of the target", f"{probability(_median(searched.proba_before))} → "
                       f"{probability(_median(searched.proba_after))}", "median, original → counterfactual"))
     if not np.isnan(searched.density_percentile).all():
-        tiles.append(("Plausibility percentile", f"{np.nanmedian(searched.density_percentile):.0f}",
-                      "median; 50 is a typical real row"))
+        tiles.append(("Plausibility", rank(np.nanmedian(searched.density_percentile)),
+                      "median percentile; 50 is a typical real row"))
     if np.isfinite(measures.spread):
         tiles.append(("Spread", number(measures.spread, 2), "of the originals’; near 0: all look alike"))
     if np.isfinite(measures.sharpness):
@@ -152,7 +152,7 @@ def _options(places: dict[str, int]) -> str:
 def _controls(cf: Result, n: int) -> str:
     shown = cf[:n]
     change = "Change in value" if cf.is_regression else "Change in probability"
-    sorts = (("row", "Row number"), ("status", "Status"), ("percentile", "Percentile"), ("distance", "Distance, latent"),
+    sorts = (("row", "Row number"), ("status", "Status"), ("percentile", "Plausibility"), ("distance", "Distance, latent"),
              ("distancex", "Distance, x to x′"), ("change", change), ("steps", "Steps"))
     used = [status for status in BADGES if (shown.status == status).any()]
     menus = {}

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from cfexplain.foundation.protocols import DecodedPoints, FittedExplainer, Result
+from cfexplain.plotting.axes import equals
 from cfexplain.plotting.pictures import as_pictures, layout_of, png_address
-from cfexplain.report.facts import cell, number, probability
+from cfexplain.plotting.words import rank
+from cfexplain.report.facts import cell, number
 
 __all__ = ["decoded_paths", "path_section"]
 
@@ -81,21 +83,16 @@ def _words(row: Result, path: DecodedPoints) -> list[str]:
     target = " ".join(str(row.target[0]).split())
     target = target if len(target) <= 40 else target[:39] + "…"
     first = (f"value {number(row.source[0], 4)}" if row.is_regression else
-             f"probability of {target} {_probability(row.proba_before[0])}")
+             f"probability of {target} {equals(row.proba_before[0])}")
     words = [f"Original: {first}"]
     for k, step in enumerate(path.step):
         name = "Counterfactual" if k == path.returned else "Start of the search" if step == 0 else f"Step {step}"
         value = (f"value {number(path.value[k], 4)}" if path.value is not None else
-                 f"probability of {target} {_probability(path.proba[k])}")
+                 f"probability of {target} {equals(path.proba[k])}")
         percentile = path.density_percentile[k]
-        typical = "" if np.isnan(percentile) else f", percentile {int(percentile)}"
+        typical = "" if np.isnan(percentile) else f", plausibility {rank(percentile)}"
         words.append(f"{name}{f' (step {step})' if k == path.returned else ''}: {value}{typical}")
     return words
-
-
-def _probability(p: float) -> str:
-    words = html.unescape(probability(p))
-    return words if words[0] in "<>" else f"= {words}"
 
 
 def _curve(row: Result, path: DecodedPoints) -> str:

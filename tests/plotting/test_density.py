@@ -22,8 +22,8 @@ def test_marks_stand_at_their_log_density_with_their_percentile(fixture, request
         before = float(explainer.density_.score_samples(row.z, np.array([source]))[0])
         rank = 100 * (explainer.density_.log_densities_[source] <= before).mean()
         marks, words = ax.lines, [text.get_text() for text in ax.texts]
-        assert any(f"x: percentile {rank:.0f}" in word for word in words)
-        assert any(f"x′: percentile {row.density_percentile[0]:.0f}" in word for word in words)
+        assert any(f"x: plausibility {int(rank)}" in word for word in words)
+        assert any(f"x′: plausibility {int(row.density_percentile[0])}" in word for word in words)
         places = [line.get_xdata()[0] for line in marks]
         outside = sum("◂" in word or "▸" in word for word in words)
         assert len(places) + outside == 2

@@ -32,7 +32,7 @@ def test_the_summary_counts_what_the_arrays_hold():
     assert "3 of 96 rows did not reach the target" in words
     assert f"Steps: median {np.median(cf.n_steps[searched]):g}," in words
     percentile = sorted(cf.density_percentile[searched])
-    assert f"percentile {(percentile[47] + percentile[48]) / 2:.0f}, where 50 is as typical as the median real 9" in words
+    assert f"percentile {int((percentile[47] + percentile[48]) / 2)}, where 50 is as typical as the median real 9" in words
     assert f"median {np.median(cf.distance[searched]):.3g} in latent space" in words
 
 
@@ -84,7 +84,7 @@ def test_the_summary_of_no_rows_and_of_no_density():
     assert "no rows" in made(0).summary()
     cf = told("ccc")
     cf.density_percentile = np.full(3, np.nan)
-    assert "Typicality" not in cf.summary() and "typical than" not in cf[0].summary()
+    assert "Plausibility" not in cf.summary() and "typical than" not in cf[0].summary()
     assert "3 of 3 rows had the target before" in told("aaa").summary()
 
 
