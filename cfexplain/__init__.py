@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         PLACEExplainer,
         PrototypeExplainer,
         REVISEExplainer,
+        ScanExplainer,
     )
     from cfexplain.explainers.pipeline import PipelineExplainer, explain_pipeline
     from cfexplain.foundation.exceptions import ClassifierOutputError, DataRangeError, StoreError, TargetError
@@ -32,13 +33,15 @@ __version__ = "0.1.0"
 __all__ = [
     "CLARITYExplainer", "ClassDirectionExplainer", "ClassifierOutputError", "CounterfactualExplainer", "CounterfactualStore",
     "Counterfactuals", "DataRangeError", "DiffeomorphicExplainer", "Evaluation", "Frontier", "GradientExplainer",
-    "LeapExplainer", "Metric", "PLACEExplainer", "PipelineExplainer", "PrototypeExplainer", "REVISEExplainer", "StoreError",
-    "TargetError", "compare_frontier", "evaluate", "explain_pipeline", "load", "load_results", "__version__"]
+    "LeapExplainer", "Metric", "PLACEExplainer", "PipelineExplainer", "PrototypeExplainer", "REVISEExplainer",
+    "ScanExplainer", "StoreError", "TargetError", "compare_frontier", "evaluate", "explain_pipeline", "load", "load_results",
+    "__version__"]
 
 _HOMES = {
     "evaluation.evaluation": ("Evaluation", "Metric", "evaluate"), "evaluation.frontier": ("Frontier", "compare_frontier"),
     "explainers": ("CLARITYExplainer", "ClassDirectionExplainer", "CounterfactualExplainer", "DiffeomorphicExplainer",
-                   "GradientExplainer", "LeapExplainer", "PLACEExplainer", "PrototypeExplainer", "REVISEExplainer"),
+                   "GradientExplainer", "LeapExplainer", "PLACEExplainer", "PrototypeExplainer", "REVISEExplainer",
+                   "ScanExplainer"),
     "explainers.pipeline": ("PipelineExplainer", "explain_pipeline"),
     "foundation.exceptions": ("ClassifierOutputError", "DataRangeError", "StoreError", "TargetError"),
     "persistence.persistent": ("load",), "result": ("Counterfactuals",), "scale": ("CounterfactualStore", "load_results")}

@@ -67,12 +67,12 @@ class ClassConfidence:
         known = np.isfinite(odds).all(1)
         return cls(odds[known], y[known])
 
-    def usual(self) -> np.ndarray:
-        """Log-odds that half of each class's own rows reach, (K,): at least a clear majority (0.55), at most 0.99.
+    def usual(self, quantile: float = 0.5) -> np.ndarray:
+        """Log-odds that all but a share `quantile` of each class's own rows reach, (K,): 0.55, a clear majority, to 0.99.
 
         Less than a clear majority only for a class whose rows hardly ever have one.
         """
-        median = np.array([np.median(own) if len(own) else LEAST for own in self.log_odds])
+        median = np.array([np.quantile(own, quantile) if len(own) else LEAST for own in self.log_odds])
         least = np.where(self._shares(LEAST) < RARE, np.minimum(median, LEAST), LEAST)
         # of a class that the model never decides for, its own rows are no guide
         return np.where(self.own > 0, np.clip(median, least, MOST), LEAST)

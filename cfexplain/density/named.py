@@ -10,6 +10,7 @@ from sklearn.frozen import FrozenEstimator
 from cfexplain.coordinates import Coordinates
 from cfexplain.density.base import ClassDensity
 from cfexplain.density.conditional_flow import ConditionalFlow
+from cfexplain.density.kernel import KernelDensity
 from cfexplain.density.prior import Prior
 
 __all__ = ["make_density"]
@@ -20,8 +21,9 @@ def make_density(spec: Any, coordinates: Coordinates, defaults: dict[str, Any]) 
 
     Parameters
     ----------
-    spec : None, "prior", ConditionalFlow, or FrozenEstimator
-        None is a `ConditionalFlow`, "prior" the `Prior` of the coordinates. An estimator is cloned; inside
+    spec : None, "prior", "kernel", ConditionalFlow, KernelDensity, or FrozenEstimator
+        None is a `ConditionalFlow`, "prior" the `Prior` of the coordinates, "kernel" a `KernelDensity`, which nothing is
+        trained for. An estimator is cloned; inside
         ``FrozenEstimator`` it is used as it is.
     coordinates : Coordinates
         Fitted.
@@ -37,9 +39,12 @@ def make_density(spec: Any, coordinates: Coordinates, defaults: dict[str, Any]) 
         return ConditionalFlow(**defaults), True
     if isinstance(spec, str) and spec == "prior":
         return Prior(coordinates), True
+    if isinstance(spec, str) and spec == "kernel":
+        return KernelDensity(random_state=defaults["random_state"]), True
     if isinstance(spec, FrozenEstimator):
         return spec.estimator, False
-    if not isinstance(spec, ConditionalFlow):
-        raise TypeError(f"density must be None, a ConditionalFlow or FrozenEstimator of one, got {type(spec).__name__}.")
+    if not isinstance(spec, (ConditionalFlow, KernelDensity)):
+        raise TypeError("density must be None, 'prior', 'kernel', a ConditionalFlow, a KernelDensity or FrozenEstimator of "
+                        f"one, got {type(spec).__name__}.")
     made = clone(spec)
     return (made.set_params(random_state=defaults["random_state"]) if made.random_state is None else made), True

@@ -12,9 +12,10 @@ from cfexplain.explainers.leap import LeapExplainer
 from cfexplain.explainers.place import PLACEExplainer
 from cfexplain.explainers.prototype import PrototypeExplainer
 from cfexplain.explainers.revise import REVISEExplainer
+from cfexplain.explainers.scanned import ScanExplainer
 from cfexplain.explainers.task import Goal
 
 __all__ = [
     "CLARITYExplainer", "ClassDirectionExplainer", "CounterfactualExplainer", "DecodedPath", "DiffeomorphicExplainer",
     "ExplainerAttributes", "ExplainerParameters", "Found", "Goal", "GradientExplainer", "LeapExplainer", "PLACEExplainer",
-    "PrototypeExplainer", "REVISEExplainer", "decode_path", "fitted"]
+    "PrototypeExplainer", "REVISEExplainer", "ScanExplainer", "decode_path", "fitted"]

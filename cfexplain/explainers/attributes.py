@@ -25,7 +25,10 @@ from cfexplain.persistence import MayBeAbsent
 from cfexplain.search import SearchOptions, SearchResult
 from cfexplain.tables.rules import ColumnRules
 
-__all__ = ["ExplainerAttributes", "ExplainerParameters", "fitted"]
+__all__ = ["SPARSE", "ExplainerAttributes", "ExplainerParameters", "fitted"]
+
+# Share of what is usual, typical or sure, that is asked of a row of a table of which much is to stay
+SPARSE = 0.2
 
 
 def fitted() -> Any:
@@ -62,6 +65,7 @@ class ExplainerAttributes:
     ink_quantile: float | None = None
     # of a table: change as few columns as the conditions allow, and end on the explained model itself
     sparse: bool = False
+    max_changes: int | None = None
     # set by the base: whether `find` is the search by gradients
     searches_by_gradient: bool = True
 
@@ -82,7 +86,7 @@ class ExplainerAttributes:
                          "autoencoder_weight", "prototype_weight", "l1_weight", "l2_weight"), Number(0)),
         "feature_weight": Number(0, words=("auto",)),
         "ink_weight": Number(0, words=("auto",)), "second_opinion": Number(0, whole=True),
-        "sparse": Choice((True, False)), "channels": Choice(CHANNELS),
+        "sparse": Choice((True, False)), "max_changes": Number(1, whole=True, none=True), "channels": Choice(CHANNELS),
         "classifier_output": Choice(("auto", "logits", "probabilities")),
         "task": Choice(("auto", "classification", "regression")), "verbose": Number(0, whole=True, words=("auto",)),
     }
@@ -159,6 +163,10 @@ class ExplainerAttributes:
         """What terms and conditions ask of each class, by the name under which a row finds it: arrays of shape (K,)."""
         raise NotImplementedError
 
+    def changes_few(self) -> bool:
+        """Whether rows are those of a table, of which few columns are to change."""
+        return not self.layout_.is_image and (self.sparse or self.max_changes is not None)
+
     def uses_class_features(self) -> bool:
         """Whether the objective compares x′ in the classifier's own features."""
         return self.layout_.is_image if self.feature_weight == "auto" else float(self.feature_weight) > 0
@@ -176,6 +184,7 @@ class ExplainerParameters(ExplainerAttributes):
     target: Any = None
     max_steps: int = 100
     refine: int | None = 0
+    max_changes: int | None = None
     immutable: list | None = None
     bounds: dict | None = None
     image_shape: tuple[int, ...] | None = None

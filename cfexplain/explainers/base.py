@@ -38,6 +38,7 @@ from cfexplain.explainers.real_rows import RANKED, density_percentile, keep_rows
 from cfexplain.explainers.reconstruction import reconstruction_figures, rows_to_reconstruct, warn_of_reconstruction
 from cfexplain.explainers.resources import infer_device
 from cfexplain.explainers.run import Run
+from cfexplain.explainers.table import Table
 from cfexplain.explainers.task import Classification, Goal, make_task
 from cfexplain.foundation.arrays import in_container, read_samples, restore_samples, to_numpy
 from cfexplain.foundation.exceptions import ClassifierOutputError, warn_of_statuses
@@ -299,15 +300,16 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
 
     @with_own_modes
     def search(self, X: np.ndarray, goal: Goal, *, record_path: bool = False, n_jobs: int | None = None,
-               backend: str = "auto", precision: str = "auto", ends: bool = True) -> Found:
+               backend: str = "auto", precision: str = "auto", table: Table | None = None) -> Found:
         """What the search finds for the rows of `X`, which `read_samples` gave; see `explain` for the parameters.
 
-        `ends` says whether rows of tables end on the explained model itself, with few changes.
+        `table` says how rows of a table are scanned and end; None: as `Table.of` has it.
         """
         check_options({"n_jobs": n_jobs}, {"n_jobs": Number(-4096, 4096, whole=True, none=True)})
         warn_of_rare_confidence(self, goal)
         n_jobs = None if n_jobs is None else int(n_jobs)
-        run, workers = Run(self, record_path, backend, precision, ends=ends), effective_n_jobs(n_jobs)
+        table = Table.of(self) if table is None else table
+        run, workers = Run(self, record_path, backend, precision, table=table), effective_n_jobs(n_jobs)
         return run.search(X, goal) if workers == 1 else run.search_in_workers(X, goal, n_jobs, workers)
 
     @with_own_modes

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cfexplain.classifiers.confidence import RARE, ClassConfidence
-from cfexplain.explainers.attributes import ExplainerParameters
+from cfexplain.explainers.attributes import SPARSE, ExplainerParameters
 from cfexplain.explainers.task import Goal
 from cfexplain.foundation.exceptions import warn_caller
 from cfexplain.foundation.numbers import log_odds_of
@@ -80,7 +80,7 @@ def _usual(explainer: Any, name: str) -> np.ndarray:
     if not hasattr(explainer, name):
         raise ValueError("confidence='auto' is measured at fit, and this explainer was fitted by a version that did not "
                          "measure it. Fit it again, or pass a number: set_params(confidence=0.9).")
-    return getattr(explainer, name).usual()
+    return getattr(explainer, name).usual(0.5 * SPARSE if explainer.changes_few() else 0.5)
 
 
 def warn_of_rare_confidence(explainer: Any, goal: Goal) -> None:

@@ -22,12 +22,12 @@ from cfexplain.classifiers.labels import without_failed
 from cfexplain.classifiers.pipeline import PipelineModel
 from cfexplain.classifiers.pipeline_steps import dropped_columns, encoded_columns, steps_of
 from cfexplain.explainers.base import CounterfactualExplainer
+from cfexplain.explainers.columns import Columns
 from cfexplain.explainers.diffeomorphic import DiffeomorphicExplainer
 from cfexplain.explainers.found import Found
 from cfexplain.explainers.pipeline_file import KIND, read_file, write_file
 from cfexplain.explainers.place import PLACEExplainer
-from cfexplain.explainers.repair import Columns, Repair
-from cfexplain.explainers.run import Run
+from cfexplain.explainers.table import Table
 from cfexplain.explainers.task import Classification, Goal, Regression, read_values
 from cfexplain.foundation.labels import label_indices, resolve_target
 from cfexplain.foundation.optional import is_instance
@@ -46,8 +46,8 @@ _SAME = object()
 def explain_pipeline(
     pipe: Any, X: Any, target: Any = None, *, X_train: Any = None, y_train: Any = None, explainer: Any = None,
     immutable: Iterable[str] | None = None, bounds: Mapping | None = None, monotone: Mapping[str, str] | None = None,
-    categorical: Iterable[str] | None = None, classes: Any = None, sparse: bool = True, n_jobs: int | None = None,
-    random_state: Any = None,
+    categorical: Iterable[str] | None = None, classes: Any = None, sparse: bool = True, max_changes: int | None = None,
+    n_jobs: int | None = None, random_state: Any = None,
 ) -> Counterfactuals:
     """What would have to change in the rows of `X` for a fitted pipeline to say `target`.
 
@@ -84,6 +84,8 @@ def explain_pipeline(
         Default: the model's ``classes_``, else the sorted labels of y_train.
     sparse : bool, default=True
         Change few columns; see `PLACEExplainer`.
+    max_changes : int, optional
+        The most columns that may change in a row; another category is one change.
     n_jobs : int, optional
     random_state : int, RandomState or None
         Of the explainer's training; None is what `explainer` has.
@@ -135,7 +137,7 @@ def explain_pipeline(
             raise ValueError("explainer was fitted for another pipeline; fit one for this: "
                              "PipelineExplainer(pipe).fit(X_train, y_train).")
         given = {name: rule for name, rule in rules.items() if rule is not None}
-        return explainer.explain(X, target, sparse=sparse, n_jobs=n_jobs, **given)
+        return explainer.explain(X, target, sparse=sparse, max_changes=max_changes, n_jobs=n_jobs, **given)
     if X_train is None:
         raise ValueError("X_train is missing: the explainer learns from it what is plausible. Pass the rows that the "
                          "pipeline was trained on: explain_pipeline(pipe, X, target, X_train=X_train, y_train=y_train).")
@@ -143,7 +145,7 @@ def explain_pipeline(
     training = fitted._read(X_train, y_train)
     training.check_call(X, target)
     fitted._train(training)
-    return fitted.explain(X, target, sparse=sparse, n_jobs=n_jobs)
+    return fitted.explain(X, target, sparse=sparse, max_changes=max_changes, n_jobs=n_jobs)
 
 
 @file_kind(KIND)
@@ -327,8 +329,8 @@ class PipelineExplainer(BaseEstimator):
 
     @own_modes()
     def explain(self, X: Any, target: Any = None, *, immutable: Any = _SAME, bounds: Any = _SAME, monotone: Any = _SAME,
-                sparse: bool = True, record_path: bool = False, n_jobs: int | None = None, backend: str = "auto",
-                ) -> Counterfactuals:
+                sparse: bool = True, max_changes: int | None = None, record_path: bool = False,
+                n_jobs: int | None = None, backend: str = "auto") -> Counterfactuals:
         """Counterfactuals of the rows of `X`; see :func:`explain_pipeline`.
 
         Parameters
@@ -338,6 +340,7 @@ class PipelineExplainer(BaseEstimator):
         immutable, bounds, monotone : optional
             For this call, in place of the constructor's.
         sparse : bool, default=True
+        max_changes : int, optional
         record_path, n_jobs, backend
             See `CounterfactualExplainer.explain`.
 
@@ -360,7 +363,7 @@ class PipelineExplainer(BaseEstimator):
             warnings.warn(f"{int(rows.strange.any(1).sum())} rows have cells that no training row has (missing, or a new "
                           f"category), in the columns {names}: these cells are held as they are.", UserWarning, stacklevel=2)
         options = {"record_path": record_path, "n_jobs": n_jobs, "backend": backend}
-        explainer, found, repaired = self._search(rows, goal, rules, sparse, options)
+        explainer, found = self._search(rows, goal, rules, sparse, max_changes, options)
         values_cf = table.decode(found.x_cf, like=(rows.codes, rows.values))
         after = self._answers(table.whole_frame(found.x_cf, rows), dataclasses.replace(rows, codes=found.x_cf))
         cf = explainer.result(rows.codes, goal, found, answers=after, seconds=time.perf_counter() - started)
@@ -373,45 +376,28 @@ class PipelineExplainer(BaseEstimator):
             carried=rows.carried if rows.carried.shape[1] else None,
             metadata={**cf.metadata, "columns": rows.columns, "feature_names": table.names, "feature_scale": numbers,
                       "feature_range": limits, "user_shape": [len(numbers)], "net_shape": [len(numbers)],
-                      "exact_gradient": self.exact_, **repaired,
+                      "exact_gradient": self.exact_,
                       **({"source": "polars"} if table.source == "polars" else {})})
 
-    def _search(self, rows: TableRows, goal: Goal, rules: dict[str, Any], sparse: bool, options: dict[str, Any],
-                ) -> tuple[CounterfactualExplainer, Found, dict[str, int]]:
+    def _search(self, rows: TableRows, goal: Goal, rules: dict[str, Any], sparse: bool, max_changes: int | None,
+                options: dict[str, Any]) -> tuple[CounterfactualExplainer, Found]:
         """What is found, and by which explainer: one for each set of columns that is held because of strange cells."""
         patterns, which = np.unique(rows.strange, axis=0, return_inverse=True)
         MixedRules(self.table_, **rules)  # what is wrong with them, in the user's own words
-        parts, places, repaired = [], [], {"repaired": 0, "tidied": 0}
+        parts, places = [], []
         for k, pattern in enumerate(patterns):
             place = np.flatnonzero(which.reshape(-1) == k)
             held = [name for name, strange in zip(self.table_.names, pattern, strict=True) if strange]
             explainer, given = copy.copy(self.explainer_), column_names(rules["immutable"], "immutable")
             column_rules: Any = MixedRules(self.table_, [*given, *held], rules["bounds"], rules["monotone"])
-            explainer.column_rules_, explainer.sparse = column_rules, sparse
+            explainer.column_rules_, explainer.sparse, explainer.max_changes = column_rules, sparse, max_changes
             some = rows if len(patterns) == 1 else rows[place]
-            found = explainer.search(some.codes, goal[place], ends=False, **options)
-            changed = self._end(explainer, found, some, goal[place], sparse)
-            repaired = {name: repaired[name] + changed[name] for name in repaired}
-            parts.append(found)
+            columns = Columns.of_mixed(self.table_, column_rules, self.codes_)
+            asked = _Asked(self.model_, some, explainer.is_regression)
+            parts.append(explainer.search(some.codes, goal[place], table=Table(
+                columns, self.codes_, self.predicted_, sparse, max_changes, asked), **options))
             places.append(place)
-        return explainer, parts[0] if len(parts) == 1 else Found.concatenate(parts)[
-            np.argsort(np.concatenate(places))], repaired
-
-    def _end(self, explainer: CounterfactualExplainer, found: Found, rows: TableRows, goal: Goal, sparse: bool,
-             ) -> dict[str, int]:
-        """Rows end on the pipeline itself, with what codes do not say of them; and with few changes."""
-        run = Run(explainer)
-        columns = Columns.of_mixed(self.table_, explainer.column_rules_, self.codes_)
-
-        def ask(codes: np.ndarray, which: np.ndarray) -> Any:
-            frame = self.table_.whole_frame(codes, rows[which])
-            return self.model_.predict_frame(frame) if explainer.is_regression else self.model_.answers_frame(frame)
-
-        with explainer.classifier_.frozen():
-            prepared, _ = run.prepare(rows.codes, goal)
-            # rounding may have made another row of what the point of the search decodes to: the row counts
-            return Repair(run, columns, self.codes_, self.predicted_, ask)(
-                found, rows.codes, goal, prepared, sparse, rejudge=True)
+        return explainer, parts[0] if len(parts) == 1 else Found.concatenate(parts)[np.argsort(np.concatenate(places))]
 
     def _goal(self, rows: TableRows, before: Any, target: Any) -> Goal:
         explainer = self.explainer_
@@ -516,6 +502,22 @@ class PipelineExplainer(BaseEstimator):
         twin = BaseEstimator.__sklearn_clone__(bare)
         twin.pipeline = self.pipeline
         return twin
+
+
+@dataclasses.dataclass
+class _Asked:
+    """What the pipeline itself says of codes in place of `rows`, with what codes do not say of them."""
+
+    model: PipelineModel
+    rows: TableRows
+    values: bool
+
+    def __getitem__(self, index: Any) -> _Asked:
+        return _Asked(self.model, self.rows[index], self.values)
+
+    def __call__(self, codes: np.ndarray, which: np.ndarray) -> Any:
+        frame = self.model.table.whole_frame(codes, self.rows[which])
+        return self.model.predict_frame(frame) if self.values else self.model.answers_frame(frame)
 
 
 @dataclasses.dataclass

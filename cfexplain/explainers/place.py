@@ -121,10 +121,13 @@ class PLACEExplainer(CounterfactualExplainer):
     refine : int, default=4
         Bisections back towards z₀ after every condition holds.
     sparse : bool, default=True
-        Rows of a table change as few columns as they can: a change of one, two, … columns is built up from x, or columns go
-        back, least needed first, as long as the model's verdict and every condition hold. What stays can not become more
-        typical, so a fifth of `typical_quantile` is asked, and no more than x itself has in its own class. A row that the
-        search leaves without its target is looked for among real rows and between them. Images are as they are.
+        Rows of a table change few columns, by little: changes of one, two, … columns are tried on the model itself, and the
+        cheapest that meets every condition is the answer; only rows that have none are searched, and there columns go back,
+        least needed first. What stays cannot become more typical or surer, so a fifth of `typical_quantile` is asked, no
+        more than x itself has in its own class, and with ``confidence="auto"`` what nine in ten rows of the class reach. A
+        row that the search leaves without its target is looked for among real rows and between them. Images are as they are.
+    max_changes : int, optional
+        The most columns of a table that may change in a row. None: as many as it takes.
     immutable : list of column names or indices, optional
         Columns of a table that must stay as they are.
     bounds : dict of column -> (low, high), optional

@@ -10,12 +10,12 @@ import torch
 from joblib import Parallel, delayed
 from torch import Tensor
 
-from cfexplain.explainers.attributes import ExplainerParameters
+from cfexplain.explainers.attributes import SPARSE, ExplainerParameters
 from cfexplain.explainers.backends import Engine, check_backend, eager_engine, make_engine
 from cfexplain.explainers.evaluator import Evaluator
 from cfexplain.explainers.found import Found
-from cfexplain.explainers.repair import Columns, Repair
 from cfexplain.explainers.resources import halving_tiles, progress_bar
+from cfexplain.explainers.table import Table
 from cfexplain.explainers.task import Goal
 from cfexplain.foundation.partial_tiles import TileRows
 from cfexplain.foundation.progress import bar_delay
@@ -30,8 +30,8 @@ __all__ = ["Run"]
 BLOCK = 2048
 # A decoder may be so grey, even if real ink is all black or white; a class of blank images sets no limit.
 LEAST_GREY = 0.1
-# Of `typical_quantile`, what is asked of a row of a table of which much is to stay; and the least that is asked
-SPARSE, LEAST_TYPICAL = 0.2, 0.01
+# The least quantile of typicality that is asked of a row of a table of which much is to stay
+LEAST_TYPICAL = 0.01
 
 
 class Run:
@@ -46,13 +46,13 @@ class Run:
         See `check_backend`.
     in_worker : bool
         Whether this process has only a few of the rows, so that finding out about faster tiles does not pay.
-    ends : bool
-        Whether rows of tables end on the explained model itself (`Repair`).
+    table : Table, optional
+        How rows of a table are scanned, and end on the explained model itself; None: as the search leaves them.
     """
 
     def __init__(self, explainer: ExplainerParameters, record_path: bool = False, backend: str = "auto",
-                 precision: str = "auto", in_worker: bool = False, ends: bool = True):
-        self.explainer, self.precision, self.in_worker, self.ends = explainer, precision, in_worker, ends
+                 precision: str = "auto", in_worker: bool = False, table: Table | None = None):
+        self.explainer, self.precision, self.in_worker, self.table = explainer, precision, in_worker, table
         # of several processes each has a few of the rows, and their bars would write over each other
         self.delay = None if in_worker and explainer.verbose == "auto" else bar_delay(explainer.verbose)
         self.backend = check_backend(backend, precision, explainer.device_)
@@ -69,17 +69,18 @@ class Run:
             searching = self.evaluator(self.engine(X[~goal.failed]))
             for first in range(0, len(X), BLOCK):
                 x, wanted = X[first : first + BLOCK], goal[first : first + BLOCK]
-                moving = np.flatnonzero(wanted.moving)
                 for attempt in halving_tiles(options.tile):
                     with attempt as tile:
                         options = replace(options, tile=tile, sizes=self.judge.sizes(tile))
                         rows, start = self.prepare(x, wanted)
+                        table = None if self.table is None else self.table[first : first + BLOCK].run(self, x, wanted, rows)
+                        moving = np.flatnonzero(wanted.moving & ~(False if table is None else table.answered))
                         result = explainer.find(
                             searching.evaluate, start[moving], self._searched(rows, moving, searching), options,
                             None if bar is None else bar(first), searching.engine.search)
                         part = self._judged(rows, moving, result, options, searching.engine.backend)
-                if not result.interrupted:
-                    self._end(part, x, wanted, rows)
+                if table is not None:
+                    table.end(part, not result.interrupted)
                 found.append(part)
                 if result.interrupted:  # what is left still gets an honest row: its starting point
                     options = replace(options, max_steps=0, refine=0)
@@ -89,8 +90,8 @@ class Run:
         """As `search`, by `workers` processes of joblib."""
         cuts = np.array_split(np.arange(len(X)), max(1, min(len(X) // TILE, 4 * workers)))
         return Found.concatenate(Parallel(n_jobs=n_jobs)(
-            delayed(_search_in_worker)(self.explainer, self.options.record_path, self.backend, self.precision, self.ends,
-                                       X[cut], goal[cut]) for cut in cuts))
+            delayed(_search_in_worker)(self.explainer, self.options.record_path, self.backend, self.precision,
+                                       None if self.table is None else self.table[cut], X[cut], goal[cut]) for cut in cuts))
 
     def engine(self, X: np.ndarray) -> Engine:
         """What the search of rows like `X` computes with. The classifier has to be frozen."""
@@ -124,7 +125,7 @@ class Run:
             limits |= explainer.class_limits()
             rows |= {name: torch.from_numpy(limit).to(rows["z0"])[rows["target"]] for name, limit in limits.items()
                      if name not in rows}
-            if explainer.sparse and not explainer.layout_.is_image:
+            if explainer.changes_few():
                 rows["typical"] = self._as_typical_as_before(rows)
             rows |= self.objective.reference(x, self.options.tile)
             return rows, self._start(rows)
@@ -192,18 +193,6 @@ class Run:
             conditions={name: values.cpu().numpy() for name, values in zip(self.judge.conditions, met, strict=True)},
             path=_paths(result, moving, z0) if options.record_path else None, backend=backend)
 
-    def _end(self, found: Found, X: np.ndarray, goal: Goal, rows: dict[str, Tensor]) -> None:
-        """Rows of a table end on the model itself, and with few changes, where the explainer is to see to it."""
-        explainer = self.explainer
-        if not (self.ends and (explainer.sparse or explainer.classifier_.is_surrogate) and not explainer.layout_.is_image
-                and explainer.coordinates_.encodes_at_once):
-            return
-        real, answers = getattr(explainer, "real_rows_", None), getattr(explainer, "real_answers_", None)
-        if real is None or answers is None:  # a file of an earlier version
-            real, answers = X[:0], np.zeros(0)
-        columns = Columns.of_numbers(real, explainer.scale_, explainer.column_rules_)
-        Repair(self, columns, real, answers)(found, X, goal, rows, explainer.sparse)
-
 
 def _paths(result: SearchResult, moving: np.ndarray, z0: np.ndarray) -> list[np.ndarray]:
     paths = [z0[i : i + 1] for i in range(len(z0))]
@@ -219,6 +208,6 @@ def _scattered(values: Tensor, rows: np.ndarray, n: int) -> np.ndarray:
     return out.cpu().numpy()
 
 
-def _search_in_worker(explainer: ExplainerParameters, record_path: bool, backend: str, precision: str, ends: bool,
-                      X: np.ndarray, goal: Goal) -> Found:
-    return Run(explainer, record_path, backend, precision, in_worker=True, ends=ends).search(X, goal)
+def _search_in_worker(explainer: ExplainerParameters, record_path: bool, backend: str, precision: str,
+                      table: Table | None, X: np.ndarray, goal: Goal) -> Found:
+    return Run(explainer, record_path, backend, precision, in_worker=True, table=table).search(X, goal)

@@ -1,0 +1,368 @@
+"""Changes of one, two, three … columns of a table, tried on the explained model itself: the cheapest that holds.
+
+No gradient, and nothing that was trained for it: a grid of values for each column, combinations of which are ranked as if
+their effects on the score added up, and then asked about. What the model accepts is drawn back towards the row, column by
+column, and the cheapest that meets every condition of the search is the answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cfexplain.explainers.columns import Columns
+from cfexplain.explainers.shape import Shape
+from cfexplain.explainers.verdict import Judged, Verdict
+
+__all__ = ["Answers", "Scan", "rank_of"]
+
+MOST = 8  # columns that change together, unless more are asked for
+_SINGLES = 160  # changes of one column that others are made of
+_ASKED = 256  # combinations of each size that the model is asked about
+_BEAM = 48  # of which larger ones are made
+_DRAWN = 32  # candidates that are drawn back
+_OF_A_SET = 3  # of them of the same columns
+_HALVINGS = 7
+_JUDGED = (6, 18, 40)  # candidates of which the conditions are asked, in turn, until one holds
+CHARGE = 1.0  # what one more column costs, in standard deviations, beside its change
+
+
+@dataclass
+class Answers:
+    """The best candidate of each row, if there is any.
+
+    Attributes
+    ----------
+    x_cf : ndarray of shape (n, width)
+    complete, valid : ndarray of bool, shape (n,)
+        There is one that meets every condition; that the model accepts.
+    judged : Judged
+        Of `x_cf`; of rows without a candidate, of the row itself.
+    """
+
+    x_cf: np.ndarray
+    complete: np.ndarray
+    valid: np.ndarray
+    judged: Judged
+
+
+@dataclass
+class _Pool:
+    """Candidates: `owner` is the place of the row, `acted` (n, columns) what is changed."""
+
+    owner: np.ndarray
+    codes: np.ndarray
+    acted: np.ndarray
+    cost: np.ndarray
+    score: np.ndarray
+    gap: np.ndarray
+    sure: np.ndarray
+    density: np.ndarray  # log p, if that is a condition
+    opinion: np.ndarray  # log-odds of the second opinion
+    off: np.ndarray  # how far it is from the conditions that do not ask the model
+    complete: np.ndarray  # all conditions hold
+
+    def __getitem__(self, some: np.ndarray) -> _Pool:
+        return _Pool(*(values[some] for values in vars(self).values()))
+
+    def __len__(self) -> int:
+        return len(self.owner)
+
+    @classmethod
+    def concatenate(cls, parts: list[_Pool]) -> _Pool:
+        return cls(*(np.concatenate([vars(part)[name] for part in parts]) for name in vars(parts[0])))
+
+
+class Scan:
+    """Looks for the cheapest change of few columns.
+
+    Parameters
+    ----------
+    verdict : Verdict
+    columns : Columns
+    shape : Shape
+        What is typical, roughly.
+    most : int, optional
+        Columns that may change.
+    charge : float
+        What one more column costs.
+    """
+
+    def __init__(self, verdict: Verdict, columns: Columns, shape: Shape, most: int | None = None,
+                 charge: float = CHARGE):
+        self.verdict, self.columns, self.shape, self.charge = verdict, columns, shape, charge
+        self.most = MOST if most is None else most
+        conditions = verdict.run.judge.conditions
+        self.judges = "density" in conditions
+        self.opinions = "second_opinion" in conditions
+
+    def __call__(self, rows: np.ndarray, avoid: np.ndarray | None = None, also: np.ndarray | None = None) -> Answers:
+        """The best candidate of each of `rows`.
+
+        Parameters
+        ----------
+        rows : ndarray of int, shape (n,)
+        avoid : ndarray of bool, shape (n, k, columns), optional
+            Sets of columns that an answer must not change together: those of answers that each row has already.
+        also : ndarray of shape (n, width), optional
+            Rows whose values are tried, too.
+        """
+        X, parts = self.verdict.X, []
+        for some in self.verdict.parts(np.arange(len(rows)), _SINGLES * _BEAM // 8):
+            parts.append(self._part(rows[some], *(None if given is None else given[some] for given in (avoid, also))))
+        if not parts:
+            none = np.zeros(0, dtype=bool)
+            return Answers(X[:0], none, none, self.verdict.judge(X[:0], rows))
+        x_cf, complete, valid = (np.concatenate([getattr(part, name) for part in parts])
+                                 for name in ("x_cf", "complete", "valid"))
+        return Answers(x_cf, complete, valid, Judged.concatenate([part.judged for part in parts]))
+
+    def _part(self, rows: np.ndarray, avoid: np.ndarray | None, also: np.ndarray | None) -> Answers:
+        pool = self._combined(rows, also)
+        if avoid is not None and len(pool):
+            pool = pool[~(pool.acted[:, None] == avoid[pool.owner]).all(2).any(1)]
+        pool = self._drawn_back(pool, rows)
+        return self._best(pool, rows)
+
+    # ---------------------------------------------------------------- candidates
+    def _asked(self, rows: np.ndarray, owner: np.ndarray, codes: np.ndarray, acted: np.ndarray) -> _Pool:
+        """Candidates that differ from their rows, as the model sees them."""
+        x = self.verdict.X[rows[owner]]
+        codes = self.columns.ruled(codes, x)
+        cost = self._cost(codes, x, acted)
+        kept = np.flatnonzero((codes != x).any(1) & np.isfinite(cost))
+        owner, codes, acted, cost = owner[kept], codes[kept], acted[kept], cost[kept]
+        asked = self.verdict.asked(codes, rows[owner])
+        pool = _Pool(owner, codes, acted, cost, asked.score, asked.gap, asked.sure, np.zeros(len(owner)),
+                     np.zeros(len(owner)), np.zeros(len(owner)), asked.sure.copy())
+        if self.judges and len(pool):
+            said, which = self.verdict.judge(pool.codes, rows[pool.owner]), rows[pool.owner]
+            pool.density, pool.opinion = _rounded(said.log_density), _rounded(said.opinion)
+            pool.complete = pool.sure & said.conditions.all(1)
+            pool.off = self._off(pool.density, pool.opinion, which)
+        return pool
+
+    def _off(self, density: np.ndarray, opinion: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """How far candidates are from the conditions that do not ask the model: √nats and log-odds."""
+        off = np.sqrt(np.maximum(self.verdict.wanted[rows] - density, 0))
+        if self.opinions:
+            off += np.minimum(np.maximum(self.verdict.needed(rows, opinion=True) - opinion, 0), 5.0)
+        return np.round(off, 4)
+
+    def cost(self, codes: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """What changes of `rows` cost, with the charge for each column."""
+        x = self.verdict.X[rows]
+        return self._cost(codes, x, self.columns.changed(codes, x))
+
+    def _cost(self, codes: np.ndarray, x: np.ndarray, acted: np.ndarray) -> np.ndarray:
+        return np.round((np.where(acted, self.columns.costs(codes, x), 0.0) + self.charge * acted).sum(1), 9)
+
+    def _singles(self, rows: np.ndarray, also: np.ndarray | None) -> _Pool:
+        x, width, parts = self.verdict.X[rows], len(self.columns.places), []
+        for k, (values, (first, last)) in enumerate(zip(self.columns.values(), self.columns.places, strict=True)):
+            tried = np.tile(values, (len(rows), 1, 1))
+            if also is not None:
+                tried = np.concatenate([also[:, None, first:last], tried], axis=1)
+            count = tried.shape[1]
+            codes, before = np.repeat(x, count, axis=0), np.repeat(x, count, axis=0)
+            codes[:, first:last] = tried.reshape(-1, last - first)
+            ruled = self.columns.ruled(codes, before)
+            # what the rules made of it in this column
+            moved = (ruled[:, first:last] != before[:, first:last]).any(1)
+            owner = np.repeat(np.arange(len(rows)), count)[moved]
+            some = np.column_stack([owner, ruled[moved][:, first:last]])
+            _, once = np.unique(some, axis=0, return_index=True)
+            once = np.sort(once)
+            acted = np.zeros((len(once), width), dtype=bool)
+            acted[:, k] = True
+            parts.append((owner[once], ruled[moved][once], acted))
+        owner, codes, acted = (np.concatenate(part) for part in zip(*parts, strict=True))
+        order = np.argsort(owner, kind="stable")
+        return self._asked(rows, owner[order], codes[order], acted[order])
+
+    def _combined(self, rows: np.ndarray, also: np.ndarray | None) -> _Pool:
+        """Changes of one, two, … columns."""
+        X, verdict = self.verdict.X[rows], self.verdict
+        start, needed = verdict.asked(X, rows).score, verdict.needed(rows) if verdict.is_class else None
+        said = verdict.judge(X, rows)
+        typical, opinion = _rounded(said.log_density), _rounded(said.opinion)
+        singles = self._singles(rows, also)
+        pools, best = [singles], np.full(len(rows), np.inf)
+        self._note(best, singles)
+        singles = singles[rank_of(singles.owner, *self._worth(singles, start)) < _SINGLES]
+        column, beam = singles.acted.argmax(1), singles
+        for size in range(2, min(self.most, len(self.columns.places)) + 1):
+            left, right = _pairs(beam.owner, singles.owner)
+            new = column[left] < column[right] if size == 2 else ~beam.acted[left, column[right]]
+            left, right = left[new], right[new]
+            new = beam.cost[left] + singles.cost[right] < best[beam.owner[left]]
+            left, right = left[new], right[new]
+            if not len(left):
+                break
+            owner, cost = beam.owner[left], beam.cost[left] + singles.cost[right]
+            # as if effects added up
+            score = beam.score[left] + singles.score[right] - start[owner]
+            short = self._short(score, rows[owner], None if needed is None else needed[owner])
+            far = short.copy()
+            if self.judges:
+                density = beam.density[left] + singles.density[right] - typical[owner]
+                agreed = beam.opinion[left] + singles.opinion[right] - opinion[owner]
+                short += self._off(density, agreed, rows[owner])
+                # and as the columns of real rows hang together
+                far += self._off(density - self.shape.together(beam.codes - X[beam.owner], left, singles.codes - X[
+                    singles.owner], right, column, rows[owner], self.columns.places), agreed, rows[owner])
+            far, short = np.round(far, 4), np.round(short, 4)
+            some = np.flatnonzero((rank_of(owner, np.where(short > 0, np.inf, cost), short) < _ASKED // 3)
+                                  | (rank_of(owner, short, cost) < _ASKED // 3) | (rank_of(owner, far, cost) < _ASKED // 3))
+            left, right, owner = left[some], right[some], owner[some]
+            asked = _once(self._asked(rows, owner, self._joined(beam, left, singles, right, column),
+                                      beam.acted[left] | singles.acted[right]))
+            pools.append(asked)
+            self._note(best, asked)
+            short = np.round(asked.off + self._short(asked.score, rows[asked.owner], None if needed is None
+                                                     else needed[asked.owner]), 4)
+            # what will do already gets no cheaper by one more column
+            beam = asked[~asked.complete & (rank_of(asked.owner, asked.complete, short, asked.cost) < _BEAM)]
+        return _Pool.concatenate(pools)
+
+    def _joined(self, beam: _Pool, left: np.ndarray, singles: _Pool, right: np.ndarray, column: np.ndarray) -> np.ndarray:
+        codes = beam.codes[left].copy()
+        for k, (first, last) in enumerate(self.columns.places):
+            at = np.flatnonzero(column[right] == k)
+            codes[at, first:last] = singles.codes[right[at], first:last]
+        return codes
+
+    def _worth(self, singles: _Pool, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Changes of one column by what they bring for what they cost; those of each column that bring most come first."""
+        gain = singles.score - start[singles.owner]
+        if not self.verdict.is_class:
+            gain = -np.abs(gain)
+        most = rank_of(singles.owner * singles.acted.shape[1] + singles.acted.argmax(1), -gain) > 3
+        return most.astype(float), -np.round(gain / (singles.cost + 0.1), 6)
+
+    def _short(self, score: np.ndarray, rows: np.ndarray, needed: np.ndarray | None) -> np.ndarray:
+        """By how much a score falls short."""
+        if needed is not None:
+            return np.round(np.maximum(needed - score, 0), 5)
+        goal = self.verdict.goal.rows
+        return np.maximum(np.maximum(goal["low"][rows] - score, score - goal["high"][rows]), 0)
+
+    @staticmethod
+    def _note(best: np.ndarray, pool: _Pool) -> None:
+        """Note what dearer combinations need not be tried of each row."""
+        # a little above the cheapest that will do: what is drawn back may become cheaper than it
+        np.minimum.at(best, pool.owner[pool.complete], 1.5 * pool.cost[pool.complete])
+
+    # ------------------------------------------------------------------ drawn back
+    def _drawn_back(self, pool: _Pool, rows: np.ndarray) -> _Pool:
+        """The cheapest that the model accepts, with each number as near to the row as it accepts; and as they were.
+
+        By bisection, column by column, the dearest change first. Rows of which it accepts nothing as sure as is asked for
+        keep what it accepts at all, and then what it accepts nearly.
+        """
+        level = np.select([pool.complete, pool.sure, pool.gap == 0], [0, 1, 2], 3)
+        best = np.full(len(rows), 3)
+        np.minimum.at(best, pool.owner, level)
+        some = level <= np.maximum(best, 1)[pool.owner]
+        pool, worse = pool[some], np.where(level == 3, 1.0 + pool.gap, 0.0)[some]
+        hope = np.round(pool.cost + pool.off, 5)
+        some = rank_of(_group(pool.owner, pool.acted), worse, hope) < _OF_A_SET
+        pool, worse, hope = pool[some], worse[some], hope[some]
+        pool = pool[rank_of(pool.owner, worse, hope) < _DRAWN]
+        move = np.flatnonzero(pool.gap == 0)
+        if not len(move):
+            return pool
+        drawn = pool[move]
+        x = self.verdict.X[rows[drawn.owner]]
+        for turn in range(int(drawn.acted.sum(1).max())):
+            self._draw_one(drawn, x, rows, turn)
+        return _once(_Pool.concatenate([pool, drawn]))
+
+    def _draw_one(self, drawn: _Pool, x: np.ndarray, rows: np.ndarray, turn: int) -> None:
+        """Draw back that number of each candidate which is dearest but `turn`, in place."""
+        columns = self.columns
+        costs = np.where(drawn.acted, columns.costs(drawn.codes, x), -1.0)
+        column = np.argsort(-np.round(costs, 9), axis=1, kind="stable")[:, turn]
+        first = np.array([place[0] for place in columns.places])[column]
+        some = np.flatnonzero((np.take_along_axis(costs, column[:, None], 1)[:, 0] > 0) & columns.free[first])
+        if not len(some):
+            return
+        place, owner = first[some], drawn.owner[some]
+        start, end = x[some, place], drawn.codes[some, place].copy()
+        near, far, sure = np.zeros(len(some)), np.ones(len(some)), drawn.sure[some]
+        for _ in range(_HALVINGS):
+            share, codes = (near + far) / 2, drawn.codes[some].copy()
+            codes[np.arange(len(some)), place] = start + share * (end - start)
+            codes = columns.ruled(codes, x[some])
+            asked = self.verdict.asked(codes, rows[owner])
+            fine = np.where(sure, asked.sure, asked.gap == 0)
+            at = some[fine]
+            drawn.codes[at], drawn.score[at], drawn.gap[at] = codes[fine], asked.score[fine], asked.gap[fine]
+            near, far = np.where(fine, near, share), np.where(fine, share, far)
+        drawn.cost[some] = self._cost(drawn.codes[some], x[some], drawn.acted[some])
+
+    # ------------------------------------------------------------------------- judged
+    def _best(self, pool: _Pool, rows: np.ndarray) -> Answers:
+        """The cheapest that meets every condition; else what the model accepts and meets most; else the least far off."""
+        n = len(rows)
+        x_cf = self.verdict.X[rows].copy()
+        complete, valid = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
+        judged = self.verdict.judge(x_cf, rows)
+        met = np.full(n, -1)
+        order = np.lexsort([pool.acted.sum(1), pool.cost + pool.off, pool.gap, pool.owner])
+        pool = pool[order]
+        rank = rank_of(pool.owner, np.arange(len(pool)))
+        done = 0
+        for until in _JUDGED:
+            some = np.flatnonzero(~complete[pool.owner] & (rank >= done) & (rank < until))
+            if not len(some):
+                break
+            done = until
+            said = self.verdict.judge(pool.codes[some], rows[pool.owner[some]])
+            count = np.where(pool.gap[some] == 0, 1 + said.conditions.sum(1), 0)
+            every = (pool.gap[some] == 0) & said.conditions.all(1)
+            by = np.lexsort([rank[some], -count, ~every, pool.owner[some]])
+            who, first = np.unique(pool.owner[some][by], return_index=True)
+            chosen = by[first]
+            better = count[chosen] > met[who]
+            who, chosen = who[better], chosen[better]
+            met[who], complete[who], valid[who] = count[chosen], every[chosen], count[chosen] > 0
+            x_cf[who] = pool.codes[some[chosen]]
+            for name, values in vars(judged).items():
+                values[who] = getattr(said, name)[chosen]
+        return Answers(x_cf, complete, valid, judged)
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
+    return np.round(np.nan_to_num(values.astype(float), nan=-1e6, neginf=-1e6, posinf=1e6), 4)
+
+
+def rank_of(owner: np.ndarray, *keys: Any) -> np.ndarray:
+    """The place of each candidate among those of its owner, the smallest key first."""
+    order = np.lexsort([*reversed(keys), owner])
+    rank = np.empty(len(order), dtype=int)
+    rank[order] = np.arange(len(order)) - np.searchsorted(owner[order], owner[order])
+    return rank
+
+
+def _pairs(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions (i, j) with the same owner."""
+    order = np.argsort(right, kind="stable")
+    first, last = np.searchsorted(right[order], left, "left"), np.searchsorted(right[order], left, "right")
+    i = np.repeat(np.arange(len(left)), last - first)
+    j = np.arange(len(i)) - np.repeat(np.cumsum(last - first) - (last - first), last - first)
+    return i, order[first[i] + j]
+
+
+def _group(owner: np.ndarray, acted: np.ndarray) -> np.ndarray:
+    """A number for each owner and set of columns."""
+    if not len(owner):
+        return owner
+    return np.unique(np.column_stack([owner, acted]), axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def _once(pool: _Pool) -> _Pool:
+    _, once = np.unique(np.column_stack([pool.owner, pool.codes]), axis=0, return_index=True)
+    return pool[np.sort(once)]

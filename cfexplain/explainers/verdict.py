@@ -1,0 +1,189 @@
+"""What is said of candidate rows of a table: by the explained model itself, and by the conditions of the search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from cfexplain.explainers.found import Found
+from cfexplain.explainers.task import Classification, Goal
+from cfexplain.foundation.numbers import log_odds_of
+from cfexplain.foundation.tiles import in_tiles
+
+__all__ = ["Asked", "Judged", "Verdict"]
+
+TOGETHER = 256  # rows that are judged at once
+NUMBERS = 2**22  # of candidates that are held at once: bounds memory
+_OF_THE_MODEL = ("decision", "value")  # conditions that ask the model alone
+_CERTAIN = 15.0  # log-odds beyond which nothing is surer
+
+
+@dataclass
+class Judged:
+    """What the search says of candidate rows; ``judged[rows]`` of some of them."""
+
+    z: np.ndarray
+    log_density: np.ndarray
+    valid: np.ndarray
+    opinion: np.ndarray  # log-odds, of the least convinced member
+    conditions: np.ndarray  # (n, conditions)
+
+    def __getitem__(self, rows: np.ndarray) -> Judged:
+        return Judged(*(values[rows] for values in vars(self).values()))
+
+    @classmethod
+    def concatenate(cls, parts: list[Judged]) -> Judged:
+        return cls(*(np.concatenate(values) for values in zip(*(vars(part).values() for part in parts), strict=True)))
+
+
+@dataclass
+class Asked:
+    """What the model says of candidate rows.
+
+    Attributes
+    ----------
+    gap : ndarray of shape (n,)
+        How far it is from what is wanted: 0 where it says so.
+    score : ndarray of shape (n,)
+        Log-odds of the target, or the value.
+    sure : ndarray of bool, shape (n,)
+        It says so, and is as sure as the search asks for.
+    """
+
+    gap: np.ndarray
+    score: np.ndarray
+    sure: np.ndarray
+
+
+class Verdict:
+    """Asks about candidates for the rows of one call.
+
+    Parameters
+    ----------
+    run : Run
+        Of the fitted explainer.
+    X, goal, prepared
+        The rows, what is wanted of them, and what the search knows of them.
+    ask : callable ``(rows, which) -> answers``, optional
+        What the model says of rows in place of the rows `which` of X, as ``task_.answers`` has it.
+    """
+
+    def __init__(self, run: Any, X: np.ndarray, goal: Goal, prepared: dict[str, Any], ask: Callable | None = None):
+        self.run, self.explainer, self.X, self.goal, self.prepared = run, run.explainer, X, goal, prepared
+        explainer = self.explainer
+        self.ask = ask or (lambda codes, which: explainer.task_.answers(explainer.classifier_, codes))
+        # the search's networks may imitate the model, which is asked itself
+        self.imitated = ask is not None or explainer.classifier_.is_surrogate
+        self.is_class = isinstance(explainer.task_, Classification)
+        self.names = list(prepared)
+        self.wanted = prepared["typical"].cpu().numpy()
+        self.known = {name: values for name, values in prepared.items() if values.ndim == 1}
+        self.terms = [term for term in run.objective.terms if term.name in _OF_THE_MODEL]
+
+    # ------------------------------------------------------------------------ the model
+    def asked(self, codes: np.ndarray, rows: np.ndarray) -> Asked:
+        """What the model says of `codes` (n, width), in place of `rows` (n,).
+
+        Rounded: the last bits of a model's answers may depend on the company that a row is asked about in.
+        """
+        if not len(codes):
+            return Asked(np.empty(0), np.empty(0), np.empty(0, dtype=bool))
+        answers, goal, task = self.ask(codes, rows), self.goal.rows, self.explainer.task_
+        if not self.is_class:
+            values = np.asarray(answers, dtype=float)
+            unit = max(task.spread, 1e-12) * 1e-7
+            gap = np.maximum(np.maximum(goal["low"][rows] - values, values - goal["high"][rows]), 0)
+            known = np.isfinite(values)
+            gap = np.where(known, np.round(gap / unit) * unit, np.inf)
+            return Asked(gap, np.where(known, np.round(np.nan_to_num(values) / unit) * unit, np.inf), gap == 0)
+        predicted, proba = answers
+        missed = predicted != goal["target"][rows]
+        if proba is None:
+            return Asked(missed.astype(float), np.where(missed, -1.0, 1.0), ~missed)
+        own = np.nan_to_num(np.asarray(proba)[np.arange(len(rows)), goal["target"][rows]].astype(float))
+        odds = np.clip(np.log(np.maximum(own, 1e-300)) - np.log1p(-np.minimum(own, 1 - 1e-16)), -_CERTAIN, _CERTAIN)
+        gap = np.where(missed, np.round(1.0 + 1e-5 - own, 6), 0.0)
+        return Asked(gap, np.round(odds, 5), ~missed & self._met(predicted, proba, rows).all(1))
+
+    def gap(self, codes: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """How far the model is from what is wanted of those rows: 0 where it says so."""
+        return self.asked(codes, rows).gap
+
+    def needed(self, rows: np.ndarray, opinion: bool = False) -> np.ndarray:
+        """The log-odds at which the model, or the second opinion, is sure enough, as far as that is known."""
+        name = "opinion_needed" if opinion else "needed"
+        terms = [term for term in self.run.objective.terms if (term.name == "second_opinion") == opinion]
+        asked = [term.confidence for term in terms if hasattr(term, "confidence")]
+        if name in self.known and (None in asked or not asked):
+            return self.known[name].cpu().numpy()[rows].astype(float)
+        return np.full(len(rows), log_odds_of(max(asked)) if asked else 0.0)
+
+    def _met(self, predicted: np.ndarray, proba: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Which conditions of the model's own the answers meet, (n, terms)."""
+        index = torch.from_numpy(rows).to(self.explainer.device_)
+        known = {name: values[index] for name, values in self.known.items()}
+        logits = torch.from_numpy(np.log(np.maximum(np.nan_to_num(np.asarray(proba, dtype=float)), 1e-300)))
+        verdict = torch.nn.functional.one_hot(torch.from_numpy(np.maximum(predicted, 0)), logits.shape[1]).to(logits)
+        point = self.explainer.task_.point(None, known, None, logits.to(index.device), verdict=verdict.to(index.device))
+        met = [term.holds(point) for term in self.terms]
+        return np.array([one.cpu().numpy() for one in met if one is not None], dtype=bool).reshape(-1, len(rows)).T
+
+    # ----------------------------------------------------------------------- the search
+    def judge(self, x_cf: np.ndarray, rows: np.ndarray) -> Judged:
+        """What the search says of given x′ of those rows; of what only the model can say, the model itself."""
+        if not len(rows):
+            return self.judge(self.X[:1], np.zeros(1, dtype=int))[rows]
+        run, explainer, names = self.run, self.explainer, self.names
+        x = torch.from_numpy(np.ascontiguousarray(x_cf)).to(explainer.device_)
+
+        def judged(x: torch.Tensor, *values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            z = explainer.coordinates_.encode(x)
+            # x itself, not what its code decodes to
+            point = run.judge.point(z, dict(zip(names, values, strict=True)), x)
+            met = run.objective.conditions(point)
+            return (z, point.log_density, point.valid,
+                    torch.zeros_like(point.log_density) if explainer.opinions_ is None else point.opinion,
+                    *(met[name] for name in run.judge.conditions))
+
+        index = torch.from_numpy(rows).to(explainer.device_)
+        with torch.no_grad():
+            z, log_density, valid, opinion, *met = (
+                part.cpu().numpy() for part in in_tiles(judged, x, *(values[index] for values in self.prepared.values()),
+                                                     tile=TOGETHER))
+        conditions = np.array(met, dtype=bool).reshape(len(run.judge.conditions), len(rows)).T
+        if self.imitated and len(rows):
+            own = [k for k, name in enumerate(run.judge.conditions) if name in _OF_THE_MODEL]
+            conditions[:, own] = self.asked(x_cf, rows).sure[:, None]
+        return Judged(z, log_density, valid, opinion, conditions)
+
+    def write(self, found: Found, rows: np.ndarray, x_cf: np.ndarray, judged: Judged) -> None:
+        """What was judged, in place of what was `found` of `rows`."""
+        found.x_cf[rows] = x_cf
+        found.z[rows], found.log_density[rows] = judged.z, judged.log_density
+        found.valid[rows], found.second_opinion[rows] = judged.valid, judged.opinion > 0
+        for name, met in zip(self.run.judge.conditions, judged.conditions.T, strict=True):
+            found.conditions[name][rows] = met
+        found.finished[rows] = True
+        found.done[rows] = judged.conditions.all(1)
+
+    def parts(self, rows: np.ndarray, candidates: int) -> Iterator[np.ndarray]:
+        """Some of the rows at a time, of each of which there are so many candidates."""
+        some = max(1, min(TOGETHER, NUMBERS // max(candidates * self.X.shape[1], 1)))
+        return (rows[first : first + some] for first in range(0, len(rows), some))
+
+    # --------------------------------------------------------------------- real rows
+    def real_of_goals(self, real: np.ndarray, answers: np.ndarray, rows: np.ndarray,
+                      ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """For each thing that is wanted of some of `rows`: those of the rows `real`, if any, that have it by the model's
+        `answers`, and the places of those.
+        """
+        goal = self.goal.rows
+        low, high = (goal["target"][rows],) * 2 if self.is_class else (goal["low"][rows], goal["high"][rows])
+        for a, b in np.unique(np.stack([low, high], axis=1), axis=0):
+            own = real[(answers >= a) & (answers <= b)]
+            if len(own):
+                yield own, np.flatnonzero((low == a) & (high == b))

@@ -1,0 +1,118 @@
+"""The scan of few columns: the cheapest change that holds, beside every change that there is."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.compose import make_column_transformer
+from sklearn.datasets import load_diabetes, load_iris
+from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+import cfexplain
+from cfexplain import PipelineExplainer, PLACEExplainer, ScanExplainer
+from cfexplain.density import KernelDensity
+
+pytestmark = pytest.mark.usefixtures("quietly")
+
+
+@pytest.fixture(scope="module")
+def people():
+    """A score of five columns with an interaction, none of them alike."""
+    random = np.random.RandomState(0)
+    X = np.column_stack([random.normal(40, 12, 800), random.lognormal(3, 0.5, 800), random.uniform(0, 1, 800),
+                         random.randint(0, 6, 800), random.normal(0, 1, 800)])
+    Z = (X - X.mean(0)) / X.std(0)
+    y = (Z[:, 0] + 0.8 * Z[:, 1] + Z[:, 2] * Z[:, 3] - 0.5 * Z[:, 4] + 0.3 * random.normal(size=800) > 0.3).astype(int)
+    return X, y
+
+
+def cheapest(model, x, target, X, confidence):
+    """The least cost, Σ 1 + |Δ|/std over changed columns, of all changes of one or two columns to a fine grid."""
+    grid = [np.unique(np.quantile(X[:, k], np.linspace(0, 1, 41))) for k in range(X.shape[1])]
+    best = np.inf
+    for columns in itertools.chain.from_iterable(itertools.combinations(range(X.shape[1]), size) for size in (1, 2)):
+        tried = np.repeat(x[None], np.prod([len(grid[k]) for k in columns]), axis=0)
+        tried[:, columns] = np.stack(np.meshgrid(*(grid[k] for k in columns), indexing="ij"), -1).reshape(-1, len(columns))
+        cost = len(columns) + (np.abs(tried - x) / X.std(0)).sum(1)
+        fine = model.predict_proba(tried)[:, target] >= confidence
+        best = min(best, cost[fine].min(initial=np.inf))
+    return best
+
+
+@pytest.mark.parametrize("model", [RandomForestClassifier(30, max_depth=6, random_state=0),
+                                   GradientBoostingClassifier(n_estimators=40, random_state=0),
+                                   make_pipeline(StandardScaler(), MLPClassifier((16,), max_iter=300, random_state=0))])
+def test_no_change_of_two_columns_is_cheaper(people, model):
+    X, y = people
+    model.fit(X, y)
+    rows = X[:400][model.predict(X[:400]) == 0][:15]
+    cf = ScanExplainer(model, typical_quantile=None, confidence=0.55, random_state=0).fit(X, y).explain(rows, 1)
+    assert cf.valid.all() and cf.complete.all()
+    cost = (cf.x_cf != cf.x).sum(1) + (np.abs(cf.x_cf - cf.x) / X.std(0)).sum(1)
+    optimum = np.array([cheapest(model, x, 1, X, 0.55) for x in rows])
+    assert (cost <= 1.05 * optimum).mean() >= 0.85 and cost.sum() <= 1.05 * optimum.sum()
+
+
+def test_no_more_columns_than_may_change_and_what_one_column_reaches_is_found(people):
+    X, y = people
+    model = RandomForestClassifier(30, random_state=0).fit(X, y)
+    for kind in (ScanExplainer, PLACEExplainer):
+        explainer = kind(model, max_changes=1, immutable=[4], training_budget=0.02, max_steps=5, random_state=0).fit(X, y)
+        rows = X[:60]
+        cf = explainer.explain(rows)
+        changed = cf.x_cf != cf.x
+        assert changed.sum(1).max() <= 1 and not changed[:, 4].any()
+        for i in np.flatnonzero(~cf.valid):
+            for k in range(4):
+                tried = np.repeat(rows[i : i + 1], 60, axis=0)
+                tried[:, k] = np.linspace(X[:, k].min(), X[:, k].max(), 60)
+                assert (model.predict(tried) != cf.target[i]).mean() > 0.9
+
+
+def test_a_category_is_one_change_and_rows_are_those_of_the_pipeline(people):
+    X, y = people
+    frame = pd.DataFrame(X, columns=list("abcde")).assign(
+        d=np.array(["none", "school", "college", "bachelor", "master", "doctor"])[X[:, 3].astype(int)])
+    prepare = make_column_transformer((StandardScaler(), list("abce")), (OneHotEncoder(), ["d"]))
+    pipe = make_pipeline(prepare, LogisticRegression()).fit(frame, y)
+    explainer = PipelineExplainer(pipe, ScanExplainer(), random_state=0).fit(frame, y)
+    for most in (1, 2):
+        cf = explainer.explain(frame[:40], max_changes=most)
+        before, after = cf.to_frames()
+        assert (before != after).sum(axis=1).max() <= most and (pipe.predict(after)[cf.valid] == cf.target[cf.valid]).all()
+    assert cf.valid.mean() > 0.9
+    alone = explainer.explain(frame[5:6], max_changes=2)
+    np.testing.assert_array_equal(alone.x_cf[0], cf.x_cf[5])
+
+
+def test_values_and_files(tmp_path):
+    X, y = load_diabetes(return_X_y=True)
+    model = RandomForestClassifier(20, random_state=0)
+    explainer = ScanExplainer(None, task="regression", training_budget=0.1, random_state=0).fit(X, y)
+    cf = explainer.explain(X[:10], (150.0, 180.0))
+    assert cf.valid.all() and np.median((cf.x_cf != cf.x).sum(1)) <= 3
+    X, y = load_iris(return_X_y=True)
+    explainer = ScanExplainer(model.fit(X, y), random_state=0).fit(X, y)
+    cf = explainer.explain(X[::10], 1)
+    assert cf.valid.all() and not explainer.classifier_.is_surrogate
+    explainer.save(tmp_path / "scan")
+    again = cfexplain.load(tmp_path / "scan", classifier=model)
+    np.testing.assert_array_equal(again.explain(X[::10], 1).x_cf, cf.x_cf)
+
+
+def test_kernel_density_is_the_mean_of_normal_densities():
+    Z = np.random.RandomState(0).normal(size=(60, 3)) * [1, 5, 0.1]
+    y = np.repeat([0, 1], 30)
+    density = KernelDensity(random_state=0).fit(Z, y)
+    z = Z[:4] + 0.1
+    own = Z[y == 1]
+    apart = torch.distributions.MultivariateNormal(torch.zeros(3).double(), torch.diag(torch.from_numpy(
+        (Z.std(0) * density.widths_[1]) ** 2)))
+    expected = torch.stack([apart.log_prob(torch.from_numpy(z - row)) for row in own]).logsumexp(0) - np.log(30)
+    np.testing.assert_allclose(density.score_samples(z, np.ones(4, dtype=int)), expected, rtol=1e-9)
