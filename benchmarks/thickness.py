@@ -1,6 +1,6 @@
 """A value of an image: how thick is the stroke? Asked for, predicted, and measured on the picture itself.
 
-    python -m benchmarks.thickness [--generators vae flow] [--asked 1.5 3.5 5.0] [--rows 100] [--train 5000] [--budget 1.0]
+    python -m benchmarks.thickness [--generators vae flow] [--asked 1.5 3.5 5.0 8.0] [--rows 100] [--train 5000] [--budget 1.0]
 
 Needs ``mnist.npz`` and scikit-image. A network is trained to say how thick a digit is, and explained with the defaults of
 `DiffeomorphicExplainer`. A skeleton measures what comes out, and a CNN says whether it is still the digit that it was.
@@ -58,7 +58,7 @@ def line(cf: Any, asked: float, digits: np.ndarray, judge: Any, seconds: float) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--generators", nargs="+", default=["vae", "flow"])
-    parser.add_argument("--asked", type=float, nargs="+", default=[1.5, 3.5, 5.0])
+    parser.add_argument("--asked", type=float, nargs="+", default=[1.5, 3.5, 5.0, 8.0])
     parser.add_argument("--rows", type=int, default=100)
     parser.add_argument("--train", type=int, default=5000)
     parser.add_argument("--budget", type=float, default=1.0)
