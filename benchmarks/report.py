@@ -155,9 +155,9 @@ def thickness(result: dict[str, Any]) -> str:
     rows = [[", ".join(f"{name} {n}" for name, n in row[k].items()) if k == "status" else
              f"{row[k]:.3g}" if isinstance(row[k], float) else str(row[k]) for k in head] for row in result["table"]]
     low, most = (result["thickness_of_data"][q] for q in ("0.01", "0.99"))
-    return ("## A value: how thick is the stroke?\n\nMNIST, {} training images, `DiffeomorphicExplainer` of a regressor; the "
-            "picture itself is measured by its skeleton, and a CNN says whether it is still the digit that it was. Of the "
-            "training images 98 % lie between {:.1f} and {:.1f} pixels.\n\n".format(result["train_rows"], low, most)
+    return ("## A value: how thick is the stroke?\n\nMNIST, {} training images, `DiffeomorphicExplainer` of a regressor; "
+            "the picture itself is measured by its skeleton, and a CNN says whether it is still the digit that it was. Of "
+            "the training images 98 % lie between {:.1f} and {:.1f} pixels.\n\n".format(result["train_rows"], low, most)
             + table(list(head.values()), rows) + "\n" + made_with(result))
 
 

@@ -1,6 +1,6 @@
 """A value of an image: how thick is the stroke? Asked for, predicted, and measured on the picture itself.
 
-    python -m benchmarks.thickness [--generators vae flow] [--asked 1.5 3.5 5.0 8.0] [--rows 100] [--train 5000] [--budget 1.0]
+    python -m benchmarks.thickness [--generators vae flow] [--asked 1.5 3.5 5.0 8.0] [--rows 100] [--train 5000]
 
 Needs ``mnist.npz`` and scikit-image. A network is trained to say how thick a digit is, and explained with the defaults of
 `DiffeomorphicExplainer`. A skeleton measures what comes out, and a CNN says whether it is still the digit that it was.
