@@ -1,0 +1,107 @@
+"""What a counterfactual photograph is judged by, and what the judges make of real photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.photographs.data import Photographs
+from benchmarks.photographs.networks import binary
+from benchmarks.place_faces import Recogniser
+from cfexplain import Metric
+from cfexplain.evaluation import protocol_metrics
+from cfexplain.foundation.tiles import in_tiles
+from cfexplain.metrics import attributes_changed, feature_cosine
+from cfexplain.metrics.realism import neighbour_distance, rank_among
+
+__all__ = ["Judges", "recogniser"]
+
+SAME = 0.6  # dlib's own threshold
+REFERENCES = 2000  # training images of a class that realism looks at
+BUILT_IN = ("validity", "complete", "confidence_gain", "l2", "steps", "seconds_per_row", "density_percentile", "sharpness",
+            "spread", "reconstruction_error")
+
+
+def recogniser() -> Callable[[np.ndarray], np.ndarray] | None:
+    """dlib's face recogniser, asked once for each set of images; None where it is not installed."""
+    try:
+        network = Recogniser()
+    except ImportError as error:
+        print(f"[identity, FVA and FS are not measured: {error}; pip install dlib-bin face-recognition-models]", flush=True)
+        return None
+    known: dict[bytes, np.ndarray] = {}
+
+    def descriptors(images: np.ndarray) -> np.ndarray:
+        for image in images:
+            if (key := image.tobytes()) not in known:
+                known[key] = network(image[None])[0]
+        return np.stack([known[image.tobytes()] for image in images])
+
+    return descriptors
+
+
+class Judges:
+    """Networks that take no part in a search, for one label of a set."""
+
+    def __init__(self, data: Photographs, nets: dict[str, tuple[nn.Module, dict[str, Any]]], label: str, face: Any):
+        self.data, self.label, self.face = data, label, face
+        self.second = binary(nets["second"][0], data, label)
+        self.oracle = nn.Sequential(nets["oracle"][0], nn.Sigmoid())
+        self.column = data.names.index(label)
+        self._features: nn.Module = nets["second"][0][:-1]  # type: ignore[index]
+        self._scales: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def agrees(self, images: np.ndarray, target: int) -> np.ndarray:
+        with torch.no_grad():
+            return in_tiles(self.second, torch.from_numpy(images)).argmax(1).numpy() == target
+
+    def features(self, images: Tensor) -> np.ndarray:
+        with torch.no_grad():
+            return in_tiles(self._features, images).numpy()
+
+    def realism(self, images: np.ndarray, target: int) -> np.ndarray:
+        """`realism_percentile` in the second network's features, with what real images give kept."""
+        if target not in self._scales:
+            rows = [rows[self.data.labels[rows, self.column] == target] for rows in (self.data.train, self.data.test)]
+            reference, real = (self.features(self.data.images(part[:REFERENCES])) for part in rows)
+            self._scales[target] = reference, np.sort(neighbour_distance(real, reference))
+        reference, real = self._scales[target]
+        return rank_among(neighbour_distance(self.features(torch.from_numpy(images)), reference), real)
+
+    def metrics(self, target: int) -> list[Any]:
+        """For `evaluate`: built-in ones, the field's protocol, a second network, identity, realism."""
+        found: list[Any] = [
+            *BUILT_IN, *protocol_metrics(face=self.face, oracle=self.oracle),
+            Metric("second network", lambda cf, _: self.agrees(cf.x_cf, target), "up", "share"),
+            Metric("realism", lambda cf, _: self.realism(cf.x_cf, target), "up", "percentile of real images")]
+        if self.face is None:
+            return found
+
+        def apart(cf: Any, _: Any) -> np.ndarray:
+            return np.linalg.norm(self.face(cf.x) - self.face(cf.x_cf), axis=1)
+
+        return [*found, Metric("identity", apart, "down", "distance in dlib's descriptors"),
+                Metric("same person", lambda cf, e: apart(cf, e) < SAME, "up", f"share below {SAME}")]
+
+    def of_real_images(self, rows: np.ndarray, recover: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
+        """What must be known to read the table: the judges on two strangers, and on pictures where nothing was changed.
+
+        ``recover`` draws images again, by the autoencoder whose latents are searched.
+        """
+        x = self.data.images(rows).numpy()
+        mirrored, again = np.ascontiguousarray(x[..., ::-1]), recover(x)
+        out = {"MNAC of mirrored pictures": float(attributes_changed(x, mirrored, self.oracle).mean()),
+               "MNAC of the autoencoder": float(attributes_changed(x, again, self.oracle).mean())}
+        if self.face is not None:
+            strangers = np.roll(x, 1, axis=0)
+            cosine = feature_cosine(x, strangers, self.face)
+            apart = np.linalg.norm(self.face(x) - self.face(strangers), axis=1)
+            out |= {"FS of strangers": float(cosine.mean()), "FVA of strangers": float((cosine > 0.5).mean()),
+                    "same person, of strangers": float((apart < SAME).mean()),
+                    "identity of strangers": float(np.median(apart)),
+                    "FS of the autoencoder": float(feature_cosine(x, again, self.face).mean())}
+        return out

@@ -1,0 +1,54 @@
+"""The photographs' networks are kept by configuration, and nobody is on both sides of a split."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.photographs import networks
+from benchmarks.photographs.data import SETS, Photographs, read
+from cfexplain.datasets import CELEBA_ATTRIBUTES
+
+
+@pytest.fixture
+def faces():
+    """Bright pictures have the first label, dark ones the second."""
+    rng = np.random.default_rng(0)
+    bright = rng.uniform(size=64) > 0.5
+    x = (rng.uniform(0, 90, size=(64, 3, 32, 32)) + 150 * bright[:, None, None, None]).astype(np.uint8)
+    labels = np.zeros((64, 40), np.uint8)
+    labels[:, 31], labels[:, 9] = bright, ~bright
+    return Photographs("celeba", torch.from_numpy(x), labels, list(CELEBA_ATTRIBUTES), np.arange(48), np.arange(48, 64))
+
+
+def test_networks_are_kept_by_configuration(faces, tmp_path, monkeypatch, capsys):
+    recipe = networks.Recipe(((16, 2, 3e-3), (32, 0.5, 1e-3)), seed=0, batch=16)
+    monkeypatch.setitem(networks.RECIPES, "celeba", {"second": recipe, "oracle": recipe})
+    net, facts = networks.network(faces, "second", tmp_path)
+    assert facts["kind"] == networks.KINDS["second"] and facts["test"] == 16
+    assert set(facts["held_out"]["accuracy"]) == set(CELEBA_ATTRIBUTES) and 0 <= facts["held_out"]["mean"] <= 1
+    assert sorted(file.suffix for file in tmp_path.iterdir()) == [".json", ".pth"]  # nothing of a half training is left
+    capsys.readouterr()
+    again, found = networks.network(faces, "second", tmp_path)
+    assert found == facts and not capsys.readouterr().out
+    x = faces.images(faces.test)
+    with torch.no_grad():
+        torch.testing.assert_close(again(x), net(x))
+        smile = networks.binary(net, faces, "Smiling")
+        torch.testing.assert_close(smile(x).softmax(1)[:, 1], net(x)[:, 31].sigmoid())
+    other = dataclasses.replace(recipe, seed=1)
+    monkeypatch.setitem(networks.RECIPES["celeba"], "second", other)
+    networks.network(faces, "second", tmp_path)
+    assert len(list(tmp_path.glob("*.pth"))) == 2
+
+
+@pytest.mark.data
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(SETS))
+def test_splits_share_nobody(name):
+    data = read(name)
+    assert not set(data.train) & set(data.test) and len(data.train) + len(data.test) == len(data.x)
+    assert data.x.shape[1:] == (3, SETS[name].side, SETS[name].side) and data.labels.shape == (len(data.x), len(data.names))
+    assert set(SETS[name].asked) <= set(data.names)
+    assert data.pixels(data.test[:3], 56).shape == (3, 3, 56, 56)
