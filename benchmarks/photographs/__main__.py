@@ -30,7 +30,8 @@ from benchmarks.photographs.data import SETS, Photographs, read
 from benchmarks.photographs.judges import Judges, recogniser
 from benchmarks.photographs.networks import binary, networks
 from cfexplain import CLARITYExplainer, GradientExplainer, PLACEExplainer, REVISEExplainer, evaluate
-from cfexplain.coordinates import PretrainedAutoencoder
+from cfexplain.coordinates import PretrainedAutoencoder, TwoStage
+from cfexplain.foundation.digest import weights_digest
 from cfexplain.metrics import correlation_difference, region_locality
 
 METHODS = ("PLACE", "REVISE", "CLARITY", "PLACE, as published", "X")
@@ -45,19 +46,29 @@ def words(label: str, has: np.ndarray) -> np.ndarray:
     return np.where(has == 1, label, f"not {label}")
 
 
-def autoencoder() -> PretrainedAutoencoder:
+def autoencoder(cache: Path | None = None) -> PretrainedAutoencoder:
     folder = Path(os.environ["CFEXPLAIN_DATA"])
-    return PretrainedAutoencoder(folder / "taef2_encoder.pth", folder / "taef2_decoder.pth")
+    return PretrainedAutoencoder(folder / "taef2_encoder.pth", folder / "taef2_decoder.pth", channels="first", cache=cache)
+
+
+def coordinates(data: Photographs, options: argparse.Namespace) -> TwoStage:
+    """The pretrained autoencoder and a small model of its latents: one of a set, whatever is asked."""
+    config = {"set": data.name, "rows": len(data.train), "side": data.side, "budget": options.budget}
+    return trained(f"photographs-{data.name}-coordinates", config, lambda: TwoStage(
+        autoencoder(options.cache), training_budget=options.budget, random_state=0, verbose=1).fit(
+            data.images(data.train).numpy()), options.cache)
 
 
 def explainer(data: Photographs, net: torch.nn.Module, label: str, options: argparse.Namespace) -> PLACEExplainer:
     """PLACE with its defaults on the latents of the pretrained autoencoder."""
-    train = data.train
-    config = {"set": data.name, "label": label, "rows": len(train), "side": data.side, "budget": options.budget}
+    y = words(label, data.labels[data.train, data.names.index(label)])
+    config = {"set": data.name, "label": label, "rows": len(y), "side": data.side, "budget": options.budget,
+              "weights": weights_digest([net])}
 
     def fit() -> PLACEExplainer:
-        place = PLACEExplainer(net, coordinates=autoencoder(), random_state=0, training_budget=options.budget, verbose=1)
-        return place.fit(data.images(train).numpy(), words(label, data.labels[train, data.names.index(label)]))
+        place = PLACEExplainer(net, coordinates=FrozenEstimator(coordinates(data, options)), random_state=0,
+                               training_budget=options.budget, verbose=1)
+        return place.fit(data.images(data.train).numpy(), y)
 
     return trained(f"photographs-{data.name}-{label}-place", config, fit, options.cache)
 

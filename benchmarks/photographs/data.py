@@ -66,8 +66,11 @@ class Photographs:
 
 
 def read(name: str) -> Photographs:
-    """A set with its split: CelebA's first 8,000 train and the last 2,000 are held out; of UTKFace the last fifth is held
-    out; of the X-rays every fifth patient, so that nobody is on both sides."""
+    """A set with its split.
+
+    Of CelebA the first 8,000 train and the last 1,500 are held out; 500 between them are for choosing settings. Of UTKFace
+    the last fifth is held out; of X-rays every fifth patient, so that nobody is on both sides.
+    """
     chosen = SETS[name]
     place = Path(os.environ["CFEXPLAIN_DATA"]) / chosen.file
     pictures, columns = read_packed(place, chosen.labels)
@@ -83,14 +86,15 @@ def read(name: str) -> Photographs:
         x[i] = np.asarray(picture)
     rows = np.arange(n)
     if name == "celeba":
-        labels, names, train = file["attr"], list(CELEBA_ATTRIBUTES), rows < 8000
+        labels, names, train, test = file["attr"], list(CELEBA_ATTRIBUTES), rows < 8000, rows >= 8500
     elif name == "utkface":
         groups = [("young", file["age"] < 25), ("old", file["age"] >= 50)] + [
             (f"race{k}", file["race"] == k) for k in range(5)]
         labels = np.stack([file["female"], *(g for _, g in groups)], 1).astype(np.uint8)
-        names, train = ["female", *(g for g, _ in groups)], rows < n - n // 5
+        names, train, test = ["female", *(g for g, _ in groups)], rows < n - n // 5, rows >= n - n // 5
     else:
         kind = file["kind"]
         labels = np.stack([file["pneumonia"], kind == "bacteria", kind == "virus"], 1).astype(np.uint8)
-        names, train = ["pneumonia", "bacteria", "virus"], ~np.isin(file["patient"], np.unique(file["patient"])[::5])
-    return Photographs(name, torch.from_numpy(x).permute(0, 3, 1, 2).contiguous(), labels, names, rows[train], rows[~train])
+        test = np.isin(file["patient"], np.unique(file["patient"])[::5])
+        names, train = ["pneumonia", "bacteria", "virus"], ~test
+    return Photographs(name, torch.from_numpy(x).permute(0, 3, 1, 2).contiguous(), labels, names, rows[train], rows[test])
