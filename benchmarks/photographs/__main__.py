@@ -73,9 +73,9 @@ def explainer(data: Photographs, net: torch.nn.Module, label: str, options: argp
     return trained(f"photographs-{data.name}-{label}-place", config, fit, options.cache)
 
 
-def explainers(place: PLACEExplainer, data: Photographs, label: str, names: list[str]) -> dict[str, Any]:
-    """The others, on the same network, coordinates and density; "X" searches pixels."""
-    net, some = place.classifier_.module, data.train[:500]
+def another(name: str, place: PLACEExplainer, data: Photographs, label: str) -> Any:
+    """One of the others, on the same network, coordinates and density; "X" searches pixels."""
+    net, some = place.classifier_.module, data.train[:100]  # what only reads class counts and scales needs no more
     X, y = data.images(some).numpy(), words(label, data.labels[some, data.names.index(label)])
     parts: dict[str, Any] = dict(coordinates=FrozenEstimator(place.coordinates_), density=FrozenEstimator(place.density_),
                                  random_state=0)
@@ -87,7 +87,7 @@ def explainers(place: PLACEExplainer, data: Photographs, label: str, names: list
         "CLARITY": lambda: CLARITYExplainer(net, **parts).fit(X, y),
         "PLACE, as published": lambda: PLACEExplainer(net, **parts, **published).fit(X, y),
         "X": lambda: GradientExplainer(net, random_state=0).fit(X, y)}
-    return {name: build[name]() for name in names}
+    return build[name]()
 
 
 def draw(file: Path, columns: list[tuple[np.ndarray, ...]], across: int = 8, enlarge: int = 2) -> None:
@@ -116,11 +116,11 @@ def run(data: Photographs, label: str, options: argparse.Namespace, face: Any) -
     started = time.perf_counter()
     place = explainer(data, net, label, options)
     fitted = time.perf_counter() - started
-    methods, judges = explainers(place, data, label, options.methods), Judges(data, nets, label, face)
+    judges = Judges(data, nets, label, face)
     rows = {target: understood(place, data, label, 1 - target, options.rows) for target in (0, 1)}
     found: dict[str, Any] = {}
-    for name, method in methods.items():
-        sides, table = [], {}
+    for name in options.methods:
+        method, sides, table = another(name, place, data, label), [], {}
         for target in (1, 0):
             x = data.images(rows[target][:options.rows if name == "PLACE" else min(options.rows, options.others)]).numpy()
             goal = str(words(label, np.array(target)))
