@@ -24,7 +24,7 @@ from cfexplain.foundation.settings import own_modes
 from cfexplain.foundation.tiles import TILE, in_tiles
 from cfexplain.nets.autoencoders import AutoencoderNet
 from cfexplain.nets.flow_nets import standard_normal
-from cfexplain.nets.latent_autoencoders import code_shape
+from cfexplain.nets.latent_autoencoders import begin_at_components, code_shape
 from cfexplain.nets.losses import Rows, perhaps_mirrored
 from cfexplain.persistence import MayBeAbsent
 from cfexplain.persistence.networks import State, check_repeats, on_meta
@@ -295,7 +295,9 @@ class TrainedCoordinates(Coordinates):
         self._check_parameters()
         seed = draw_seed(self.random_state)
         with seeded_torch(seed):
-            net = self._make_module()
+            net: Any = self._make_module()
+        some = np.unique(np.linspace(0, len(latents) - 1, min(len(latents), 1000)).astype(int))
+        begin_at_components(net.encoder, net.decoder, torch.from_numpy(latents[some].astype(np.float32)))
         self.history_ = training.train_network(
             net, self._loss_of_latents, rows, updates=training.updates_for(
                 len(latents), self._updates["latents"], self.training_budget),

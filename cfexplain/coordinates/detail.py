@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -12,14 +12,16 @@ from torch import Tensor
 
 from cfexplain.foundation.settings import own_modes
 
-__all__ = ["CLIP_MODES", "INK_SIGMA", "LATENT_SIGMA", "LATENT_TAU", "SIGMA", "clipped", "detail_mode", "detail_modes",
-           "faded", "gaussian_blur", "render"]
+__all__ = ["CLIP_MODES", "INK_SIGMA", "LATENT_SIGMA", "LATENT_TAU", "SIGMA", "change_mask", "clipped", "detail_mode",
+           "detail_modes", "faded", "gaussian_blur", "painted", "render"]
 
-MODES = ("decoder", "residual", "blend")
+MODES = ("decoder", "residual", "blend", "learned")
 # Widths of the blur, in pixels of a 64x64 image. Ink has a wide one, or specks stay; photographs a narrow one, or they blur.
 SIGMA, INK_SIGMA = 2.0, 5.0
 # Among latents: the change, in standard deviations, at which what was lost gives way, and the blur in places
 LATENT_TAU, LATENT_SIGMA = 0.5, 0.7
+# What is painted may reach further: nothing of what was there shall shine through
+LEARNED_TAU, LEARNED_SIGMA = 0.4, 1.0
 CLIP_MODES = ("straight_through", "autograd", "none")
 
 
@@ -32,9 +34,9 @@ def detail_mode(detail: str, is_image: bool, exact: bool) -> str:
     if detail == "auto":
         return "decoder" if exact else "blend" if is_image else "residual"
     if detail not in MODES:
-        raise ValueError(f"detail={detail!r} is not known; choose 'auto', 'decoder', 'residual' or 'blend'.")
-    if detail == "blend" and not is_image:
-        raise ValueError("detail='blend' fades the residual across an image; for a table use 'residual'.")
+        raise ValueError(f"detail={detail!r} is not known; choose 'auto', 'decoder', 'residual', 'blend' or 'learned'.")
+    if detail in ("blend", "learned") and not is_image:
+        raise ValueError(f"detail={detail!r} fades the residual across an image; for a table use 'residual'.")
     return detail
 
 
@@ -48,8 +50,32 @@ def detail_modes(detail: str, is_image: bool, stages: Sequence[Any]) -> list[str
     for stage in stages[:-1]:
         shaped = stage.layout_.is_image
         mode = detail_mode(detail, is_image=True, exact=False) if shaped or detail == "decoder" else "residual"
-        modes.append("residual" if stage.exact and mode != "decoder" else mode)
-    return [*modes, detail_mode(detail, is_image, stages[-1].exact)]
+        modes.append("residual" if stage.exact and mode not in ("decoder", "learned") else mode)
+    last = detail_mode(detail, is_image, stages[-1].exact)
+    # of several stages, the first is painted; what the last one loses are small things
+    return [*modes[:1], *("blend" if mode == "learned" else mode for mode in [*modes[1:], last])] if modes else [last]
+
+
+def change_mask(change: Tensor, data_range: tuple[float, float], of_latents: bool) -> Tensor:
+    """Where ``detail="learned"`` paints, (B, 1, H, W) in [0, 1], of a change of latents or of pixels."""
+    if of_latents:
+        return faded(change, LEARNED_TAU, LEARNED_SIGMA, of_latents=True)
+    return faded(change, 0.1, 2 * SIGMA, data_range)
+
+
+def painted(picture: Tensor, x: Tensor, drawn: Tensor, painter: Callable[[Tensor], Tensor],
+            data_range: tuple[float, float] | None) -> Tensor:
+    """As `render` with "blend", but what belongs where the picture changed is painted; `data_range` is None of latents.
+
+    Parameters
+    ----------
+    painter : callable
+        Of the picture, the mask and x, one after the other: (B, 2C + 1, H, W) -> (B, C, H, W).
+    """
+    change = picture - drawn
+    mask = change_mask(change, data_range or (0.0, 1.0), data_range is None)
+    out = x + (change - mask * (x - drawn) + mask * painter(torch.cat([picture, mask, x], 1)))
+    return out if data_range is None else out.clamp(*data_range)
 
 
 def render(
@@ -79,6 +105,7 @@ def render(
     picture, x, reconstruction : Tensor of shape (B, C, H, W), or (B, d) except for "blend"
         g(z′), x and g(z₀).
     mode : {"decoder", "residual", "blend"}
+        "learned" is `painted`.
     tau : float, default=0.15
         Change at which the residual gives way, as a share of the width of `data_range`.
     sigma : float, default=2.0
@@ -109,8 +136,8 @@ def render(
     >>> render(g + torch.tensor([[0.5, 0.0]]), x, g, "residual", data_range=(0, 1))
     tensor([[1.0000, 0.2000]])
     """
-    if mode not in MODES:
-        raise ValueError(f"mode={mode!r} is not known; choose one of {MODES}.")
+    if mode not in MODES[:3]:
+        raise ValueError(f"mode={mode!r} is not known; choose one of {MODES[:3]}.")
     if mode == "decoder":
         return picture
     change = picture - reconstruction

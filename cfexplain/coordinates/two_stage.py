@@ -99,7 +99,7 @@ class TwoStage(Coordinates):
         data_range: tuple[float, float] = (0.0, 1.0),
         training_budget: float = 1.0,
         random_state: Any = None,
-        verbose: int = 0,
+        verbose: int | str = 0,
         device: str = "cpu",
     ):
         self.outer = outer
@@ -233,3 +233,7 @@ class TwoStage(Coordinates):
 
     def training_codes(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.inner_.encode_dataset(self._kept(X))
+
+    def training_latents(self, X: np.ndarray) -> np.ndarray:
+        """The outer latents of rows to learn from, (n, ...), float16: those that were kept, as far as they were."""
+        return self._kept(X)

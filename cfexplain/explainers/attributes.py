@@ -20,6 +20,7 @@ from cfexplain.density import ClassDensity
 from cfexplain.explainers.task import Classification, Regression
 from cfexplain.foundation.arrays import CHANNELS, Layout
 from cfexplain.foundation.parameters import MOST, TRAINING, Choice, Number, Rule
+from cfexplain.nets.painter import Painter
 from cfexplain.objective import Term
 from cfexplain.persistence import MayBeAbsent
 from cfexplain.search import SearchOptions, SearchResult
@@ -76,7 +77,7 @@ class ExplainerAttributes:
         "patience": Number(0, MOST, whole=True),
         "step_size": Number(0, between=True, none=True), "start": Number(0, 1, words=("latent", "swap")),
         "update": Choice(("adam", "normalized")), "stop": Choice(("conditions", "converged")),
-        "clip": Choice(CLIP_MODES), "detail": Choice(("auto", "decoder", "residual", "blend")),
+        "clip": Choice(CLIP_MODES), "detail": Choice(("auto", "decoder", "residual", "blend", "learned")),
         "tau": Number(0, between=True), "max_fraction": Number(0, between=True),
         "confidence": Number(0, 1, between=True, words=("auto",)),
         "opinion_confidence": Number(0, 1, between=True, none=True, words=("auto",)),
@@ -113,6 +114,9 @@ class ExplainerAttributes:
     training_: MayBeAbsent[dict[str, list]]  # what results are compared with; not in files of earlier versions
     # how well coordinates draw the data (`reconstruction_figures`); None where they are exact, not in files from before
     reconstruction_: MayBeAbsent[dict[str, Any] | None]
+    # what `detail="learned"` paints with, and how it was learned
+    painter_: MayBeAbsent[Painter | None]
+    painting_: MayBeAbsent[list[dict[str, float]]]
     column_rules_: ColumnRules | None
     region_: Tensor | None
     # Some training rows of tables, what the model says of them, and their log densities in a regression; not in files of

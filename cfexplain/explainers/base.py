@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from cfexplain.classifiers.features import ClassFeatures
 from cfexplain.classifiers.latent import train_latent_ensemble
 from cfexplain.coordinates import Coordinates
+from cfexplain.coordinates.detail import detail_modes
 from cfexplain.coordinates.named import make_coordinates
 from cfexplain.density import Prior
 from cfexplain.density.named import make_density
@@ -34,6 +35,7 @@ from cfexplain.explainers.attributes import ExplainerParameters
 from cfexplain.explainers.confidence import confidence_limits, measure_confidence, warn_of_rare_confidence
 from cfexplain.explainers.decoded_path import DecodedPath, decode_path
 from cfexplain.explainers.found import Found
+from cfexplain.explainers.painting import fit_painter
 from cfexplain.explainers.real_rows import RANKED, density_percentile, keep_rows, outside_the_data
 from cfexplain.explainers.reconstruction import reconstruction_figures, rows_to_reconstruct, warn_of_reconstruction
 from cfexplain.explainers.resources import infer_device
@@ -152,6 +154,10 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             warn_of_reconstruction(self, self.reconstruction_)
         if unfitted:
             self.density_.fit(codes, groups[rows], std=std)
+        self.painter_ = None
+        if self.detail == "learned":
+            detail_modes(self.detail, self.layout_.is_image, self.coordinates_.stages)
+            self.painter_ = fit_painter(self, X[rows], groups[rows], codes, seed + 5)
         self.opinions_ = None
         if self.second_opinion:
             self.opinions_ = train_latent_ensemble(

@@ -63,7 +63,7 @@ class DiffeomorphicExplainer(CounterfactualExplainer):
     typical_quantile : float in (0, 1), default=0.5
     clip : {"straight_through", "autograd", "none"}, default="straight_through"
         How images that leave `data_range` are brought back: a flow decodes to −0.056 … 1.056. See `clipped`.
-    detail : {"auto", "decoder", "residual", "blend"}, default="decoder"
+    detail : {"auto", "decoder", "residual", "blend", "learned"}, default="decoder"
         "decoder" is the papers' x′ = g(z′). The others put back what approximate coordinates lost.
     tau : float, default=0.15
         See `PLACEExplainer`.

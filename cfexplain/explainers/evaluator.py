@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cfexplain.coordinates.detail import INK_SIGMA, LATENT_SIGMA, LATENT_TAU, SIGMA, clipped, detail_modes, render
+from cfexplain.coordinates.detail import INK_SIGMA, LATENT_SIGMA, LATENT_TAU, SIGMA, clipped, detail_modes, painted, render
 from cfexplain.explainers.attributes import ExplainerParameters
 from cfexplain.explainers.backends import Engine
 from cfexplain.foundation.partial_tiles import PartialTiles
@@ -71,21 +71,33 @@ class Evaluator:
         first, *others = self.engine.decoders
         x = self.partial(("decode", 0), first, z, live)
         for i, decode in enumerate(others, 1):
-            latents, drawn = rows[f"latents {i}"], rows[f"drawn {i}"]
-            if self.details[i - 1] != "decoder":
-                x = render(x, latents, drawn, self.details[i - 1], tau=LATENT_TAU, sigma=LATENT_SIGMA, of_latents=True)
+            latents, drawn, mode = rows[f"latents {i}"], rows[f"drawn {i}"], self.details[i - 1]
+            if mode == "learned":
+                x = painted(x, latents, drawn, self._painter(live), None)
+            elif mode != "decoder":
+                x = render(x, latents, drawn, mode, tau=LATENT_TAU, sigma=LATENT_SIGMA, of_latents=True)
             x = self.partial(("decode", i), decode, x.flatten(1), live)
         if is_image:
             x = clipped(x, explainer.clip, explainer.data_range)
         if self.details[-1] != "decoder":
             drawn = rows[self._drawn]
             drawn = clipped(drawn, explainer.clip, explainer.data_range) if is_image else drawn
+        if self.details[-1] == "learned":
+            x = painted(x, rows["x"], drawn, self._painter(live), explainer.data_range)
+        elif self.details[-1] != "decoder":
             x = render(x, rows["x"], drawn, self.details[-1], tau=explainer.tau,
                        sigma=INK_SIGMA if getattr(explainer, "ink_", 0) else SIGMA,
                        data_range=explainer.data_range if is_image else None)
         if explainer.region is not None and explainer.region_ is not None:
             x = torch.where(explainer.region_.to(x.device), x, rows["x"])
         return x if explainer.column_rules_ is None else explainer.column_rules_.apply(x, rows["x"])
+
+    def _painter(self, live: int) -> Callable[[Tensor], Tensor]:
+        painter = getattr(self.explainer, "painter_", None)
+        if painter is None:
+            raise ValueError("detail='learned' is learned at fit, and this explainer was fitted with another. Fit it again, "
+                             "or use detail='blend'.")
+        return lambda given: self.partial("paint", painter, given, live)
 
     def known(self, x: Tensor, codes: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """What is known of the codes of `x` (n, ...): ``z0``; ``reconstruction``, what it decodes to; and what `decode` puts

@@ -104,8 +104,10 @@ class PLACEExplainer(CounterfactualExplainer):
         training images are black or white, and 0, which leaves it out, elsewhere.
     ink_quantile : float in (0, 1), default=0.7
         x′ may be as grey as this share of the target class's training images.
-    detail : {"auto", "decoder", "residual", "blend"}, default="auto"
-        How what the coordinates lost is put back; "auto" is "blend" for images and "residual" for tables.
+    detail : {"auto", "decoder", "residual", "blend", "learned"}, default="auto"
+        How what the coordinates lost is put back; "auto" is "blend" for images and "residual" for tables. "learned" trains,
+        at `fit`, a network that paints what belongs where a picture changed from what surrounds it: nothing of what was
+        there shines through. Of a `TwoStage` it paints latents, of other coordinates pixels.
     tau : float, default=0.15
         Change, as a share of ``data_range``, at which "blend" gives up the original detail.
     start : {"latent", "swap"} or float in [0, 1], default=0.3

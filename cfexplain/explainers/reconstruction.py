@@ -12,7 +12,7 @@ from cfexplain.metrics.realism import sharpness_ratio
 
 __all__ = ["reconstruction_figures", "rows_to_reconstruct", "warn_of_reconstruction"]
 
-_ROWS = 512
+_ROWS, _NUMBERS = 512, 2**22  # at most; of photographs fewer rows hold enough numbers
 _FEWEST = 20  # held-out rows of which figures say something
 # Default coordinates reach .14, .72, .99 on digits and .08, .66, .99 on 10,000 images of MNIST; 32 latents with a
 # cross-entropy kept .66 of the decisions on photographs.
@@ -25,7 +25,8 @@ def rows_to_reconstruct(explainer: ExplainerParameters, encoded: np.ndarray, tra
     among = np.arange(len(encoded)) if held is None else np.flatnonzero(np.isin(encoded, held))
     if len(among) < _FEWEST:
         among = np.arange(len(encoded))
-    return among[np.unique(np.linspace(0, len(among) - 1, min(len(among), _ROWS)).astype(int))]
+    most = min(_ROWS, max(64, _NUMBERS // int(np.prod(explainer.layout_.net_shape))))
+    return among[np.unique(np.linspace(0, len(among) - 1, min(len(among), most)).astype(int))]
 
 
 def reconstruction_figures(explainer: ExplainerParameters, x: np.ndarray, codes: np.ndarray) -> dict[str, Any]:
