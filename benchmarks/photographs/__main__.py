@@ -61,14 +61,15 @@ def coordinates(data: Photographs, options: argparse.Namespace) -> TwoStage:
 
 def explainer(data: Photographs, net: torch.nn.Module, label: str, options: argparse.Namespace) -> PLACEExplainer:
     """PLACE with its defaults on the latents of the pretrained autoencoder."""
-    y = words(label, data.labels[data.train, data.names.index(label)])
+    train = data.train[:options.train]
+    y = words(label, data.labels[train, data.names.index(label)])
     config = {"set": data.name, "label": label, "rows": len(y), "side": data.side, "budget": options.budget,
               "weights": weights_digest([net])}
 
     def fit() -> PLACEExplainer:
         place = PLACEExplainer(net, coordinates=FrozenEstimator(coordinates(data, options)), random_state=0,
                                training_budget=options.budget, verbose=1)
-        return place.fit(data.images(data.train).numpy(), y)
+        return place.fit(data.images(train).numpy(), y)
 
     return trained(f"photographs-{data.name}-{label}-place", config, fit, options.cache)
 
@@ -112,6 +113,8 @@ def border(shape: tuple[int, ...]) -> np.ndarray:
 def run(data: Photographs, label: str, options: argparse.Namespace, face: Any) -> dict[str, Any]:
     """The table of one label: every method, both ways."""
     nets, column = networks(data, options.cache, options.budget if options.quick else 1.0), data.names.index(label)
+    if options.swap:
+        nets["explained"], nets["second"] = nets["second"], nets["explained"]
     net = binary(nets["explained"][0], data, label)
     started = time.perf_counter()
     place = explainer(data, net, label, options)
@@ -147,8 +150,9 @@ def run(data: Photographs, label: str, options: argparse.Namespace, face: Any) -
     blanked[..., torch.from_numpy(outer)] = real.mean()
     return {"seconds of fit": fitted, "methods": found,
             "judges on real images": judges.of_real_images(some, lambda x: outer_drawing(place, x)),
-            "accuracy": {role: facts["held_out"]["accuracy"][label] for role, (_, facts) in nets.items()},
-            "mean accuracy of all labels": {role: facts["held_out"]["mean"] for role, (_, facts) in nets.items()},
+            "networks": {role: {"kind": facts["kind"], "accuracy": facts["held_out"]["accuracy"][label],
+                                "mean accuracy of all labels": facts["held_out"]["mean"]}
+                         for role, (_, facts) in nets.items()},
             "accuracy with and without the outer eighth": [
                 float((place.predict(images.numpy()) == truth).mean()) for images in (real, blanked)]}
 
@@ -175,6 +179,8 @@ def main() -> None:
     parser.add_argument("--labels", nargs="+", help="default: those that the set is asked for")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--rows", type=int, default=200, help="held-out images each way")
+    parser.add_argument("--swap", action="store_true", help="explain the second network, and let ResNet-34 judge")
+    parser.add_argument("--train", type=int, help="of so many images the explainer learns densities; default: all")
     parser.add_argument("--others", type=int, default=16, help="at most so many for the methods beside PLACE")
     parser.add_argument("--budget", type=float, default=1.0, help="of the explainer's training")
     parser.add_argument("--out", type=Path, required=True, help="folder of the pictures and JSON")
@@ -191,7 +197,7 @@ def main() -> None:
             data = replace(data, train=data.train[:300], test=data.test[:100])
         for label in options.labels or SETS[name].asked:
             result = run(data, label, options, face if name != "xray" else None)
-            file = options.out / f"photographs_{name}_{label}.json"
+            file = options.out / f"photographs_{name}_{label}{'_swapped' * options.swap}.json"
             file.write_text(json.dumps({"machine": machine(), "side": data.side, "rows": options.rows, **result,
                                         "field, its own networks, 128x128": FIELD if label == "Smiling" else None},
                                        indent=1, default=float) + "\n")

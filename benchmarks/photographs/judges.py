@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -44,6 +45,15 @@ def recogniser() -> Callable[[np.ndarray], np.ndarray] | None:
     return descriptors
 
 
+def penultimate(net: nn.Module) -> nn.Module:
+    """The network without its last layer."""
+    *before, last = copy.deepcopy(net)  # type: ignore[misc]
+    if not isinstance(last, nn.Linear):
+        last.fc = nn.Identity()  # torchvision's
+        before.append(last)
+    return nn.Sequential(*before)
+
+
 class Judges:
     """Networks that take no part in a search, for one label of a set."""
 
@@ -52,7 +62,7 @@ class Judges:
         self.second = binary(nets["second"][0], data, label)
         self.oracle = nn.Sequential(nets["oracle"][0], nn.Sigmoid())
         self.column = data.names.index(label)
-        self._features: nn.Module = nets["second"][0][:-1]  # type: ignore[index]
+        self._features = penultimate(nets["second"][0])
         self._scales: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def agrees(self, images: np.ndarray, target: int) -> np.ndarray:
