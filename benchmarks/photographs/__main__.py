@@ -42,10 +42,6 @@ FIELD = {name: dict(zip(("FID", "sFID", "FVA", "FS", "MNAC", "CD", "COUT", "FR")
     "MaskDiME": (0.71, 3.29, 100, 0.91, 2.78, 2.41, 0.87, 100)}.items()}
 
 
-def words(label: str, has: np.ndarray) -> np.ndarray:
-    return np.where(has == 1, label, f"not {label}")
-
-
 def autoencoder(cache: Path | None = None) -> PretrainedAutoencoder:
     folder = Path(os.environ["CFEXPLAIN_DATA"])
     return PretrainedAutoencoder(folder / "taef2_encoder.pth", folder / "taef2_decoder.pth", channels="first", cache=cache)
@@ -62,7 +58,7 @@ def coordinates(data: Photographs, options: argparse.Namespace) -> TwoStage:
 def explainer(data: Photographs, net: torch.nn.Module, label: str, options: argparse.Namespace) -> PLACEExplainer:
     """PLACE with its defaults on the latents of the pretrained autoencoder."""
     train = data.train[:options.train]
-    y = words(label, data.labels[train, data.names.index(label)])
+    y = data.labels[train, data.names.index(label)].astype(int)
     config = {"set": data.name, "label": label, "rows": len(y), "side": data.side, "budget": options.budget,
               "weights": weights_digest([net])}
 
@@ -77,7 +73,7 @@ def explainer(data: Photographs, net: torch.nn.Module, label: str, options: argp
 def another(name: str, place: PLACEExplainer, data: Photographs, label: str) -> Any:
     """One of the others, on the same network, coordinates and density; "X" searches pixels."""
     net, some = place.classifier_.module, data.train[:100]  # what only reads class counts and scales needs no more
-    X, y = data.images(some).numpy(), words(label, data.labels[some, data.names.index(label)])
+    X, y = data.images(some).numpy(), data.labels[some, data.names.index(label)].astype(int)
     parts: dict[str, Any] = dict(coordinates=FrozenEstimator(place.coordinates_), density=FrozenEstimator(place.density_),
                                  random_state=0)
     published = {k: v for k, v in PLACEExplainer.preset("place-celeba").get_params(deep=False).items()
@@ -126,10 +122,10 @@ def run(data: Photographs, label: str, options: argparse.Namespace, face: Any) -
         method, sides, table = another(name, place, data, label), [], {}
         for target in (1, 0):
             x = data.images(rows[target][:options.rows if name == "PLACE" else min(options.rows, options.others)]).numpy()
-            goal = str(words(label, np.array(target)))
+            goal = label if target else f"not {label}"
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                measured = evaluate({name: method}, x, goal, metrics=judges.metrics(target))
+                measured = evaluate({name: method}, x, target, metrics=judges.metrics(target))
             cf = measured.results[name]
             sides.append(cf)
             table[f"to {goal}"] = {**cells(measured, name), "outer eighth's share of the squared change": float(
@@ -145,7 +141,7 @@ def run(data: Photographs, label: str, options: argparse.Namespace, face: Any) -
             which: correlation_difference(*(X[rows] for X in both), judges.oracle, column, y_train)
             for which, rows in (("all", np.ones(len(flips), bool)), ("flips", flips)) if rows.sum() > 1}}
     some, outer = data.test[:50], border((data.side, data.side))
-    real, truth = data.images(data.test[:400]), words(label, data.labels[data.test[:400], column])
+    real, truth = data.images(data.test[:400]), data.labels[data.test[:400], column]
     blanked = real.clone()
     blanked[..., torch.from_numpy(outer)] = real.mean()
     return {"seconds of fit": fitted, "methods": found,
@@ -161,7 +157,7 @@ def understood(place: PLACEExplainer, data: Photographs, label: str, has: int, m
     """The first held-out images of one side that the explained network gets right."""
     rows, found = data.test[data.labels[data.test, data.names.index(label)] == has], []
     for part in np.array_split(rows, max(1, len(rows) // 50)):
-        found += part[place.predict(data.images(part).numpy()) == words(label, np.array(has))].tolist()
+        found += part[place.predict(data.images(part).numpy()) == has].tolist()
         if len(found) >= most:
             break
     return np.array(found[:most])
