@@ -12,10 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ from benchmarks._common import CACHE, machine, trained
 from benchmarks.baselines import cells
 from benchmarks.photographs.data import SETS, Photographs, read
 from benchmarks.photographs.judges import Judges, recogniser
-from benchmarks.photographs.networks import binary, networks
-from cfexplain import CLARITYExplainer, GradientExplainer, PLACEExplainer, REVISEExplainer, evaluate
+from benchmarks.photographs.networks import binary, network, networks
+from cfexplain import CLARITYExplainer, Evaluation, GradientExplainer, PLACEExplainer, REVISEExplainer
 from cfexplain.coordinates import PretrainedAutoencoder, TwoStage
 from cfexplain.foundation.digest import weights_digest
 from cfexplain.metrics import correlation_difference, region_locality
@@ -108,30 +108,37 @@ def border(shape: tuple[int, ...]) -> np.ndarray:
 
 def run(data: Photographs, label: str, options: argparse.Namespace, face: Any) -> dict[str, Any]:
     """The table of one label: every method, both ways."""
-    nets, column = networks(data, options.cache, options.budget if options.quick else 1.0), data.names.index(label)
+    budget, column = options.budget if options.quick else 1.0, data.names.index(label)
+    net = binary(network(data, "second" if options.swap else "explained", options.cache, budget)[0], data, label)
+    place, weights = explainer(data, net, label, options), weights_digest([net])
+    if options.only_fit:
+        return {}
+    rows = {target: understood(place, data, label, 1 - target, options.rows) for target in (0, 1)}
+    results = {}
+    for name in options.methods:
+        method = another(name, place, data, label)
+        for target in (1, 0):
+            some = rows[target][:options.rows if name == "PLACE" else min(options.rows, options.others)]
+            config = {"set": data.name, "label": label, "rows": some.tolist(), "target": target, "weights": weights,
+                      "train": options.train, "budget": options.budget, "parameters": repr(method.get_params(deep=False))}
+            results[name, target] = trained(f"photographs-{data.name}-{label}-{name}-{target}", config, partial(
+                explained, method, data.images(some).numpy(), target), options.cache)
+            draw(options.out / f"{data.name}_{label}_{name.replace(', ', '_').replace(' ', '_')}_to_{target}.png",
+                 list(zip(results[name, target].x[:24], results[name, target].x_cf[:24], strict=True)))
+    nets = networks(data, options.cache, budget)
     if options.swap:
         nets["explained"], nets["second"] = nets["second"], nets["explained"]
-    net = binary(nets["explained"][0], data, label)
-    started = time.perf_counter()
-    place = explainer(data, net, label, options)
-    fitted = time.perf_counter() - started
     judges = Judges(data, nets, label, face)
-    rows = {target: understood(place, data, label, 1 - target, options.rows) for target in (0, 1)}
     found: dict[str, Any] = {}
     for name in options.methods:
-        method, sides, table = another(name, place, data, label), [], {}
+        sides, table = [], {}
         for target in (1, 0):
-            x = data.images(rows[target][:options.rows if name == "PLACE" else min(options.rows, options.others)]).numpy()
+            cf = results[name, target]
             goal = label if target else f"not {label}"
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                measured = evaluate({name: method}, x, target, metrics=judges.metrics(target))
-            cf = measured.results[name]
+            measured = Evaluation({name: cf}, {name: place}, metrics=judges.metrics(target))
             sides.append(cf)
             table[f"to {goal}"] = {**cells(measured, name), "outer eighth's share of the squared change": float(
                 np.median(region_locality(cf.x, cf.x_cf, border(cf.shape))))}
-            draw(options.out / f"{data.name}_{label}_{name.replace(', ', '_').replace(' ', '_')}_to_{target}.png",
-                 list(zip(cf.x[:24], cf.x_cf[:24], strict=True)))
             print(data.name, f"to {goal}", name, {k: round(v["mean"], 3) for k, v in table[f"to {goal}"]["metrics"].items()},
                   flush=True)
         both = [np.concatenate([getattr(cf, part) for cf in sides]) for part in ("x", "x_cf")]
@@ -144,13 +151,19 @@ def run(data: Photographs, label: str, options: argparse.Namespace, face: Any) -
     real, truth = data.images(data.test[:400]), data.labels[data.test[:400], column]
     blanked = real.clone()
     blanked[..., torch.from_numpy(outer)] = real.mean()
-    return {"seconds of fit": fitted, "methods": found,
+    return {"methods": found,
             "judges on real images": judges.of_real_images(some, lambda x: outer_drawing(place, x)),
             "networks": {role: {"kind": facts["kind"], "accuracy": facts["held_out"]["accuracy"][label],
                                 "mean accuracy of all labels": facts["held_out"]["mean"]}
                          for role, (_, facts) in nets.items()},
             "accuracy with and without the outer eighth": [
                 float((place.predict(images.numpy()) == truth).mean()) for images in (real, blanked)]}
+
+
+def explained(method: Any, x: np.ndarray, target: int) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return method.explain(x, target)
 
 
 def understood(place: PLACEExplainer, data: Photographs, label: str, has: int, most: int) -> np.ndarray:
@@ -181,6 +194,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=1.0, help="of the explainer's training")
     parser.add_argument("--out", type=Path, required=True, help="folder of the pictures and JSON")
     parser.add_argument("--cache", type=Path, default=CACHE)
+    parser.add_argument("--only-fit", action="store_true", help="train what is needed, and stop")
     parser.add_argument("--quick", action="store_true", help="few rows and hardly any training")
     options = parser.parse_args()
     if options.quick:
@@ -193,6 +207,8 @@ def main() -> None:
             data = replace(data, train=data.train[:300], test=data.test[:100])
         for label in options.labels or SETS[name].asked:
             result = run(data, label, options, face if name != "xray" else None)
+            if not result:
+                continue
             file = options.out / f"photographs_{name}_{label}{'_swapped' * options.swap}.json"
             file.write_text(json.dumps({"machine": machine(), "side": data.side, "rows": options.rows, **result,
                                         "field, its own networks, 128x128": FIELD if label == "Smiling" else None},
