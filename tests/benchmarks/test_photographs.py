@@ -5,9 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks.photographs import networks
+from benchmarks.photographs.__main__ import draw
 from benchmarks.photographs.data import SETS, Photographs, read
+from benchmarks.photographs.judges import penultimate
 from cfexplain.datasets import CELEBA_ATTRIBUTES
 
 
@@ -52,3 +55,22 @@ def test_splits_share_nobody(name):
     assert data.x.shape[1:] == (3, SETS[name].side, SETS[name].side) and data.labels.shape == (len(data.x), len(data.names))
     assert set(SETS[name].asked) <= set(data.names)
     assert data.pixels(data.test[:3], 56).shape == (3, 3, 56, 56)
+
+
+def test_features_are_what_the_last_layer_sees(faces):
+    x = faces.images(faces.test)
+    for role in ("explained", "second"):
+        net = networks.BUILDERS[role](40).eval()
+        last = net[-1] if isinstance(net[-1], torch.nn.Linear) else net[-1].fc
+        with torch.no_grad():
+            torch.testing.assert_close(last(penultimate(net).eval()(x)), net(x))
+
+
+def test_pictures_are_whole(tmp_path):
+    rows = np.random.default_rng(0).uniform(size=(5, 2, 3, 6, 6))
+    draw(tmp_path / "faces.png", [tuple(pair) for pair in rows], across=3, enlarge=1)
+    with Image.open(tmp_path / "faces.png") as picture:
+        drawn = np.asarray(picture) / 255
+    assert drawn.shape == (2 * (12 + 4), 18, 3)
+    np.testing.assert_allclose(drawn[6:12, 6:12], rows[1, 1].transpose(1, 2, 0), atol=1 / 255)
+    assert (drawn[16:28, 12:] == 1).all()  # no sixth
