@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["STATUSES", "Counterfactuals"]
 
-STATUSES = ("converged", "step_budget", "implausible", "already_target", "not_found", "model_failed")
-_OPTIONAL = ("surrogate_valid", "second_opinion", "index", "carried")
+STATUSES = ("converged", "step_budget", "implausible", "time_limit", "repeated", "already_target", "not_found",
+            "model_failed")
+_OPTIONAL = ("surrogate_valid", "second_opinion", "index", "carried", "row", "answer")
 _NOT_ROWS = ("container", "conditions", "path", "metadata")
 
 
@@ -48,11 +49,13 @@ class Counterfactuals:
     proba_before, proba_after : ndarray of shape (n,), in [0, 1]
         Probability of the *target* for x and for x′.
     valid : ndarray of bool, shape (n,)
-        The explained classifier gives x′ its target.
+        The explained classifier gives x′ its target; and x′ does not repeat an answer before it.
     status : ndarray of str, shape (n,)
         ``converged`` · ``step_budget`` (valid, but steps ran out before all conditions were met) · ``implausible`` (a
         regressor's value was reached, but only outside the data: beyond the training range of a column, or less typical than
-        99 % of the training rows) · ``already_target`` (the
+        99 % of the training rows) · ``time_limit`` (``explain(time_limit=)`` was over before the row was finished; the best
+        effort, valid or not) · ``repeated`` (of several answers: no other one was found, and this repeats one before it; not
+        valid) · ``already_target`` (the
         prediction of x is the target) · ``not_found`` (not valid; the row is the best effort) · ``model_failed`` (the model
         gives NaN or infinity for x, which came back unchanged, or for x′. Probabilities and values are NaN there, and
         `source` and `prediction` are no verdict: some other class than the target).
@@ -79,6 +82,8 @@ class Counterfactuals:
     carried : ndarray of shape (n, c), optional
         Columns that the search leaves out (`PipelineExplainer`), and numbers of X that a float does not hold, such as
         identifiers beyond 2⁵³; `to_frames` returns them as they were.
+    row, answer : ndarray of int, shape (n,), optional
+        Of ``explain(X, k=…)``: which row of X, and which of its answers, from 0, each row is; see `group`, `best`, `by_row`.
     path : list of ndarray of shape (steps + 1, d), optional
         Each row's points of the search.
     container : {"numpy", "torch"}
@@ -124,6 +129,8 @@ class Counterfactuals:
     second_opinion: np.ndarray | None = None
     index: np.ndarray | None = None
     carried: np.ndarray | None = None
+    row: np.ndarray | None = None
+    answer: np.ndarray | None = None
     path: list[np.ndarray] | None = None
     container: str = "numpy"
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -220,6 +227,80 @@ class Counterfactuals:
     def complete(self) -> np.ndarray:
         """Valid, every condition met, and not implausible: bool, shape (n,)."""
         return np.logical_and.reduce([self.valid, self.status != "implausible", *self.conditions.values()])
+
+    # -------------------------------------------------- several answers a row
+    @property
+    def k(self) -> int:
+        """The most answers that a row has; 1 unless several were asked for."""
+        return 1 if self.row is None or not len(self) else int(np.unique(self.row, return_counts=True)[1].max())
+
+    def group(self, row: int) -> Counterfactuals:
+        """The answers for row `row` of X, the first one first.
+
+        Raises
+        ------
+        IndexError
+            There is no such row.
+        """
+        rows = np.arange(len(self)) if self.row is None else self.row
+        places = np.flatnonzero(rows == row)
+        if not len(places):
+            raise IndexError(f"There is no answer for row {row!r} of X here; the rows are {_some(np.unique(rows))}.")
+        return self[places if self.answer is None else places[np.argsort(self.answer[places], kind="stable")]]
+
+    def groups(self) -> Iterator[Counterfactuals]:
+        """The answers of each row of X, row by row."""
+        return (self.group(int(row)) for row in (np.arange(len(self)) if self.row is None else np.unique(self.row)))
+
+    def best(self) -> Counterfactuals:
+        """One answer for each row of X: of those that meet every condition the nearest in x, else of the valid ones, else of
+        all. In the order of X.
+        """
+        if self.row is None or self.answer is None:
+            return self
+        order = np.lexsort([self.answer, self.distance_x, ~self.valid, ~self.complete, self.row])
+        return self[order[np.unique(self.row[order], return_index=True)[1]]]
+
+    def by_row(self, values: Any) -> np.ndarray:
+        """`values`, an array with an entry for each row here or the name of one, by row of X: shape (rows, k, …).
+
+        Raises
+        ------
+        ValueError
+            Some rows have more answers than others, because rows were selected; or `values` has another length.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from cfexplain import PLACEExplainer
+        >>> X, y = load_iris(return_X_y=True)
+        >>> cf = PLACEExplainer(training_budget=0.1, random_state=0).fit(X, y).explain(X[:4], target=1, k=2)
+        >>> cf.by_row("x_cf").shape, cf.best().shape, cf.group(3).answer.tolist()
+        ((4, 2, 4), (4, 4), [0, 1])
+        """
+        array = np.asarray(getattr(self, values) if isinstance(values, str) else values)
+        if len(array) != len(self):
+            raise ValueError(f"values has {len(array)} entries, but there are {len(self)} rows.")
+        if self.row is None or self.answer is None:
+            return array[:, None]
+        counts = np.unique(self.row, return_counts=True)[1]
+        if len(np.unique(counts)) > 1:
+            raise ValueError(f"Rows of X have from {counts.min()} to {counts.max()} answers here; by_row() needs as many of "
+                             "each. Take group(row), or by_row() before rows are selected.")
+        return array[np.lexsort([self.answer, self.row])].reshape(len(counts), -1, *array.shape[1:])
+
+    @property
+    def diversity(self) -> np.ndarray:
+        """How different the valid answers of each row of X are: the mean of 1 − |cos(z′ᵢ − z₀, z′ⱼ − z₀)| over their pairs,
+        (rows,); 0 is one direction, 1 are directions at right angles, NaN is fewer than two answers.
+        """
+        out = []
+        for group in self.groups():
+            changes = (group.z_cf - group.z)[group.valid & (group.status != "already_target")].reshape(-1, self.z.shape[1])
+            unit = changes / np.maximum(np.linalg.norm(changes, axis=1, keepdims=True), 1e-12)
+            pairs = np.abs(unit @ unit.T)[np.triu_indices(len(unit), 1)]
+            out.append(1 - float(pairs.mean()) if len(pairs) else np.nan)
+        return np.array(out)
 
     @property
     def feature_names(self) -> list[str]:
@@ -423,9 +504,14 @@ class Counterfactuals:
         for name in (*self.row_fields, *self.conditions):
             array = self.conditions[name] if name in self.conditions else getattr(self, name)
             flags = name in self.conditions or name in ("valid", "surrogate_valid", "second_opinion")
+            whole = name in ("row", "answer")
             free = name in ("source", "target", "prediction", "status", "index", "carried")
             if (array.ndim < 2 if name in wide else array.ndim != 1) or not (
-                    free or array.dtype.kind in ("b" if flags else "f" if name in wide else "iuf")):
+                    free or array.dtype.kind in ("iu" if whole else "b" if flags else "f" if name in wide else "iuf")):
                 raise ValueError(f"{name} of shape {array.shape} and dtype {array.dtype}")
         if not isinstance(self.metadata, dict):
             raise ValueError("no metadata")
+
+
+def _some(rows: np.ndarray) -> str:
+    return ", ".join(map(str, rows[:5].tolist())) + (", …" if len(rows) > 5 else "")

@@ -60,7 +60,7 @@ class TensorExplainer:
             raise TypeError(f"Expected a fitted explainer of cfexplain, got a {type(self.explainer).__name__}. Of a "
                             "pipeline pass its last step, and inputs as that step sees them.")
         check_is_fitted(self.explainer)
-        known = {"n_jobs", "backend", "precision"}
+        known = {"n_jobs", "backend", "precision", "k"}
         if not set(self.options) <= known:
             raise TypeError(f"{sorted(set(self.options) - known)} are no options of explain(); known are {sorted(known)}.")
 
@@ -93,7 +93,8 @@ class TensorExplainer:
                 x = x.clamp(*self.explainer.data_range)
         with torch.enable_grad():  # Captum's metrics call this under no_grad
             try:
-                cf = self.explainer.explain(layout.to_user(layout.either_to_net(x)), wanted, **self.options, **more)
+                # one map for each input: of several answers the best
+                cf = self.explainer.explain(layout.to_user(layout.either_to_net(x)), wanted, **self.options, **more).best()
             except DataRangeError as error:
                 if x.is_floating_point() and not self.clip:
                     raise DataRangeError(f"{error} If it is Captum's noise that left the range, pass clip=True where the "

@@ -31,6 +31,7 @@ from cfexplain.coordinates.detail import detail_modes
 from cfexplain.coordinates.named import make_coordinates
 from cfexplain.density import Prior
 from cfexplain.density.named import make_density
+from cfexplain.explainers.answers import repeated_answers
 from cfexplain.explainers.attributes import ExplainerParameters
 from cfexplain.explainers.confidence import confidence_limits, measure_confidence, warn_of_rare_confidence
 from cfexplain.explainers.decoded_path import DecodedPath, decode_path
@@ -43,6 +44,7 @@ from cfexplain.explainers.run import Run
 from cfexplain.explainers.table import Table
 from cfexplain.explainers.task import Classification, Goal, make_task
 from cfexplain.foundation.arrays import in_container, read_samples, restore_samples, to_numpy
+from cfexplain.foundation.deadline import Deadline, read_limits
 from cfexplain.foundation.exceptions import ClassifierOutputError, warn_of_statuses
 from cfexplain.foundation.ink import greyness, ink_sign
 from cfexplain.foundation.labels import label_indices
@@ -257,8 +259,8 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
 
     # -------------------------------------------------------------- explain
     @with_own_modes
-    def explain(self, X: Any, target: Any = None, *, record_path: bool = False, n_jobs: int | None = None,
-                backend: str = "auto", precision: str = "auto") -> Counterfactuals:
+    def explain(self, X: Any, target: Any = None, *, k: int = 1, time_limit: float | None = None, record_path: bool = False,
+                n_jobs: int | None = None, backend: str = "auto", precision: str = "auto") -> Counterfactuals:
         """Counterfactuals of `X`: what would have to change for the classifier to say `target`.
 
         Parameters
@@ -267,6 +269,14 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         target : label, array-like of shape (n,), or None
             One label for all rows or one a row. None: the constructor's `target`, else each row's runner-up class (in
             a binary problem, the other class).
+        k : int, default=1
+            Answers for each row, which differ: the first is the one that the row gets alone, the others lie in other
+            directions in latent space, and of tables change other columns where they can. The result has k rows for each row
+            of X, one after the other; see `Counterfactuals.group`, `best` and `by_row`. What only repeats an answer
+            before it has the status ``repeated``, and is not valid.
+        time_limit : float, optional
+            Seconds that the whole call may take. What is not finished by then keeps its best effort, with the status
+            ``time_limit``; rows that were not begun come back as they are.
         record_path : bool, default=False
             Keep every point of the search (PLACE, figure 2) in ``path``.
         n_jobs : int, optional
@@ -284,7 +294,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         Returns
         -------
         Counterfactuals
-            One row for each row of X. A row without success carries its best effort and says so in ``status``.
+            One row for each row of X, or `k`. A row without success carries its best effort and says so in ``status``.
 
         Warns
         -----
@@ -293,11 +303,15 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         """
         check_is_fitted(self)
         self.check_parameters()
+        deadline, k = read_limits(k, time_limit)
         started, container = time.perf_counter(), "torch" if isinstance(X, Tensor) else "numpy"
         given, X = X, self.read_samples(X)
         goal = self.goal(X, self.target if target is None else target)
-        found = self.search(X, goal, record_path=record_path, n_jobs=n_jobs, backend=backend, precision=precision)
-        cf = self.result(X, goal, found, container=container, seconds=time.perf_counter() - started)
+        deadline.reserve(time.perf_counter() - started)  # the model is asked about as many rows again, in the end
+        found = self.search(X, goal, record_path=record_path, n_jobs=n_jobs, backend=backend, precision=precision, k=k,
+                            deadline=deadline)
+        X, goal = np.repeat(X, k, axis=0), goal.each(k)
+        cf = self.result(X, goal, found, container=container, seconds=time.perf_counter() - started, k=k)
         return as_given(cf, given)
 
     def read_samples(self, X: Any) -> np.ndarray:
@@ -306,21 +320,24 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
 
     @with_own_modes
     def search(self, X: np.ndarray, goal: Goal, *, record_path: bool = False, n_jobs: int | None = None,
-               backend: str = "auto", precision: str = "auto", table: Table | None = None) -> Found:
+               backend: str = "auto", precision: str = "auto", table: Table | None = None, k: int = 1,
+               deadline: Deadline | None = None) -> Found:
         """What the search finds for the rows of `X`, which `read_samples` gave; see `explain` for the parameters.
 
-        `table` says how rows of a table are scanned and end; None: as `Table.of` has it.
+        There are `k` answers for the first row, then as many for the second, …; `deadline` is when to stop. `table` says how
+        rows of a table are scanned and end; None: as `Table.of` has it.
         """
         check_options({"n_jobs": n_jobs}, {"n_jobs": Number(-4096, 4096, whole=True, none=True)})
         warn_of_rare_confidence(self, goal)
         n_jobs = None if n_jobs is None else int(n_jobs)
         table = Table.of(self) if table is None else table
-        run, workers = Run(self, record_path, backend, precision, table=table), effective_n_jobs(n_jobs)
+        run = Run(self, record_path, backend, precision, table=table, k=k, deadline=deadline)
+        workers = effective_n_jobs(n_jobs)
         return run.search(X, goal) if workers == 1 else run.search_in_workers(X, goal, n_jobs, workers)
 
     @with_own_modes
     def result(self, X: np.ndarray, goal: Goal, found: Found, *, answers: Any = None, container: str = "numpy",
-               seconds: float | None = None) -> Counterfactuals:
+               seconds: float | None = None, k: int = 1) -> Counterfactuals:
         """What was found for the rows of `X`, judged by the explained model on the very array that is returned.
 
         Parameters
@@ -334,6 +351,8 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         container : {"numpy", "torch"}
         seconds : float, optional
             For the metadata.
+        k : int, default=1
+            Answers for each row: `X`, `goal` and `found` have them one after the other.
 
         Warns
         -----
@@ -350,9 +369,15 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         done = found.done | (goal.unbounded & np.logical_and.reduce([valid, *conditions.values()]))
         reached = (found.finished | goal.unbounded) & (done | (self.stop != "conditions"))
         implausible = outside_the_data(self, X, x_cf, found) if self.is_regression else np.zeros(len(X), dtype=bool)
+        repeated = np.zeros(len(X), dtype=bool)
+        if k > 1:
+            unit = 1.0 if layout.is_image else np.where(self.scale_ > 0, self.scale_, 1.0)
+            repeated = repeated_answers(X, x_cf, k, valid & ~goal.already_valid, unit) & goal.moving
+            judged["valid"] = valid = valid & ~repeated
         status = np.select(
-            [failed, goal.already_valid, valid & implausible, valid & reached, valid],
-            ["model_failed", "already_target", "implausible", "converged", "step_budget"], "not_found")
+            [failed, goal.already_valid, repeated, found.late, valid & implausible, valid & reached, valid],
+            ["model_failed", "already_target", "repeated", "time_limit", "implausible", "converged", "step_budget"],
+            "not_found")
         warn_of_statuses(Counter(status.tolist()), self.max_steps)
 
         def row_norm(difference: np.ndarray) -> np.ndarray:
@@ -369,6 +394,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             conditions=conditions,
             surrogate_valid=found.valid if self.classifier_.is_surrogate else None,
             second_opinion=found.second_opinion if self.opinions_ is not None else None, path=found.path,
+            **({} if k == 1 else {"row": np.arange(len(X)) // k, "answer": np.arange(len(X)) % k}),
             metadata={**self.metadata(), **({} if seconds is None else {"seconds": seconds}), "backend": found.backend,
                       **({"interrupted": True} if found.interrupted.any() else {})})
 
@@ -533,8 +559,12 @@ def _read_already(coordinates: Coordinates) -> dict[str, Any]:
 
 def as_given(cf: Counterfactuals, X: Any) -> Counterfactuals:
     """A result with the names of the rows of `X`, and what its tables need to have the dtypes of `X`."""
-    index = X.index.to_numpy() if hasattr(X, "iloc") else None
-    columns, originals = (None, None) if cf.is_image else read_columns(
-        X if hasattr(X, "iloc") else np.asarray(to_numpy(X)), cf.x, cf.feature_names)
+    named = hasattr(X, "iloc")
+    if cf.row is not None and named:  # several answers for each
+        X = X.iloc[cf.row]
+    index, columns, originals = X.index.to_numpy() if named else None, None, None
+    if not cf.is_image:
+        X = X if named else np.asarray(to_numpy(X))
+        columns, originals = read_columns(X if named or cf.row is None else X[cf.row], cf.x, cf.feature_names)
     metadata = cf.metadata if columns is None else {**cf.metadata, "columns": columns}
     return replace(cf, index=index, carried=originals, metadata=metadata)

@@ -207,10 +207,10 @@ verbose, device
         goal, n = self.goal(X, self.target if target is None else target).repeated(len(needed)), len(X)
         goal.rows["needed"] = np.repeat(needed, n).astype(X.dtype)
         X = np.concatenate([X] * len(needed))
-        given = copy.copy(self)
-        given.confidence = confidences[0]  # a number: rows have their own
+        sweeping = copy.copy(self)
+        sweeping.confidence = confidences[0]  # a number: rows have their own
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            found = self.result(X, goal, given.search(X, goal), container=container,
+            found = self.result(X, goal, sweeping.search(X, goal), container=container,
                                 seconds=time.perf_counter() - started)
         return [as_given(found[k * n : (k + 1) * n], given) for k in range(len(needed))]

@@ -32,6 +32,8 @@ class Found:
     finished : ndarray of bool, shape (n,)
         The row stopped by itself: its steps did not run out, and nothing interrupted it.
     interrupted : ndarray of bool, shape (n,)
+    late : ndarray of bool, shape (n,)
+        The time limit came before the row had stopped by itself.
     conditions : dict of str to ndarray of bool, shape (n,)
     path : list of ndarray of shape (m, latent_dim), or None
         The points of each row's search, if they were recorded.
@@ -50,6 +52,7 @@ class Found:
     done: np.ndarray
     finished: np.ndarray
     interrupted: np.ndarray
+    late: np.ndarray
     conditions: dict[str, np.ndarray]
     path: list[np.ndarray] | None
     backend: str
@@ -60,6 +63,16 @@ class Found:
             self, **{name: getattr(self, name)[index] for name in self._rows()},
             conditions={name: met[index] for name, met in self.conditions.items()},
             path=None if self.path is None else [self.path[i] for i in index])
+
+    def put(self, index: np.ndarray, part: Found) -> None:
+        """Write `part` into the rows `index`."""
+        for name in self._rows():
+            getattr(self, name)[index] = getattr(part, name)
+        for name, met in part.conditions.items():
+            self.conditions[name][index] = met
+        if self.path is not None and part.path is not None:
+            for i, path in zip(index, part.path, strict=True):
+                self.path[i] = path
 
     @classmethod
     def _rows(cls) -> list[str]:

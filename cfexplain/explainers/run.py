@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from joblib import Parallel, delayed
 from torch import Tensor
 
+from cfexplain.explainers.answers import more_answers, table_answers
 from cfexplain.explainers.attributes import SPARSE, ExplainerParameters
 from cfexplain.explainers.backends import Engine, check_backend, eager_engine, make_engine
 from cfexplain.explainers.evaluator import Evaluator
@@ -17,6 +19,7 @@ from cfexplain.explainers.found import Found
 from cfexplain.explainers.resources import halving_tiles, progress_bar
 from cfexplain.explainers.table import Table
 from cfexplain.explainers.task import Goal
+from cfexplain.foundation.deadline import Deadline
 from cfexplain.foundation.partial_tiles import TileRows
 from cfexplain.foundation.progress import bar_delay
 from cfexplain.foundation.threads import one_thread
@@ -28,6 +31,8 @@ __all__ = ["Run"]
 
 # Rows searched together: bounds memory, and is large enough that few tiles run half empty.
 BLOCK = 2048
+# … where time is limited: what was searched has to be judged in the time that is kept for it
+BLOCK_WITHIN_TIME = 256
 # A decoder may be so grey, even if real ink is all black or white; a class of blank images sets no limit.
 LEAST_GREY = 0.1
 # The least quantile of typicality that is asked of a row of a table of which much is to stay
@@ -48,50 +53,87 @@ class Run:
         Whether this process has only a few of the rows, so that finding out about faster tiles does not pay.
     table : Table, optional
         How rows of a table are scanned, and end on the explained model itself; None: as the search leaves them.
+    k : int
+        Answers for each row.
+    deadline : Deadline, optional
+        When to stop with what has been found so far.
     """
 
     def __init__(self, explainer: ExplainerParameters, record_path: bool = False, backend: str = "auto",
-                 precision: str = "auto", in_worker: bool = False, table: Table | None = None):
+                 precision: str = "auto", in_worker: bool = False, table: Table | None = None, k: int = 1,
+                 deadline: Deadline | None = None):
         self.explainer, self.precision, self.in_worker, self.table = explainer, precision, in_worker, table
+        self.k, self.deadline = k, deadline or Deadline()
         # of several processes each has a few of the rows, and their bars would write over each other
         self.delay = None if in_worker and explainer.verbose == "auto" else bar_delay(explainer.verbose)
         self.backend = check_backend(backend, precision, explainer.device_)
-        self.options = explainer.search_options(record_path)
+        self.options = replace(explainer.search_options(record_path), deadline=self.deadline)
         self.objective = Objective(explainer.terms(), explainer.needs_valid)
         # what is found is judged by the explainer's own networks, whatever it is found with
         self.judge = self.evaluator(eager_engine(explainer))
 
     @one_thread()
     def search(self, X: np.ndarray, goal: Goal) -> Found:
-        """The best point of each row of `X` (n, ...), block by block."""
-        explainer, options, found = self.explainer, self.options, []
+        """The best points of each row of `X` (n, ...), block by block: k for the first row, then k for the second, …"""
+        explainer, options = self.explainer, self.options
+        found: list[Found] = []
+        size = max(1, (BLOCK_WITHIN_TIME if self.deadline.limited else BLOCK) // self.k)
         with progress_bar(len(X), self.delay) as bar, explainer.classifier_.frozen():
             searching = self.evaluator(self.engine(X[~goal.failed]))
-            for first in range(0, len(X), BLOCK):
-                x, wanted = X[first : first + BLOCK], goal[first : first + BLOCK]
+            for first in range(0, len(X), size):
+                x, wanted = X[first : first + size], goal[first : first + size]
+                if self.deadline.passed and found:
+                    found.append(self._not_begun(x, found[0]))
+                    continue
+                table = None if self.table is None else self.table[first : first + size]
                 for attempt in halving_tiles(options.tile):
                     with attempt as tile:
                         options = replace(options, tile=tile, sizes=self.judge.sizes(tile))
-                        rows, start = self.prepare(x, wanted)
-                        table = None if self.table is None else self.table[first : first + BLOCK].run(self, x, wanted, rows)
-                        moving = np.flatnonzero(wanted.moving & ~(False if table is None else table.answered))
-                        result = explainer.find(
-                            searching.evaluate, start[moving], self._searched(rows, moving, searching), options,
-                            None if bar is None else bar(first), searching.engine.search)
-                        part = self._judged(rows, moving, result, options, searching.engine.backend)
-                if table is not None:
-                    table.end(part, not result.interrupted)
+                        part = self._block(x, wanted, table, searching, options, None if bar is None else bar(first))
                 found.append(part)
-                if result.interrupted:  # what is left still gets an honest row: its starting point
+                if part.interrupted.any():  # what is left still gets an honest row: its starting point
                     options = replace(options, max_steps=0, refine=0)
         return Found.concatenate(found)
+
+    def _block(self, x: np.ndarray, wanted: Goal, table: Table | None, searching: Evaluator, options: SearchOptions,
+               report: Callable | None) -> Found:
+        """What was found for some rows, judged."""
+        rows, start = self.prepare(x, wanted)
+        begun = None if table is None else table.run(self, x, wanted, rows)
+        moving = np.flatnonzero(wanted.moving & ~(False if begun is None else begun.answered))
+        searched, backend = self.searched(rows, moving, searching), searching.engine.backend
+        result = self.explainer.find(searching.evaluate, start[moving], searched, options, report, searching.engine.search)
+        cut_short = result.interrupted or result.late
+        if begun is None and self.k > 1:
+            more = result.repeated(self.k - 1) if cut_short else more_answers(
+                self, searching, searched, result, self.k, options)
+            rows = {name: values.repeat_interleave(self.k, 0) for name, values in rows.items()}
+            moving = (moving[:, None] * self.k + np.arange(self.k)).reshape(-1)
+            result = result.beside(more, self.k - 1)
+        part = self.judged(rows, moving, result, options, backend)
+        if begun is not None:
+            begun.end(part, not result.interrupted)
+            if self.k > 1:
+                part = table_answers(self, begun, rows, part, searching, options)
+        return part
+
+    def _not_begun(self, x: np.ndarray, like: Found) -> Found:
+        """Rows for which there was no time: as they came, and nothing is known of them."""
+        x, codes = np.repeat(x, self.k, axis=0), np.full((len(x) * self.k, like.z.shape[1]), np.nan, like.z.dtype)
+        no = np.zeros(len(x), dtype=bool)
+        return Found(
+            x_cf=x, reconstruction=np.full_like(x, np.nan), z0=codes, z=codes, log_density=np.full(
+                len(x), np.nan, like.log_density.dtype), valid=no, second_opinion=no, n_steps=np.zeros(len(x), int), done=no,
+            finished=no, interrupted=no, late=~no, conditions={name: no.copy() for name in like.conditions},
+            path=None if like.path is None else [code[None] for code in codes], backend=like.backend)
 
     def search_in_workers(self, X: np.ndarray, goal: Goal, n_jobs: int | None, workers: int) -> Found:
         """As `search`, by `workers` processes of joblib."""
         cuts = np.array_split(np.arange(len(X)), max(1, min(len(X) // TILE, 4 * workers)))
         return Found.concatenate(Parallel(n_jobs=n_jobs)(
             delayed(_search_in_worker)(self.explainer, self.options.record_path, self.backend, self.precision,
-                                       None if self.table is None else self.table[cut], X[cut], goal[cut]) for cut in cuts))
+                                       None if self.table is None else self.table[cut], self.k, self.deadline, X[cut],
+                                       goal[cut]) for cut in cuts))
 
     def engine(self, X: np.ndarray) -> Engine:
         """What the search of rows like `X` computes with. The classifier has to be frozen."""
@@ -100,10 +142,11 @@ class Run:
         example = torch.from_numpy(np.ascontiguousarray(X[:2])).to(self.explainer.device_)
         return make_engine(self.explainer, self.backend, self.precision, example)
 
-    def evaluator(self, engine: Engine) -> Evaluator:
-        """Points of this search, computed by `engine`."""
-        kernels = (self.backend, self.precision, repr(self.objective.terms), self.explainer.detail, self.options)
-        return Evaluator(self.explainer, self.objective, engine, kernels, None if self.in_worker else self.options.tile)
+    def evaluator(self, engine: Engine, objective: Objective | None = None) -> Evaluator:
+        """Points of this search, computed by `engine`; weighed by another `objective`, if one is given."""
+        objective = self.objective if objective is None else objective
+        kernels = (self.backend, self.precision, repr(objective.terms), self.explainer.detail, self.options)
+        return Evaluator(self.explainer, objective, engine, kernels, None if self.in_worker else self.options.tile)
 
     # --------------------------------------------------------------- prepare
     def prepare(self, X: np.ndarray, goal: Goal) -> tuple[dict[str, Tensor], Tensor]:
@@ -163,7 +206,7 @@ class Run:
         swapped = torch.where(torch.isfinite(swapped).all(1, keepdim=True), swapped, rows["z0"])
         return swapped if share == 1 else rows["z0"] + share * (swapped - rows["z0"])
 
-    def _searched(self, rows: dict[str, Tensor], moving: np.ndarray, searching: Evaluator) -> dict[str, Tensor]:
+    def searched(self, rows: dict[str, Tensor], moving: np.ndarray, searching: Evaluator) -> dict[str, Tensor]:
         """What is known of the rows that are searched."""
         searched = {name: values[moving] for name, values in rows.items()}
         if searching.engine.rounds and self.judge.details[-1] != "decoder" and len(moving):
@@ -173,7 +216,7 @@ class Run:
         return searched
 
     # ----------------------------------------------------------------- judge
-    def _judged(self, rows: dict[str, Tensor], moving: np.ndarray, result: SearchResult, options: SearchOptions,
+    def judged(self, rows: dict[str, Tensor], moving: np.ndarray, result: SearchResult, options: SearchOptions,
                 backend: str) -> Found:
         """What the search returned for the rows `moving`, and the others as they came, judged by the explainer itself."""
         x, names, n = rows["x"], list(rows), len(rows["x"])
@@ -190,6 +233,7 @@ class Run:
             log_density=log_density.cpu().numpy(), valid=valid.cpu().numpy(), second_opinion=opinion.cpu().numpy(),
             n_steps=_scattered(result.n_steps, moving, n), done=_scattered(result.done, moving, n),
             finished=_scattered(result.finished, moving, n), interrupted=np.full(n, result.interrupted),
+            late=_scattered(result.late & ~result.finished & (result.n_steps < options.max_steps), moving, n),
             conditions={name: values.cpu().numpy() for name, values in zip(self.judge.conditions, met, strict=True)},
             path=_paths(result, moving, z0) if options.record_path else None, backend=backend)
 
@@ -209,5 +253,6 @@ def _scattered(values: Tensor, rows: np.ndarray, n: int) -> np.ndarray:
 
 
 def _search_in_worker(explainer: ExplainerParameters, record_path: bool, backend: str, precision: str,
-                      table: Table | None, X: np.ndarray, goal: Goal) -> Found:
-    return Run(explainer, record_path, backend, precision, in_worker=True, table=table).search(X, goal)
+                      table: Table | None, k: int, deadline: Deadline, X: np.ndarray, goal: Goal) -> Found:
+    run = Run(explainer, record_path, backend, precision, in_worker=True, table=table, k=k, deadline=deadline)
+    return run.search(X, goal)

@@ -94,6 +94,7 @@ class Scan:
                  charge: float = CHARGE):
         self.verdict, self.columns, self.shape, self.charge = verdict, columns, shape, charge
         self.most = MOST if most is None else most
+        self.avoid: np.ndarray | None = None
         conditions = verdict.run.judge.conditions
         self.judges = "density" in conditions
         self.opinions = "second_opinion" in conditions
@@ -112,19 +113,17 @@ class Scan:
         X, parts = self.verdict.X, []
         for some in self.verdict.parts(np.arange(len(rows)), _SINGLES * _BEAM // 8):
             parts.append(self._part(rows[some], *(None if given is None else given[some] for given in (avoid, also))))
-        if not parts:
-            none = np.zeros(0, dtype=bool)
-            return Answers(X[:0], none, none, self.verdict.judge(X[:0], rows))
+        rest = rows[sum(len(part.x_cf) for part in parts) :]
+        if len(rest) or not parts:  # no time, or no rows
+            none = np.zeros(len(rest), dtype=bool)
+            parts.append(Answers(X[rest], none, none, self.verdict.judge(X[rest], rest)))
         x_cf, complete, valid = (np.concatenate([getattr(part, name) for part in parts])
                                  for name in ("x_cf", "complete", "valid"))
         return Answers(x_cf, complete, valid, Judged.concatenate([part.judged for part in parts]))
 
     def _part(self, rows: np.ndarray, avoid: np.ndarray | None, also: np.ndarray | None) -> Answers:
-        pool = self._combined(rows, also)
-        if avoid is not None and len(pool):
-            pool = pool[~(pool.acted[:, None] == avoid[pool.owner]).all(2).any(1)]
-        pool = self._drawn_back(pool, rows)
-        return self._best(pool, rows)
+        self.avoid = avoid
+        return self._best(self._drawn_back(self._combined(rows, also), rows), rows)
 
     # ---------------------------------------------------------------- candidates
     def _asked(self, rows: np.ndarray, owner: np.ndarray, codes: np.ndarray, acted: np.ndarray) -> _Pool:
@@ -132,7 +131,7 @@ class Scan:
         x = self.verdict.X[rows[owner]]
         codes = self.columns.ruled(codes, x)
         cost = self._cost(codes, x, acted)
-        kept = np.flatnonzero((codes != x).any(1) & np.isfinite(cost))
+        kept = np.flatnonzero((codes != x).any(1) & np.isfinite(cost) & self._allowed(owner, acted))
         owner, codes, acted, cost = owner[kept], codes[kept], acted[kept], cost[kept]
         asked = self.verdict.asked(codes, rows[owner])
         pool = _Pool(owner, codes, acted, cost, asked.score, asked.gap, asked.sure, np.zeros(len(owner)),
@@ -143,6 +142,13 @@ class Scan:
             pool.complete = pool.sure & said.conditions.all(1)
             pool.off = self._off(pool.density, pool.opinion, which)
         return pool
+
+    def _allowed(self, owner: np.ndarray, acted: np.ndarray) -> np.ndarray:
+        """Which changes have no set of columns in them that is avoided."""
+        if self.avoid is None:
+            return np.ones(len(owner), dtype=bool)
+        avoid = self.avoid[owner]
+        return ~((acted[:, None] | ~avoid).all(2) & avoid.any(2)).any(1)
 
     def _off(self, density: np.ndarray, opinion: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """How far candidates are from the conditions that do not ask the model: √nats and log-odds."""

@@ -94,20 +94,37 @@ class TableRun:
         self._write(found, self.answered[rows])
         left = rows[~self.answered[rows]]
         if searched and len(left):
-            # what was found may not be what its codes decode to: the row counts
-            verdict.write(found, left, found.x_cf[left], verdict.judge(found.x_cf[left], left))
-            valid = np.zeros(len(verdict.X), dtype=bool)
-            valid[left] = verdict.gap(found.x_cf[left], left) == 0
-            Repair(verdict, self.table.columns, self.table.real, self.table.answers)(found, valid, left)
+            valid = self._repaired(verdict, found, left)
             if self.table.sparse:
                 self._rescan(found, left[valid[left]])
                 Fewer(verdict, self.table.columns)(found, left[valid[left]])
                 self._fall_back(found, valid, left)
+        if verdict.run.deadline.passed:
+            found.late[left] = True
         changed = np.flatnonzero((found.x_cf != came).any(1))
         found.n_steps[changed] += 1  # one more, of another kind, which the path has, too
         if found.path is not None:
             for i in changed:
                 found.path[i] = np.concatenate([found.path[i], found.z[i : i + 1]])
+
+    def settle(self, verdict: Verdict, found: Found) -> np.ndarray:
+        """End other answers, for the rows of `verdict`, on the model itself; which of them it accepts, bool (n,)."""
+        rows = np.flatnonzero(verdict.goal.moving & ~verdict.goal.unbounded)
+        valid = self._repaired(verdict, found, rows)
+        if self.table.sparse:
+            Fewer(verdict, self.table.columns)(found, rows[valid[rows]])
+        if verdict.run.deadline.passed:
+            found.late[rows] = True
+        return valid
+
+    def _repaired(self, verdict: Verdict, found: Found, rows: np.ndarray) -> np.ndarray:
+        """Rows on the explained model itself; which of them it accepts, bool (n,)."""
+        # what was found may not be what its codes decode to: the row counts
+        verdict.write(found, rows, found.x_cf[rows], verdict.judge(found.x_cf[rows], rows))
+        valid = np.zeros(len(verdict.X), dtype=bool)
+        valid[rows] = verdict.gap(found.x_cf[rows], rows) == 0
+        Repair(verdict, self.table.columns, self.table.real, self.table.answers)(found, valid, rows)
+        return valid
 
     def _rescan(self, found: Found, rows: np.ndarray) -> None:
         """Scan rows again, with the values that the search found."""

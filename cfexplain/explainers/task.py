@@ -59,6 +59,10 @@ class Goal:
         return Goal({name: values[index] for name, values in self.rows.items()}, self.already_valid[index],
                     self.target[index], self.before[index], self.unbounded[index])
 
+    def each(self, k: int) -> Goal:
+        """For k answers of each row: k times the first row, then k times the second, …"""
+        return self[np.repeat(np.arange(len(self.already_valid)), k)]
+
     def repeated(self, k: int) -> Goal:
         """For k copies of the rows, one after the other."""
         return self[np.tile(np.arange(len(self.already_valid)), k)]

@@ -51,6 +51,12 @@ def warn_of_statuses(statuses: Mapping[str, int], max_steps: Any) -> None:
             count["step_budget"] > 0)
     if told:
         warn_caller(f"Of {rows} rows {' and '.join(told)}. Their best effort is kept; see `status`.", ConvergenceWarning)
+    if count["repeated"]:
+        warn_caller(f"{count['repeated']} of {rows} answers only repeat another: no more were found, status 'repeated', not "
+                    "valid.", ConvergenceWarning)
+    if count["time_limit"]:
+        warn_caller(f"{count['time_limit']} of {rows} rows were not finished within time_limit: status 'time_limit'. Their "
+                    "best effort is kept.", ConvergenceWarning)
     if count["implausible"]:
         warn_caller(f"{count['implausible']} of {rows} rows reach their target only outside the data, where nobody knows "
                     "what the model's answer is worth: status 'implausible'. Ask for a value that the data have.",

@@ -44,6 +44,8 @@ class Result(Protocol):
     second_opinion: np.ndarray | None
     index: np.ndarray | None
     carried: np.ndarray | None
+    row: np.ndarray | None
+    answer: np.ndarray | None
     path: list[np.ndarray] | None
     metadata: dict[str, Any]
 
@@ -54,6 +56,14 @@ class Result(Protocol):
     @property
     def complete(self) -> np.ndarray:
         """Valid, and every condition met."""
+
+    @property
+    def k(self) -> int:
+        """The most answers that a row has."""
+
+    @property
+    def diversity(self) -> np.ndarray:
+        """How different the answers of each row are."""
 
     @property
     def feature_names(self) -> list[str]:

@@ -27,7 +27,8 @@ def fragment(cf: Result, most: int) -> str:
     pictures = _inline_pictures(shown) if image else None
     lines = []
     for i, row in enumerate(shown):
-        cells = [str(i), *(pictures[i] if pictures else [html.escape(changes_in_words(row, 4))])]
+        which = str(i) if row.row is None or row.answer is None else f"{row.row[0]}, answer {row.answer[0] + 1}"
+        cells = [which, *(pictures[i] if pictures else [html.escape(changes_in_words(row, 4))])]
         source = "–" if unanswered(row) else f"{row.source[0]:.4g}" if regression else row.source[0]
         cells.append(html.escape(f"{source} → {row.target[0]}"))
         says = "the model fails" if row.status[0] == "model_failed" else f"says {html.escape(str(row.prediction[0]))}"

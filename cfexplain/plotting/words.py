@@ -20,7 +20,8 @@ FEW_ROWS, VERY_FEW_ROWS = 100, 20
 CONDITIONS_IN_WORDS = {
     "decision": "confident enough", "density": "typical enough", "second_opinion": "second opinion agrees",
     "value": "value reached", "features": "typical features", "ink": "no greyer than real ones"}
-_SEARCHED = ("converged", "step_budget", "implausible", "not_found", "model_failed")  # already_target was not searched
+# already_target was not searched
+_SEARCHED = ("converged", "step_budget", "implausible", "time_limit", "repeated", "not_found", "model_failed")
 
 
 def probability(p: float) -> str:
@@ -57,7 +58,11 @@ def summary(cf: Result, measures: MeasuredResult | None = None) -> str:
 def _rows_in_words(cf: Result, measures: MeasuredResult) -> str:
     already_valid = cf.status == "already_target"
     explainer = cf.metadata.get("explainer")
-    lines = [f"{count_rows(len(cf))} explained{f' by {explainer}' if explainer else ''}; {_targets_in_words(cf.target)}."]
+    by = f" by {explainer}" if explainer else ""
+    if cf.row is None:
+        lines = [f"{count_rows(len(cf))} explained{by}; {_targets_in_words(cf.target)}."]
+    else:
+        lines = [f"{len(cf)} answers for {count_rows(len(np.unique(cf.row)))}{by}; {_targets_in_words(cf.target)}."]
     if already_valid.any():
         lines.append(f"Already there: {int(already_valid.sum())} of {count_rows(len(cf))} had the target before and "
                      "came back unchanged; they are not counted below.")
@@ -83,6 +88,8 @@ def _rows_in_words(cf: Result, measures: MeasuredResult) -> str:
         cf = cf[~failed]
     if len(cf) == 0:
         return "\n".join(lines + last)
+    if cf.row is not None:
+        lines.append(_answers_in_words(cf))
     lines.append(f"Steps: median {np.median(cf.n_steps):g}, at most {int(cf.n_steps.max())}.")
     if cf.is_regression:
         lines.append(f"Value: median {np.median(cf.prediction):.4g}, before {np.median(cf.source):.4g}.")
@@ -96,6 +103,18 @@ def _rows_in_words(cf: Result, measures: MeasuredResult) -> str:
                  f"x to x′ (L2). Not part of it: the reconstruction error, median "
                  f"{np.median(cf.reconstruction_error):.3g}, is what the latent space cannot express.")
     return "\n".join([*lines, *measures.lines, *last])
+
+
+def _answers_in_words(cf: Result) -> str:
+    """How many answers rows have, and how different they are."""
+    rows: np.ndarray = np.unique(cf.row)  # type: ignore[arg-type]
+    found = np.bincount(np.searchsorted(rows, cf.row), weights=cf.valid, minlength=len(rows)).astype(int)  # type: ignore[arg-type]
+    diversity = cf.diversity
+    words = f"Answers: {share(int((found >= cf.k).sum()), len(rows))} rows have {cf.k} valid ones, the fewest {found.min()}"
+    if not np.isnan(diversity).all():
+        words += (f"; diversity {np.nanmean(diversity):.2f} in latent space, where 0 is one direction and 1 is at right "
+                  "angles")
+    return f"{words}."
 
 
 def _model(cf: Result) -> str:
@@ -120,6 +139,8 @@ def _value_in_words(cf: Result) -> str:
     if cf.status[0] == "already_target":
         return f"The regressor said {before} already, which is what was asked for ({target}); the row is unchanged."
     steps = f"{int(cf.n_steps[0])} step{'' if cf.n_steps[0] == 1 else 's'}"
+    if cf.status[0] == "repeated":
+        return f"No other answer was found: this one, of the value {after}, repeats an answer before it."
     if not cf.valid[0]:
         return (f"The target {target} was not reached in {steps}: the value goes from {before} to {after}, the nearest that "
                 "was found.")
@@ -140,6 +161,8 @@ def _found_in_words(cf: Result) -> str:
     if cf.status[0] == "already_target":
         return f"The classifier said {target} already (probability {probability(cf.proba_before[0])}); the row is unchanged."
     steps = f"{int(cf.n_steps[0])} step{'' if cf.n_steps[0] == 1 else 's'}"
+    if cf.status[0] == "repeated":
+        return f"No other answer was found: this one, which the classifier calls {after}, repeats an answer before it."
     if not cf.valid[0]:
         says = "still says" if after == source else "says"
         parts = [f"No counterfactual was found in {steps}: the classifier {says} {after}, not {target}. The best "
@@ -178,6 +201,13 @@ def _advice(cf: Result) -> list[str]:
     out_of_steps, failed = int((cf.status == "step_budget").sum()), cf.status == "not_found"
     if out_of_steps:
         advice.append(f"{who(out_of_steps)} ran out of steps before every condition held: raise max_steps.")
+    late, again = int((cf.status == "time_limit").sum()), int((cf.status == "repeated").sum())
+    if late:
+        advice.append(f"{who(late)} {'was' if late == 1 else 'were'} not finished within time_limit: allow more time, or "
+                      "explain fewer rows.")
+    if again:
+        advice.append(f"{who(again)} only {'repeats' if again == 1 else 'repeat'} an answer before: there are no more "
+                      "answers here; ask for a smaller k, or leave more columns free.")
     beyond = int((cf.status == "implausible").sum())
     if beyond:
         advice.append(f"{who(beyond)} reached the target only outside the data, where nobody knows what the {_model(cf)}'s "

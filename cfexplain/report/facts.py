@@ -16,10 +16,12 @@ __all__ = ["BADGES", "ICONS", "cell", "clipped", "facts", "label", "number", "nu
            "probability", "status_in_words"]
 
 BADGES = {"converged": "Found", "step_budget": "Found, but incomplete", "implausible": "Outside the data",
-          "already_target": "Already there", "not_found": "Not found", "model_failed": "Model failed"}
+          "time_limit": "Out of time", "repeated": "No other answer", "already_target": "Already there",
+          "not_found": "Not found", "model_failed": "Model failed"}
 # Each status has its own shape, so that nobody needs to tell colours apart
 _SHAPES = {"converged": "M3 8.5l3.5 3.5L13 4.5", "step_budget": "M3 10c2-4 3.5-4 5-2s3 2 5-2",
-           "implausible": "M8 2l6 12H2z",
+           "implausible": "M8 2l6 12H2z", "time_limit": "M8 3v5l3 3M8 1.5a6.5 6.5 0 1 0 .01 0",
+           "repeated": "M3 5h8v8H3zM6 5V2h8v8h-3",
            "already_target": "M3 6h10M3 10h10", "not_found": "M4 4l8 8M12 4l-8 8",
            "model_failed": "M8 3v6M8 12v1"}
 ICONS = {status: f'<svg viewBox="0 0 16 16" aria-hidden="true"><path d="{shape}"/></svg>'
@@ -70,6 +72,11 @@ def status_in_words(row: Result) -> str:
         return f"The {model} gives NaN or infinity for " + (
             "this row: nothing was searched." if unanswered(row) else f"the best effort on the way to {target}.")
     unmet = [CONDITIONS_IN_WORDS.get(name, name) for name, met in row.conditions.items() if not met[0]]
+    if status == "repeated":
+        return f"No other answer was found: this one, {after}, repeats an answer before it, and does not count."
+    if status == "time_limit":
+        begun = "" if row.n_steps[0] or row.distance_x[0] else " Nothing was searched."
+        return f"Time was up: the {model} says {after} of the best effort, and {target} is asked for.{begun}"
     if not row.valid[0]:
         says = "still says" if not row.is_regression and row.prediction[0] == row.source[0] else "says"
         return f"Not found: the {model} {says} {after}, not {target}. This is the best effort."

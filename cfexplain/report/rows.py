@@ -49,7 +49,7 @@ def row_fields(row: Result, i: int, sources: dict[str, int], targets: dict[str, 
     source = "–" if unanswered(row) else predicted_in_words(row, row.source[0])
     target = number(row.target[0], 4) if isinstance(row.target[0], float) else label(row.target[0])
     return {
-        "number": i, "name": "" if row.index is None else f" {label(row.index[0])}",
+        "number": i, "name": _name(row),
         "status": status, "status_rank": list(BADGES).index(status), "badge": BADGES[status],
         "icon": ICONS[status], "source_index": sources.get(str(row.source[0]), ""),
         "target_index": targets.get(str(row.target[0]), ""), "steps": int(row.n_steps[0]),
@@ -58,6 +58,13 @@ def row_fields(row: Result, i: int, sources: dict[str, int], targets: dict[str, 
         "from_to": (f'{source}<span aria-hidden="true"> → </span>'
                     f'<span class="unseen"> to </span>{target}'),
         "words": status_in_words(row), "facts": facts(row), "numbers": numbers(row)}
+
+
+def _name(row: Result) -> str:
+    """The row's name, and which answer it is, escaped."""
+    name = "" if row.index is None else f" {label(row.index[0])}"
+    return name if row.row is None or row.answer is None else (
+        f"{name} (answer {int(row.answer[0]) + 1} for row {int(row.row[0])} of X)")
 
 
 def _sortable(value: Any) -> str:

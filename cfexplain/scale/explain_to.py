@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from cfexplain.foundation.deadline import Deadline
 from cfexplain.foundation.digest import digest
-from cfexplain.foundation.exceptions import ConvergenceWarning, StoreError, warn_of_statuses
+from cfexplain.foundation.exceptions import ConvergenceWarning, StoreError, warn_caller, warn_of_statuses
 from cfexplain.foundation.protocols import FittedExplainer
 from cfexplain.result import Counterfactuals
 from cfexplain.scale.blocks import Block, BlockSource, Targets
@@ -61,7 +62,7 @@ def read_ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
 
 def write_results(explainer: FittedExplainer, folder: Path, source: BlockSource, target: Any, *, block_size: int,
                   resume: bool, progress: bool | Callable[[int, int | None], None], ranks: tuple[int, int],
-                  options: dict[str, Any]) -> CounterfactualStore:
+                  options: dict[str, Any], deadline: Deadline) -> CounterfactualStore:
     """See `ScaleMixin.explain_to`."""
     explainer.search_options()  # whose parameters are checked before a folder is begun
     targets = Targets(explainer, target, source.length)
@@ -70,23 +71,33 @@ def write_results(explainer: FittedExplainer, folder: Path, source: BlockSource,
     blocks = itertools.chain([] if first is None else [first], blocks)
     manifest = _manifest(explainer, source, first, targets, block_size, options)
     del first  # frees its rows
-    length, statuses = 0, Counter[str]()
+    length, statuses, stopped = 0, Counter[str](), False
     rank, world_size = ranks
     with Writer(folder, rank, world_size) as writer, _Progress(progress, source.length, rank) as bar:
         manifest = writer.begin(manifest, resume, _check_same)
         for block in blocks:
+            if deadline.passed:
+                stopped = True
+                break
+            if block.number % world_size == rank and not _write_block(
+                    explainer, writer, block, targets, options, manifest, statuses, deadline):
+                stopped = True
+                break
             length = block.first + block.length
-            if block.number % world_size == rank:
-                _write_block(explainer, writer, block, targets, options, manifest, statuses)
             bar.update(length)
-        targets.check_length(length)
-        complete = writer.finish(manifest, length)
+        if not stopped:
+            targets.check_length(length)
+        complete = not stopped and writer.finish(manifest, length)
+    if stopped:
+        warn_caller(f"The time limit was over after {length} rows, which are kept. Call explain_to() again with the same "
+                    "explainer, X and options to go on.", ConvergenceWarning)
     warn_of_statuses(statuses, explainer.max_steps)
     return CounterfactualStore(folder, incomplete=not complete)
 
 
 def _write_block(explainer: FittedExplainer, writer: Writer, block: Block, targets: Targets, options: dict[str, Any],
-                 manifest: dict[str, Any], statuses: Counter[str]) -> None:
+                 manifest: dict[str, Any], statuses: Counter[str], deadline: Deadline) -> bool:
+    """Explain a block and write it; whether there was time enough."""
     name, X = shard_name(block.number), block.read()
     try:
         read = digest(explainer.read_samples(X))
@@ -96,11 +107,11 @@ def _write_block(explainer: FittedExplainer, writer: Writer, block: Block, targe
             if there.metadata.get("block") != place:
                 raise StoreError(f"{writer.folder / name} was made of other rows than {_span(block)} of X. X is not what "
                                  "these results were made of; use another folder.")
-            return
+            return True
         started = time.perf_counter()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # there is one warning at the end
-            cf = explainer.explain(X, targets.of(block.first, block.length), **options)
+            cf = explainer.explain(X, targets.of(block.first, block.length), **options, **deadline.as_option())
         seconds = time.perf_counter() - started
     except (ValueError, TypeError) as error:
         if hasattr(error, "add_note"):  # Python 3.11
@@ -108,11 +119,16 @@ def _write_block(explainer: FittedExplainer, writer: Writer, block: Block, targe
         raise
     if cf.metadata.get("interrupted"):  # unfinished rows are not written
         raise KeyboardInterrupt
+    if (cf.status == "time_limit").any():  # to be done whole, the next time
+        return False
+    if cf.row is not None:
+        cf.row = cf.row + block.first
     metadata = {key: value for key, value in cf.metadata.items() if key != "seconds"}
     cf.metadata = {**metadata, "parameters": manifest["explainer"]["parameters"], "block": place}
     writer.put(name, cf.save)
     writer.note({"block": block.number, "rows": block.length, "seconds": round(seconds, 6)})
     statuses.update(cf.status.tolist())
+    return True
 
 
 def _there(path: Path) -> Counterfactuals | None:

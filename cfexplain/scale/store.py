@@ -69,16 +69,17 @@ class CounterfactualStore:
             raise FileNotFoundError(
                 f"There are no results in {self.path}; expected a folder that explain_to() wrote."
                 + (" One file is read by Counterfactuals.load()." if self.path.is_file() else ""))
-        self.manifest, self.complete, self.block_size = manifest, manifest["complete"], manifest["block_size"]
+        k = manifest.get("options", {}).get("k", 1)  # rows for each row of X
+        self.manifest, self.complete, self.block_size = manifest, manifest["complete"], manifest["block_size"] * k
         there = shards_in(self.path)
         self._n_blocks = next((i for i, number in enumerate(there) if i != number), len(there))
         if not self.complete and not incomplete:
             rows = manifest["x"]["rows"]
-            of = "" if rows is None else f" of {-(-rows // self.block_size)}"
+            of = "" if rows is None else f" of {-(-rows * k // self.block_size)}"
             raise StoreError(f"{self.path} is not finished: {len(there)}{of} blocks are there. Call explain_to() again with "
                              "the same explainer and X to finish it, or read what is there with incomplete=True.")
         if self.complete:
-            self._length = manifest["x"]["rows"]
+            self._length = manifest["x"]["rows"] * k
             if self._n_blocks != -(-self._length // self.block_size):
                 raise StoreError(f"{self._file(self._n_blocks)} is missing. Call explain_to() again with the same explainer "
                                  "and X to have it computed again.")

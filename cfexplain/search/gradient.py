@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from cfexplain.foundation.deadline import Deadline
 from cfexplain.foundation.partial_tiles import TileRows
 from cfexplain.foundation.tiles import TileSizes, aligned, padded
 from cfexplain.ops.search_step import ATTEMPTS, SearchState, StepOptions, step
@@ -55,11 +56,14 @@ class SearchOptions(StepOptions):
     record_path : bool
     sizes : TileSizes, optional
         Of tiles, where more than `tile` rows may be evaluated together; what is found has the same bits.
+    deadline : Deadline
+        When to stop with what has been found so far.
     """
 
     tile: int = 32
     record_path: bool = False
     sizes: TileSizes | None = None
+    deadline: Deadline = field(default_factory=Deadline, compare=False)
 
 
 @dataclass
@@ -76,6 +80,10 @@ class SearchResult:
     finished : Tensor of bool, shape (N,)
         False where the search was interrupted, or its steps ran out, before the row stopped by itself.
     path : list of Tensor of shape (n_steps + 1, d), or None
+    interrupted : bool
+        By Ctrl-C.
+    late : bool
+        The time limit came before every row had stopped by itself.
     """
 
     z: Tensor
@@ -85,6 +93,30 @@ class SearchResult:
     finished: Tensor
     path: list[Tensor] | None = None
     interrupted: bool = False
+    late: bool = False
+
+    def repeated(self, times: int) -> SearchResult:
+        """Each row `times` times, one after the other."""
+        path = None if self.path is None else [path for path in self.path for _ in range(times)]
+        return replace(self, path=path, **{name: getattr(self, name).repeat_interleave(times, 0) for name in _ROWS})
+
+    def every(self, step: int, first: int) -> SearchResult:
+        """Of every `step` rows the one at `first`."""
+        return replace(self, path=None if self.path is None else self.path[first::step],
+                       **{name: getattr(self, name)[first::step] for name in _ROWS})
+
+    def beside(self, other: SearchResult, times: int) -> SearchResult:
+        """Each row, and behind it the `times` rows that `other` has for it."""
+        def beside(own: Tensor, more: Tensor) -> Tensor:
+            return torch.cat([own[:, None], more.view(len(own), times, *own.shape[1:])], 1).flatten(0, 1)
+
+        path = None if self.path is None or other.path is None else [
+            path for i, own in enumerate(self.path) for path in (own, *other.path[i * times : (i + 1) * times])]
+        return SearchResult(**{name: beside(getattr(self, name), getattr(other, name)) for name in _ROWS}, path=path,
+                            interrupted=self.interrupted or other.interrupted, late=self.late or other.late)
+
+
+_ROWS = ("z", "n_steps", "done", "valid", "finished")
 
 
 def search(
@@ -120,7 +152,7 @@ def search(
     tile_places = {gradient: _places(evaluate, start, reference, rows, options, gradient) for gradient in (True, False)}
     interrupted = False
     try:
-        while len(active):
+        while len(active) and not options.deadline.passed:
             refining = state.refined[active] >= 0
             for moving, gradient in ((active[~refining], True), (active[refining], False)):
                 while len(moving):
@@ -148,6 +180,7 @@ def search(
         finished=state.finished & ~state.out_of_steps(options),
         path=[torch.stack(p) if p else start[i : i + 1] for i, p in enumerate(path)] if path else None,
         interrupted=interrupted,
+        late=bool(len(active)) and not interrupted,
     )
 
 

@@ -70,10 +70,10 @@ def search_path(
             points[i].append(point.clone())
         return done
 
-    active, interrupted = torch.arange(n, device=start.device), False
+    active, interrupted, late = torch.arange(n, device=start.device), False, False
     try:
         for step in range(options.max_steps + 1):
-            if not len(active):
+            if not len(active) or options.deadline.passed:
                 break
             fraction = start.new_full((len(active),), furthest * step / max(options.max_steps, 1))
             count[active] = step
@@ -83,8 +83,11 @@ def search_path(
             low[active] = fraction[~done]
             if on_progress is not None:
                 on_progress(n - len(active), step)
+        late = bool(len(active)) and options.deadline.passed
         between = torch.where(torch.isfinite(high) & (high > 0))[0]
         for _ in range(options.refine if len(between) else 0):
+            if options.deadline.passed:
+                break
             middle = (low[between] + high[between]) / 2
             done = look(middle, between)
             high[between], low[between] = torch.where(done, middle, high[between]), torch.where(done, low[between], middle)
@@ -96,4 +99,4 @@ def search_path(
     return SearchResult(
         z=best_z, n_steps=count, done=best_rank == 2, valid=best_rank >= 1, finished=best_rank == 2,
         path=[torch.stack(p) if p else start[i : i + 1] for i, p in enumerate(points)] if options.record_path else None,
-        interrupted=interrupted)
+        interrupted=interrupted, late=late)

@@ -104,7 +104,7 @@ def search_in_slots(
         try:
             if graph:
                 advance = _captured(advance, work)
-            while finished < n:
+            while finished < n and not options.deadline.passed:
                 if steps > longest + 2 * look_every:
                     raise RuntimeError(f"{n - finished} of {n} rows never came back from their slots after {steps} "
                                        "steps: a bug of the step, please report it. Use cfexplain.search.search.")
@@ -116,14 +116,22 @@ def search_in_slots(
                     finished = looks.popleft()() - min(held, n)
                     if on_progress is not None:
                         on_progress(finished, steps)
+            if finished < n:
+                finished = _written_early(work, n, held, options)
         except KeyboardInterrupt:
             interrupted = True
-            work.write(work.state, ~work.state.finished & (work.state.best_rank >= 0), options)
-            finished = int(work.head) - min(held, n)
+            finished = _written_early(work, n, held, options)
             warnings.warn(f"Search interrupted with {n - finished} of {n} rows unfinished: they keep the best point "
                           "found so far.", RuntimeWarning, stacklevel=2)
     return SearchResult(z=work.out_z[:n], n_steps=work.out_steps[:n], done=work.out_rank[:n] == 2,
-                 valid=work.out_rank[:n] >= 1, finished=work.out_finished[:n], interrupted=interrupted)
+                 valid=work.out_rank[:n] >= 1, finished=work.out_finished[:n], interrupted=interrupted,
+                 late=finished < n and not interrupted)
+
+
+def _written_early(work: Slots, n: int, held: int, options: SearchOptions) -> int:
+    """Write out the best points of rows that have not finished; how many have."""
+    work.write(work.state, ~work.state.finished & (work.state.best_rank >= 0), options)
+    return int(work.head) - min(held, n)
 
 
 def _step(evaluate: Callable, rows: Mapping[str, Tensor], work: Slots, options: SearchOptions,
