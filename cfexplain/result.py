@@ -14,7 +14,7 @@ from cfexplain.foundation.optional import optional_import
 from cfexplain.foundation.protocols import FittedExplainer
 from cfexplain.metrics.of_result import Measures, measures_of
 from cfexplain.persistence import file_kind
-from cfexplain.plotting import CounterfactualDisplay, notebook, words
+from cfexplain.plotting import AnswersDisplay, CounterfactualDisplay, notebook, words
 from cfexplain.plotting.pictures import layout_of
 from cfexplain.report import render_report
 from cfexplain.tables.frames import category_places, changes_of, common_columns, frames_of, pandas_frames
@@ -414,6 +414,11 @@ class Counterfactuals:
              ) -> CounterfactualDisplay:
         """Draw the first `n` rows; see `CounterfactualDisplay`."""
         return CounterfactualDisplay.from_explanation(self, n, ax=ax, figure=figure)
+
+    def plot_answers(self, n: int = 8, *, ax: Axes | None = None, figure: Figure | SubFigure | None = None,
+                     ) -> AnswersDisplay:
+        """Draw all answers of the first `n` rows of X side by side; see `AnswersDisplay`."""
+        return AnswersDisplay.from_explanation(self, n, ax=ax, figure=figure)
 
     def _repr_html_(self) -> str:
         return notebook.fragment(self, most=10)

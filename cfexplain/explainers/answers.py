@@ -26,7 +26,7 @@ from cfexplain.foundation.numbers import log_odds, row_norm
 from cfexplain.foundation.tiles import TILE, in_tiles
 from cfexplain.objective import Objective
 from cfexplain.objective.different import Different, alike
-from cfexplain.search import SearchOptions, SearchResult, search
+from cfexplain.search import Evaluation, SearchOptions, SearchResult, search
 
 __all__ = ["more_answers", "repeated_answers", "table_answers"]
 
@@ -64,23 +64,38 @@ def more_answers(run: Any, searching: Evaluator, rows: Mapping[str, Tensor], fir
     if not explainer.searches_by_gradient:  # its way leads somewhere else from another code of the same class
         each["z0"] = _turned(explainer.density_, rows, changes, directions).flatten(0, 1)
         return explainer.find(searching.evaluate, each["z0"], each, options, None, engine.search)
-    start = in_tiles(lambda *tile: _apart(run, engine.log_density, *tile), rows["z0"], changes, directions,
-                     *_latent_conditions(run, rows), tile=_TILE)
-    every = torch.cat([changes[:, None], start - rows["z0"][:, None]], 1)
-    among = torch.tensor([[i for i in range(k) if i != j] for j in range(1, k)], device=start.device)
-    likeness = in_tiles(alike, every, every, tile=TILE)
-    each["others"] = every[:, among].flatten(0, 1)
-    each["alike"] = torch.stack([likeness[:, j, among[j - 1]] for j in range(1, k)], 1).flatten(0, 1).clamp(min=_ALIKE)
-    # a kernel that evaluates by itself does not know of the pull
+    # a kernel that evaluates by itself knows of no more than its own terms
     steps = search if "one launch" in engine.backend else engine.search
-    pulled = run.evaluator(engine, Objective([*run.objective.terms, Different(_PULL)], explainer.needs_valid))
-    few = options if options.stop == "converged" else replace(options, max_steps=min(options.max_steps, _PULLED))
-    found = explainer.find(pulled.evaluate, start.flatten(0, 1), each, few, None, steps)
-    left = torch.where(~found.done)[0]
-    if len(left) and not found.interrupted and options.max_steps:
-        rest = {name: values[left] for name, values in each.items() if name not in ("others", "alike")}
+    if _blind(explainer):  # nothing says what is typical: each of the others has columns, or pixels, of its own
+        free = _shared_out(directions).to(changes)
+        start = rows["z0"][:, None] + 0.1 * row_norm(changes)[:, None, None] * directions * free
+        each["free"] = free.flatten(0, 1)
+
+        def evaluate(z: Tensor, rows: Mapping[str, Tensor]) -> Evaluation:
+            return searching.evaluate(rows["z0"] + rows["free"] * (z - rows["z0"]), rows)
+    else:
+        start = in_tiles(lambda *tile: _apart(run, engine.log_density, *tile), rows["z0"], changes, directions,
+                         *_latent_conditions(run, rows), tile=_TILE)
+        every = torch.cat([changes[:, None], start - rows["z0"][:, None]], 1)
+        among = torch.tensor([[i for i in range(k) if i != j] for j in range(1, k)], device=start.device)
+        likeness = in_tiles(alike, every, every, tile=TILE)
+        each["others"] = every[:, among].flatten(0, 1)
+        each["alike"] = torch.stack([likeness[:, j, among[j - 1]] for j in range(1, k)], 1).flatten(0, 1).clamp(min=_ALIKE)
+        evaluate = run.evaluator(
+            engine, Objective([*run.objective.terms, Different(_PULL)], explainer.needs_valid)).evaluate
+    to_the_end = options.stop == "converged" or _blind(explainer)
+    few = options if to_the_end else replace(options, max_steps=min(options.max_steps, _PULLED))
+    found = explainer.find(evaluate, start.flatten(0, 1), each, few, None, steps)
+    left = torch.where(~(found.valid if options.stop == "converged" else found.done))[0]
+    if len(left) and not (found.interrupted or found.late) and options.max_steps:
+        rest = {name: values[left] for name, values in each.items() if name not in ("others", "alike", "free")}
         _put(found, left, explainer.find(searching.evaluate, found.z[left], rest, options, None, engine.search))
     return found
+
+
+def _blind(explainer: Any) -> bool:
+    """Whether the density is the prior of pixels or columns themselves, which says nothing of them."""
+    return isinstance(explainer.density_, Prior) and isinstance(explainer.coordinates_, Identity)
 
 
 def _put(found: SearchResult, rows: Tensor, after: SearchResult) -> None:
@@ -111,13 +126,21 @@ def _directions(x: Tensor, changes: Tensor, more: int) -> Tensor:
     return torch.from_numpy(drawn).to(changes)
 
 
+def _shared_out(directions: Tensor) -> Tensor:
+    """Which numbers each of a row's other answers may change, bool like `directions`: each number one of them; where there is
+    only one other answer, half of them.
+    """
+    n, more, width = directions.shape
+    if more == 1:
+        return directions > directions.median(2, keepdim=True).values
+    return torch.arange(more, device=directions.device)[None, :, None] == directions.argmax(1, keepdim=True)
+
+
 def _latent_conditions(run: Any, rows: Mapping[str, Tensor]) -> list[Tensor]:
-    """Target, wanted log density (−∞: none), and wanted log-odds of the second opinion (−∞: none), each (n,)."""
-    explainer, none = run.explainer, torch.full_like(rows["z0"][:, 0], -torch.inf)
-    # the prior of pixels or columns themselves says nothing of them
-    blind = isinstance(explainer.density_, Prior) and isinstance(explainer.coordinates_, Identity)
+    """Target, wanted log density, and wanted log-odds of the second opinion (−∞: none), each (n,)."""
+    none = torch.full_like(rows["z0"][:, 0], -torch.inf)
     opinion = rows.get("opinion_needed", none) if "second_opinion" in run.judge.conditions else none
-    return [rows["target"], none if blind else rows["typical"], opinion]
+    return [rows["target"], rows["typical"], opinion]
 
 
 def _apart(run: Any, log_density: Any, z0: Tensor, change: Tensor, directions: Tensor, target: Tensor, typical: Tensor,
@@ -129,9 +152,6 @@ def _apart(run: Any, log_density: Any, z0: Tensor, change: Tensor, directions: T
     explainer, more = run.explainer, directions.shape[1]
     length = row_norm(change)
     length = torch.where(length > 0, length, change.shape[1] ** 0.5)[:, None, None]
-    known = torch.isfinite(typical)
-    if not known.any():  # nothing says where to go: a short way off, from where the search is drawn apart
-        return z0[:, None] + 0.1 * length * directions
     z, momentum = z0[:, None] + change[:, None] + length * directions, torch.zeros_like(directions)
     targets, wanted, asked = (values.repeat_interleave(more) for values in (target, typical, opinion))
     above = torch.triu_indices(more + 1, more + 1, 1, device=z.device)

@@ -307,7 +307,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         started, container = time.perf_counter(), "torch" if isinstance(X, Tensor) else "numpy"
         given, X = X, self.read_samples(X)
         goal = self.goal(X, self.target if target is None else target)
-        deadline.reserve(time.perf_counter() - started)  # the model is asked about as many rows again, in the end
+        deadline.reserve(k * (time.perf_counter() - started))  # the model is asked about that many rows again, in the end
         found = self.search(X, goal, record_path=record_path, n_jobs=n_jobs, backend=backend, precision=precision, k=k,
                             deadline=deadline)
         X, goal = np.repeat(X, k, axis=0), goal.each(k)
@@ -375,8 +375,8 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             repeated = repeated_answers(X, x_cf, k, valid & ~goal.already_valid, unit) & goal.moving
             judged["valid"] = valid = valid & ~repeated
         status = np.select(
-            [failed, goal.already_valid, repeated, found.late, valid & implausible, valid & reached, valid],
-            ["model_failed", "already_target", "repeated", "time_limit", "implausible", "converged", "step_budget"],
+            [failed, goal.already_valid, found.late, repeated, valid & implausible, valid & reached, valid],
+            ["model_failed", "already_target", "time_limit", "repeated", "implausible", "converged", "step_budget"],
             "not_found")
         warn_of_statuses(Counter(status.tolist()), self.max_steps)
 

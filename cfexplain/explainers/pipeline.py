@@ -29,6 +29,7 @@ from cfexplain.explainers.pipeline_file import KIND, read_file, write_file
 from cfexplain.explainers.place import PLACEExplainer
 from cfexplain.explainers.table import Table
 from cfexplain.explainers.task import Classification, Goal, Regression, read_values
+from cfexplain.foundation.deadline import read_limits
 from cfexplain.foundation.labels import label_indices, resolve_target
 from cfexplain.foundation.optional import is_instance
 from cfexplain.foundation.settings import own_modes
@@ -47,7 +48,7 @@ def explain_pipeline(
     pipe: Any, X: Any, target: Any = None, *, X_train: Any = None, y_train: Any = None, explainer: Any = None,
     immutable: Iterable[str] | None = None, bounds: Mapping | None = None, monotone: Mapping[str, str] | None = None,
     categorical: Iterable[str] | None = None, classes: Any = None, sparse: bool = True, max_changes: int | None = None,
-    n_jobs: int | None = None, random_state: Any = None,
+    k: int = 1, time_limit: float | None = None, n_jobs: int | None = None, random_state: Any = None,
 ) -> Counterfactuals:
     """What would have to change in the rows of `X` for a fitted pipeline to say `target`.
 
@@ -86,6 +87,10 @@ def explain_pipeline(
         Change few columns; see `PLACEExplainer`.
     max_changes : int, optional
         The most columns that may change in a row; another category is one change.
+    k : int, default=1
+        Answers for each row, which change other columns where they can.
+    time_limit : float, optional
+        Seconds for the explanation, without training; see `CounterfactualExplainer.explain`.
     n_jobs : int, optional
     random_state : int, RandomState or None
         Of the explainer's training; None is what `explainer` has.
@@ -137,7 +142,8 @@ def explain_pipeline(
             raise ValueError("explainer was fitted for another pipeline; fit one for this: "
                              "PipelineExplainer(pipe).fit(X_train, y_train).")
         given = {name: rule for name, rule in rules.items() if rule is not None}
-        return explainer.explain(X, target, sparse=sparse, max_changes=max_changes, n_jobs=n_jobs, **given)
+        return explainer.explain(X, target, sparse=sparse, max_changes=max_changes, k=k, time_limit=time_limit, n_jobs=n_jobs,
+                                 **given)
     if X_train is None:
         raise ValueError("X_train is missing: the explainer learns from it what is plausible. Pass the rows that the "
                          "pipeline was trained on: explain_pipeline(pipe, X, target, X_train=X_train, y_train=y_train).")
@@ -145,7 +151,7 @@ def explain_pipeline(
     training = fitted._read(X_train, y_train)
     training.check_call(X, target)
     fitted._train(training)
-    return fitted.explain(X, target, sparse=sparse, max_changes=max_changes, n_jobs=n_jobs)
+    return fitted.explain(X, target, sparse=sparse, max_changes=max_changes, k=k, time_limit=time_limit, n_jobs=n_jobs)
 
 
 @file_kind(KIND)
@@ -329,8 +335,8 @@ class PipelineExplainer(BaseEstimator):
 
     @own_modes()
     def explain(self, X: Any, target: Any = None, *, immutable: Any = _SAME, bounds: Any = _SAME, monotone: Any = _SAME,
-                sparse: bool = True, max_changes: int | None = None, record_path: bool = False,
-                n_jobs: int | None = None, backend: str = "auto") -> Counterfactuals:
+                sparse: bool = True, max_changes: int | None = None, k: int = 1, time_limit: float | None = None,
+                record_path: bool = False, n_jobs: int | None = None, backend: str = "auto") -> Counterfactuals:
         """Counterfactuals of the rows of `X`; see :func:`explain_pipeline`.
 
         Parameters
@@ -341,7 +347,7 @@ class PipelineExplainer(BaseEstimator):
             For this call, in place of the constructor's.
         sparse : bool, default=True
         max_changes : int, optional
-        record_path, n_jobs, backend
+        k, time_limit, record_path, n_jobs, backend
             See `CounterfactualExplainer.explain`.
 
         Warns
@@ -350,6 +356,7 @@ class PipelineExplainer(BaseEstimator):
             Cells that training rows do not have are held as they are.
         """
         check_is_fitted(self, "explainer_")
+        deadline, k = read_limits(k, time_limit)
         started, frame, table = time.perf_counter(), read_frame(X), self.table_
         if not len(frame):
             raise ValueError("X has no rows.")
@@ -362,15 +369,18 @@ class PipelineExplainer(BaseEstimator):
             names = [name for name, strange in zip(table.names, rows.strange.T, strict=True) if strange.any()]
             warnings.warn(f"{int(rows.strange.any(1).sum())} rows have cells that no training row has (missing, or a new "
                           f"category), in the columns {names}: these cells are held as they are.", UserWarning, stacklevel=2)
-        options = {"record_path": record_path, "n_jobs": n_jobs, "backend": backend}
+        deadline.reserve(k * (time.perf_counter() - started))  # the pipeline is asked about that many rows again, in the end
+        options = {"record_path": record_path, "n_jobs": n_jobs, "backend": backend, "k": k, "deadline": deadline}
         explainer, found = self._search(rows, goal, rules, sparse, max_changes, options)
+        each = np.repeat(np.arange(len(frame)), k)
+        rows, goal = (rows, goal) if k == 1 else (rows[each], goal[each])
         values_cf = table.decode(found.x_cf, like=(rows.codes, rows.values))
         after = self._answers(table.whole_frame(found.x_cf, rows), dataclasses.replace(rows, codes=found.x_cf))
-        cf = explainer.result(rows.codes, goal, found, answers=after, seconds=time.perf_counter() - started)
+        cf = explainer.result(rows.codes, goal, found, answers=after, seconds=time.perf_counter() - started, k=k)
         numbers = [column.get("std", 1.0) for column in table.searched]
         limits = [[column.get("low", 0) for column in table.searched],
                   [column.get("high", len(column.get("categories", ()))) for column in table.searched]]
-        index = frame.index.to_numpy() if table.source == "pandas" else None
+        index = frame.index.to_numpy()[each] if table.source == "pandas" else None
         return dataclasses.replace(
             cf, x=rows.values, x_cf=values_cf, reconstruction=table.decode(found.reconstruction), index=index,
             carried=rows.carried if rows.carried.shape[1] else None,
@@ -396,7 +406,7 @@ class PipelineExplainer(BaseEstimator):
             asked = _Asked(self.model_, some, explainer.is_regression)
             parts.append(explainer.search(some.codes, goal[place], table=Table(
                 columns, self.codes_, self.predicted_, sparse, max_changes, asked), **options))
-            places.append(place)
+            places.append((place[:, None] * options["k"] + np.arange(options["k"])).reshape(-1))
         return explainer, parts[0] if len(parts) == 1 else Found.concatenate(parts)[np.argsort(np.concatenate(places))]
 
     def _goal(self, rows: TableRows, before: Any, target: Any) -> Goal:

@@ -1,5 +1,6 @@
 """Pictures of what was found, as Display objects in scikit-learn's style. Matplotlib is imported when one is drawn."""
 
+from cfexplain.plotting.answers import AnswersDisplay
 from cfexplain.plotting.counterfactual import CounterfactualDisplay
 from cfexplain.plotting.density import DensityDisplay
 from cfexplain.plotting.evaluation import EvaluationDisplay, FrontierDisplay
@@ -8,5 +9,5 @@ from cfexplain.plotting.path import PathDisplay
 from cfexplain.plotting.saliency import SaliencyDisplay
 
 __all__ = [
-    "CounterfactualDisplay", "DensityDisplay", "EvaluationDisplay", "FrontierDisplay", "ManifoldDisplay", "PathDisplay",
-    "SaliencyDisplay"]
+    "AnswersDisplay", "CounterfactualDisplay", "DensityDisplay", "EvaluationDisplay", "FrontierDisplay", "ManifoldDisplay",
+    "PathDisplay", "SaliencyDisplay"]

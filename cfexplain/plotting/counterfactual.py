@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-__all__ = ["CounterfactualDisplay"]
+__all__ = ["CounterfactualDisplay", "draw_changes", "slots_of"]
 
 ROWS = ("original", "reconstruction", "counterfactual", "change")
 
@@ -97,9 +97,9 @@ class CounterfactualDisplay:
         else:
             places = [divmod(i, columns) for i in range(len(cf))]
             self.axes_ = np.array([self.figure_.add_subplot(grid[place]) for place in places])
-            slots = _slots(cf, self.max_changes)
+            slots = slots_of(cf, self.max_changes)
             for row, row_axes in zip(cf, self.axes_, strict=True):
-                _draw_changes(row, row_axes, self.max_changes, slots)
+                draw_changes(row, row_axes, self.max_changes, slots)
         return self
 
 
@@ -150,15 +150,16 @@ def _table_grid(n: int) -> tuple[int, int]:
 
 
 def _table_size(cf: Result, most: int, columns: int) -> tuple[float, float]:
-    return 6.4 * columns, math.ceil(len(cf) / columns) * (1.4 + 0.26 * _slots(cf, most))
+    return 6.4 * columns, math.ceil(len(cf) / columns) * (1.4 + 0.26 * slots_of(cf, most))
 
 
-def _slots(cf: Result, most: int) -> int:
+def slots_of(cf: Result, most: int) -> int:
     """Places for bars, the same in every panel so that bars are equally thick."""
     return max(2, *(len(largest_changes(row, most)[0]) for row in cf))
 
 
-def _draw_changes(row: Result, ax: Axes, most: int, slots: int) -> None:
+def draw_changes(row: Result, ax: Axes, most: int, slots: int) -> None:
+    """Bars of the `most` largest changes of a row of a table, in a panel with places for `slots`."""
     changes, left_out = largest_changes(row, most)
     sizes = [change for *_, change in changes]
     categorical = {row.feature_names[i] for i in category_places(row.metadata)}  # a new category is neither more nor less

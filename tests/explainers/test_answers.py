@@ -1,0 +1,195 @@
+"""Several answers for each row, and a limit of time: whatever the explainer, and however many rows come together."""
+
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from cfexplain import Counterfactuals, DiffeomorphicExplainer, PipelineExplainer, PLACEExplainer, load_results
+from cfexplain.explainers.answers import repeated_answers
+
+pytestmark = pytest.mark.usefixtures("quietly")
+EVERY = ["image_explainer", "table_explainer", "leap_image_explainer", "direction_table_explainer",
+         "gradient_table_explainer", *(pytest.param(name, marks=pytest.mark.slow) for name in (
+             "flow_image_explainer", "revise_image_explainer", "clarity_table_explainer", "prototype_table_explainer"))]
+
+
+def _rows(name, request, n=4):
+    data = request.getfixturevalue("digits" if "image" in name else "table")
+    return request.getfixturevalue(name), data[2][:n]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_answers_are_counterfactuals_that_differ_and_the_first_is_the_only_one(name, request):
+    explainer, x = _rows(name, request)
+    one, cf = explainer.explain(x), explainer.explain(x, k=3)
+    assert cf.k == 3 and len(cf) == 12 and cf.answer.tolist() == [0, 1, 2] * 4
+    np.testing.assert_array_equal(cf.row, np.repeat(np.arange(4), 3))
+    np.testing.assert_array_equal(cf.by_row("x_cf")[:, 0], np.asarray(one))
+    np.testing.assert_array_equal(cf.by_row("x"), np.repeat(x[:, None], 3, axis=1))
+    # what counts is no repetition, by the array that is returned
+    again = repeated_answers(cf.x, cf.x_cf, 3, cf.valid, 1.0 if cf.is_image else explainer.scale_)
+    moved = cf.status != "already_target"
+    assert not (again & cf.valid & moved).any()
+    assert (cf.status[again & moved] == "repeated").all() and not cf.valid[cf.status == "repeated"].any()
+    if "prototype" not in name:  # which draws all to one point
+        assert cf[moved & (cf.answer > 0)].valid.mean() >= 0.6 * one.valid.mean()
+    np.testing.assert_array_equal(explainer.predict(np.asarray(cf))[cf.valid], cf.target[cf.valid])
+
+
+@pytest.mark.parametrize("name", ["image_explainer", "table_explainer"])
+def test_a_row_has_the_same_answers_alone_in_company_in_any_order_and_by_many_processes(name, request):
+    explainer, x = _rows(name, request, 34 if "image" in name else 5)
+    cf = explainer.explain(x, k=3)
+    order = np.random.RandomState(0).permutation(len(x))
+    shuffled = explainer.explain(x[order], k=3, n_jobs=2)
+    for field in ("x_cf", "z_cf", "status", "n_steps"):
+        np.testing.assert_array_equal(shuffled.by_row(field), cf.by_row(field)[order])
+        np.testing.assert_array_equal(getattr(explainer.explain(x[5:6], k=3), field), getattr(cf.group(5), field))
+
+
+def test_answers_of_images_meet_every_condition_and_point_elsewhere(image_explainer, digits):
+    cf = image_explainer.explain(digits[2][:40], k=4)
+    assert cf.valid.all() and cf.complete.mean() >= 0.95 and np.nanmean(cf.diversity) >= 0.4
+    changes = cf.by_row(cf.z_cf - cf.z).astype(float)
+    unit = changes / np.linalg.norm(changes, axis=2, keepdims=True)
+    first, second = np.triu_indices(4, 1)
+    likeness = np.abs((unit[:, first] * unit[:, second]).sum(2))
+    np.testing.assert_allclose(cf.diversity, 1 - likeness.mean(1), atol=1e-6)
+    assert "40 of 40 (100 %) rows have 4 valid ones" in cf.summary()
+
+
+def test_answers_of_a_table_change_other_columns(table_explainer, table):
+    cf = table_explainer.explain(table[2][:5], k=3)
+    changed = cf.by_row(cf.x_cf != cf.x)
+    main = cf.by_row(np.abs(cf.x_cf - cf.x) / table_explainer.scale_).argmax(2)
+    few = changed.sum(2).max(1) < changed.shape[2] // 2  # where an answer without it was found
+    for i in np.flatnonzero(few):
+        assert not changed[i, 1, main[i, 0]] and not changed[i, 2, main[i, :2]].any()
+    assert few.mean() >= 0.5
+
+
+def test_groups_the_best_and_selections(image_explainer, digits):
+    cf = image_explainer.explain(digits[2][:5], k=3)
+    assert [len(group) for group in cf.groups()] == [3] * 5 and cf.group(4).row.tolist() == [4] * 3
+    best = cf.best()
+    assert best.row.tolist() == [0, 1, 2, 3, 4]
+    for group, one in zip(cf.groups(), best, strict=True):
+        allowed = group[group.complete] if group.complete.any() else group
+        assert one.distance_x[0] == allowed.distance_x.min()
+    some = cf[[7, 1, 6]]
+    assert some.group(2).answer.tolist() == [0, 1] and some.best().row.tolist() == [0, 2]
+    with pytest.raises(ValueError, match="from 1 to 2 answers"):
+        some.by_row("x")
+    with pytest.raises(IndexError, match="no answer for row 3"):
+        some.group(3)
+    one = image_explainer.explain(digits[2][:2])
+    assert one.row is None and one.best() is one and len(one.group(1)) == 1 and one.by_row("x_cf").shape == (2, 1, 8, 8)
+
+
+def test_answers_in_files_frames_reports_and_plots(image_explainer, digits, tmp_path):
+    from matplotlib.figure import Figure
+
+    cf = image_explainer.explain(digits[2][:3], k=2, record_path=True)
+    cf.save(tmp_path / "cf.safetensors")
+    again = Counterfactuals.load(tmp_path / "cf.safetensors")
+    assert again.k == 2 and [len(path) for path in again.path] == (cf.n_steps + 1).tolist()
+    np.testing.assert_array_equal(again.row, cf.row)
+    assert cf.to_frame()[["row", "answer"]].to_numpy().tolist() == [[i, j] for i in range(3) for j in range(2)]
+    cf.to_html(tmp_path / "cf.html", explainer=image_explainer)
+    assert "answer 2 for row 1 of X" in (tmp_path / "cf.html").read_text()
+    assert cf.plot_answers(figure=Figure()).axes_.shape == (3, 3)
+    joined = Counterfactuals.concatenate([cf[:2], cf[2:]])
+    np.testing.assert_array_equal(joined.row, cf.row)
+
+
+def test_stores_count_rows_of_x(image_explainer, digits, tmp_path):
+    x = digits[2][:5]
+    whole, store = image_explainer.explain(x, k=2), image_explainer.explain_to(tmp_path / "store", x, k=2, block_size=2)
+    assert len(store) == 10 and len(load_results(tmp_path / "store").concatenate()) == 10
+    np.testing.assert_array_equal(np.asarray(store), whole.x_cf)
+    np.testing.assert_array_equal(store.concatenate().row, whole.row)
+    blocks = list(image_explainer.explain_iter(iter(x), k=2, block_size=2))
+    assert np.concatenate([block.row for block in blocks]).tolist() == whole.row.tolist()
+
+
+@pytest.fixture(scope="module")
+def loans():
+    rng = np.random.RandomState(0)
+    X = pd.DataFrame({"income": rng.normal(50, 15, 400).round(1), "debt": rng.normal(20, 8, 400).round(1),
+                      "years": rng.randint(0, 30, 400)})
+    y = np.where(X["income"] - X["debt"] + 0.5 * X["years"] > 38, "yes", "no")
+    pipe = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y)
+    return PipelineExplainer(pipe, PLACEExplainer(training_budget=0.1, random_state=0)).fit(X, y), pipe, X, y
+
+
+def test_a_pipeline_has_several_answers_in_its_own_units(loans):
+    explainer, pipe, X, y = loans
+    x = X[pipe.predict(X) == "no"][:6]
+    cf = explainer.explain(x, "yes", k=3)
+    before, after = cf.to_frames()
+    assert (pipe.predict(after)[cf.valid] == "yes").all() and cf[cf.answer == 0].valid.all()
+    pd.testing.assert_frame_equal(before.iloc[::3], x)
+    np.testing.assert_array_equal(cf.by_row("x_cf")[:, 0], explainer.explain(x, "yes").x_cf)
+    assert len({tuple(row) for row in (cf.by_row(cf.x_cf != cf.x)[0]).tolist()}) >= 2
+
+
+def test_more_answers_than_there_are_say_so():
+    X = np.random.RandomState(0).rand(200, 1)
+    explainer = DiffeomorphicExplainer(task="regression", generator="identity", training_budget=0.1, random_state=0)
+    cf = explainer.fit(X, 3 * X[:, 0]).explain(X[:3], 2.9, k=3)
+    assert (cf.by_row("status")[:, 1:] == "repeated").any() and not cf.valid[cf.status == "repeated"].any()
+    assert "only repeat" in cf.summary()
+
+
+@pytest.mark.parametrize("given", [{"k": 0}, {"k": 1.5}, {"k": "2"}, {"time_limit": 0}, {"time_limit": -1.0},
+                                   {"time_limit": np.inf}])
+def test_what_is_no_number_of_answers_or_seconds(given, image_explainer, digits):
+    with pytest.raises((ValueError, TypeError), match=next(iter(given))):
+        image_explainer.explain(digits[2][:2], **given)
+
+
+# ------------------------------------------------------------------------------------------------------------- time
+def test_a_limit_of_time_is_kept_and_rows_say_that_it_came(image_explainer, digits):
+    x = np.concatenate([digits[2]] * 8)
+    image_explainer.explain(x[:4])
+    started = time.perf_counter()
+    cf = image_explainer.explain(x, time_limit=1.0)
+    assert time.perf_counter() - started < 2.5  # other processes are about
+    late = cf.status == "time_limit"
+    assert len(cf) == len(x) and late.any()
+    begun = late & (cf.n_steps > 0)
+    untouched = late & np.isnan(cf.z_cf).any(1)
+    assert begun.any() or (~late).any()
+    np.testing.assert_array_equal(cf.x_cf[untouched], x[untouched])
+    assert not cf.valid[untouched].any() and (cf.proba_after[untouched] == cf.proba_before[untouched]).all()
+    done = cf[~late][:3]
+    if len(done):
+        np.testing.assert_array_equal(np.asarray(image_explainer.explain(done.x)), done.x_cf)
+    assert "not finished within time_limit" in cf.summary()
+
+
+def test_a_limit_that_is_wide_changes_nothing(table_explainer, image_explainer, table, digits):
+    for explainer, x in ((table_explainer, table[2][:2]), (image_explainer, digits[2][:10])):
+        free, limited = explainer.explain(x, k=2), explainer.explain(x, k=2, time_limit=600)
+        np.testing.assert_array_equal(limited.x_cf, free.x_cf)
+        np.testing.assert_array_equal(limited.status, free.status)
+
+
+def test_a_store_goes_on_after_a_limit_of_time(image_explainer, digits, tmp_path):
+    x = np.concatenate([digits[2]] * 3)[:600]
+    with pytest.warns(UserWarning, match="time limit was over"):
+        part = image_explainer.explain_to(tmp_path / "store", x, time_limit=0.4, block_size=64)
+    assert len(part) < len(x) and not part.complete
+    assert not (part.concatenate().status == "time_limit").any() if len(part) else True
+
+
+def test_a_pipeline_stops_in_the_middle_of_its_repairs(loans):
+    explainer, _, X, _ = loans
+    started = time.perf_counter()
+    cf = explainer.explain(pd.concat([X] * 10), time_limit=1.0)
+    assert time.perf_counter() - started < 3.0 and (cf.status == "time_limit").any()
