@@ -127,8 +127,8 @@ def _directions(x: Tensor, changes: Tensor, more: int) -> Tensor:
 
 
 def _shared_out(directions: Tensor) -> Tensor:
-    """Which numbers each of a row's other answers may change, bool like `directions`: each number one of them; where there is
-    only one other answer, half of them.
+    """Which numbers each of a row's other answers may change, bool like `directions`: each number one of them; a single
+    other answer half of them.
     """
     n, more, width = directions.shape
     if more == 1:

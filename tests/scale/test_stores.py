@@ -49,7 +49,7 @@ def test_bytes_do_not_depend_on_workers_source_or_what_was_before(explainer, exp
     assert len(uninterrupted) == 1 + -(-150 // BLOCK_SIZE)
     job(explainer_file, tmp_path / "again")
     explainer.set_params(verbose=1)
-    explainer.set_params(verbose=0).explain_to(tmp_path / "here", rows(), 1, block_size=BLOCK_SIZE)
+    explainer.set_params(verbose="auto").explain_to(tmp_path / "here", rows(), 1, block_size=BLOCK_SIZE)
     for name in ("again", "here"):
         assert contents(tmp_path / name) == uninterrupted, name
     for n_jobs in (1, 2):
