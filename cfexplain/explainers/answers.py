@@ -217,16 +217,16 @@ def table_answers(run: Any, begun: TableRun, rows: Mapping[str, Tensor], first: 
             answers[j].late |= lacking[j]
     elif len(left) and not first.interrupted.any():
         known = {name: values[left] for name, values in rows.items()}
-        found = SearchResult(
-            *(torch.from_numpy(values[left]).to(known["z0"].device) for values in (
-                first.z, first.n_steps, first.done, first.valid, first.finished)))
+        z, n_steps, done, valid, finished = (torch.from_numpy(values[left]).to(known["z0"].device) for values in (
+            first.z, first.n_steps, first.done, first.valid, first.finished))
+        found = SearchResult(z, n_steps, done, valid, finished)
         more = more_answers(run, searching, run.searched(dict(rows), left, searching), found, k, options)
         own = Verdict(run, X[left], verdict.goal[left], known, None if table.ask is None else table.ask[left])
         for j in range(1, k):
             part = run.judged(known, np.arange(len(left)), more.every(k - 1, j - 1), options, first.backend)
-            valid = begun.settle(own, part)
+            accepted = begun.settle(own, part)
             now = 2 * answers[j].done[left] + _counts(run, verdict, answers[j].x_cf[left], left, answers[0].x_cf[left])
-            better = np.flatnonzero(lacking[j, left] & valid & (2 * part.done + 1 > now))
+            better = np.flatnonzero(lacking[j, left] & accepted & (2 * part.done + 1 > now))
             answers[j].put(left[better], part[better])
     return Found.concatenate(answers)[np.arange(k * len(X)).reshape(k, -1).T.reshape(-1)]
 
@@ -234,8 +234,9 @@ def table_answers(run: Any, begun: TableRun, rows: Mapping[str, Tensor], first: 
 def _note_written(found: Found, rows: np.ndarray) -> None:
     """What was scanned took one step, which the path has, too."""
     found.n_steps[rows] = 1
-    for i in rows if found.path is not None else ():
-        found.path[i] = np.stack([found.z0[i], found.z[i]])
+    if found.path is not None:
+        for i in rows:
+            found.path[i] = np.stack([found.z0[i], found.z[i]])
 
 
 def _counts(run: Any, verdict: Verdict, x_cf: np.ndarray, rows: np.ndarray, first: np.ndarray) -> np.ndarray:

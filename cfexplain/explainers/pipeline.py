@@ -142,8 +142,8 @@ def explain_pipeline(
             raise ValueError("explainer was fitted for another pipeline; fit one for this: "
                              "PipelineExplainer(pipe).fit(X_train, y_train).")
         given = {name: rule for name, rule in rules.items() if rule is not None}
-        return explainer.explain(X, target, sparse=sparse, max_changes=max_changes, k=k, time_limit=time_limit, n_jobs=n_jobs,
-                                 **given)
+        return explainer.explain(X, target, sparse=sparse, max_changes=max_changes, k=k, time_limit=time_limit,
+                                 n_jobs=n_jobs, **given)
     if X_train is None:
         raise ValueError("X_train is missing: the explainer learns from it what is plausible. Pass the rows that the "
                          "pipeline was trained on: explain_pipeline(pipe, X, target, X_train=X_train, y_train=y_train).")

@@ -108,11 +108,12 @@ class TableRun:
                 found.path[i] = np.concatenate([found.path[i], found.z[i : i + 1]])
 
     def settle(self, verdict: Verdict, found: Found) -> np.ndarray:
-        """End other answers, for the rows of `verdict`, on the model itself; which of them it accepts, bool (n,)."""
+        """End other answers, for the rows of `verdict`, on the model itself; which of them it accepts, bool (n,).
+
+        In all their columns: what few columns can do has been scanned, and fewer would make one answer of several.
+        """
         rows = np.flatnonzero(verdict.goal.moving & ~verdict.goal.unbounded)
         valid = self._repaired(verdict, found, rows)
-        if self.table.sparse:
-            Fewer(verdict, self.table.columns)(found, rows[valid[rows]])
         if verdict.run.deadline.passed:
             found.late[rows] = True
         return valid

@@ -11,13 +11,13 @@ import torch
 
 from cfexplain.explainers.found import Found
 from cfexplain.explainers.task import Classification, Goal
+from cfexplain.foundation.deadline import in_time
 from cfexplain.foundation.numbers import log_odds_of
 from cfexplain.foundation.tiles import in_tiles
 
 __all__ = ["Asked", "Judged", "Verdict"]
 
 TOGETHER = 256  # rows that are judged at once
-TOGETHER_WITHIN_TIME = 16  # rows that are worked on between two looks at the time, where it is limited
 NUMBERS = 2**22  # of candidates that are held at once: bounds memory
 _OF_THE_MODEL = ("decision", "value")  # conditions that ask the model alone
 _CERTAIN = 15.0  # log-odds beyond which nothing is surer
@@ -174,13 +174,7 @@ class Verdict:
     def parts(self, rows: np.ndarray, candidates: int) -> Iterator[np.ndarray]:
         """Some of the rows at a time, of each of which there are so many candidates; until time is up."""
         some = max(1, min(TOGETHER, NUMBERS // max(candidates * self.X.shape[1], 1)))
-        deadline = self.run.deadline
-        if deadline.limited:  # which is asked between parts
-            some = min(some, TOGETHER_WITHIN_TIME)
-        for first in range(0, len(rows), some):
-            if deadline.passed:
-                return
-            yield rows[first : first + some]
+        yield from in_time(rows, some, self.run.deadline)
 
     # --------------------------------------------------------------------- real rows
     def real_of_goals(self, real: np.ndarray, answers: np.ndarray, rows: np.ndarray,

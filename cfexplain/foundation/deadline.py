@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
+
+import numpy as np
 
 from cfexplain.foundation.parameters import Number, check_options
 
-__all__ = ["Deadline", "read_limits"]
+__all__ = ["Deadline", "in_time", "read_limits"]
 
 # Of the time that is given, kept for judging what was found
-_RESERVED = 0.05
+_RESERVED = 0.08
+_BEGIN_WITH = 2  # rows, where it is not known how long one takes
 
 
 class Deadline:
@@ -46,6 +50,25 @@ class Deadline:
     @property
     def passed(self) -> bool:
         return self.left <= 0
+
+
+def in_time(rows: np.ndarray, most: int, deadline: Deadline) -> Iterator[np.ndarray]:
+    """At most so many of `rows` at a time; where time is limited as many as there is time for, by the time the last took.
+
+    >>> [len(some) for some in in_time(np.arange(5), 2, Deadline())]
+    [2, 2, 1]
+    """
+    size, first = min(most, _BEGIN_WITH) if deadline.limited else most, 0
+    while first < len(rows) and not deadline.passed:
+        started = time.monotonic()
+        some = rows[first : first + size]
+        yield some
+        first += len(some)
+        if deadline.limited:
+            each = (time.monotonic() - started) / len(some)
+            if each > deadline.left:
+                return
+            size = max(1, min(most, int(0.5 * deadline.left / max(each, 1e-9))))
 
 
 def read_limits(k: Any, time_limit: Any) -> tuple[Deadline, int]:
