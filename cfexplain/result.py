@@ -17,7 +17,15 @@ from cfexplain.persistence import file_kind
 from cfexplain.plotting import AnswersDisplay, CounterfactualDisplay, notebook, words
 from cfexplain.plotting.pictures import layout_of
 from cfexplain.report import render_report
-from cfexplain.tables.frames import category_places, changes_of, common_columns, frames_of, pandas_frames
+from cfexplain.tables.frames import (
+    category_places,
+    cell_in_words,
+    changes_of,
+    common_columns,
+    frames_of,
+    pandas_frames,
+)
+from cfexplain.tables.plan import Plan, Step
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +37,8 @@ __all__ = ["STATUSES", "Counterfactuals"]
 STATUSES = ("converged", "step_budget", "implausible", "time_limit", "repeated", "already_target", "not_found",
             "model_failed")
 _OPTIONAL = ("surrogate_valid", "second_opinion", "index", "carried", "row", "answer")
-_NOT_ROWS = ("container", "conditions", "path", "metadata")
+_RAGGED = ("path", "plans")  # lists with an array for each row
+_NOT_ROWS = ("container", "conditions", "path", "plans", "metadata")
 
 
 @file_kind("counterfactuals")
@@ -86,6 +95,9 @@ class Counterfactuals:
         Of ``explain(X, k=…)``: which row of X, and which of its answers, from 0, each row is; see `group`, `best`, `by_row`.
     path : list of ndarray of shape (steps + 1, d), optional
         Each row's points of the search.
+    plans : list of ndarray of shape (changes, 2), optional
+        Of tables, for `plan`: the column of each change, the cheapest first, and what the model says after it. Of a row that
+        changes more than 12 columns it is empty.
     container : {"numpy", "torch"}
         Kind of `array`.
     metadata : dict
@@ -132,6 +144,7 @@ class Counterfactuals:
     row: np.ndarray | None = None
     answer: np.ndarray | None = None
     path: list[np.ndarray] | None = None
+    plans: list[np.ndarray] | None = None
     container: str = "numpy"
     metadata: dict[str, Any] = field(default_factory=dict)
 
@@ -141,8 +154,7 @@ class Counterfactuals:
         self.conditions = {name: np.asarray(met) for name, met in self.conditions.items()}
         columns = {name: getattr(self, name) for name in self.row_fields}
         columns.update({f"conditions[{name!r}]": met for name, met in self.conditions.items()})
-        if self.path is not None:
-            columns["path"] = self.path
+        columns.update({name: getattr(self, name) for name in _RAGGED if getattr(self, name) is not None})
         n = len(self.x)
         for name, column in columns.items():
             if len(column) != n:
@@ -193,6 +205,7 @@ class Counterfactuals:
         return Counterfactuals(
             **parts, conditions={name: met[rows] for name, met in self.conditions.items()},
             path=None if self.path is None else [self.path[i] for i in rows],
+            plans=None if self.plans is None else [self.plans[i] for i in rows],
             container=self.container, metadata=dict(self.metadata))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -342,6 +355,8 @@ class Counterfactuals:
             **{name: np.concatenate([getattr(part, name) for part in parts]) for name in first.row_fields},
             conditions={name: np.concatenate([part.conditions[name] for part in parts]) for name in first.conditions},
             path=None if first.path is None else [path for part in parts for path in part.path or ()],
+            plans=None if any(part.plans is None for part in parts) else [
+                plan for part in parts for plan in part.plans or ()],
             container=first.container, metadata=metadata)
 
     # --------------------------------------------------------------- tables
@@ -392,6 +407,42 @@ class Counterfactuals:
     def changes(self) -> DataFrame:
         """The changed cells of a table as a DataFrame of ``row``, ``column``, ``before`` and ``after``."""
         return changes_of(self)
+
+    def plan(self, i: int) -> Plan:
+        """The changes of row `i` of a table in order, the cheapest first, with what the model says after each.
+
+        What it says is of the row with those changes alone, also where a rule for columns does not allow it half way. In
+        another order: ``explainer.plan(cf, i, order="effective")``.
+
+        Raises
+        ------
+        ValueError
+            There are no plans: of images, of files of earlier versions, and of rows that change more than 12 columns.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from cfexplain import PLACEExplainer
+        >>> X, y = load_iris(return_X_y=True)
+        >>> cf = PLACEExplainer(training_budget=0.1, random_state=0).fit(X, y).explain(X[:2], target=1)
+        >>> plan = cf.plan(0)
+        >>> len(plan), bool(abs(plan.steps[-1].said - cf.proba_after[0]) < 1e-5)
+        (2, True)
+        """
+        row = self[i]
+        if row.plans is None or (not len(row.plans[0]) and row.distance_x[0]):
+            raise ValueError("This row has no plan: explain() makes them for rows of tables that change 12 columns at most. "
+                             "For others call explainer.plan(cf, i).")
+        return self.plan_of(i, row.plans[0])
+
+    def plan_of(self, i: int, steps: np.ndarray) -> Plan:
+        """`steps`, (changes, 2), of row `i` in words; see `plans`."""
+        row, names = self[i], self.feature_names
+        return Plan(
+            tuple(Step(names[column], cell_in_words(row, column, row.x[0, column]),
+                       cell_in_words(row, column, row.x_cf[0, column]), float(said))
+                  for column, said in zip(steps[:, 0].astype(int).tolist(), steps[:, 1], strict=True)),
+            str(row.target[0]), float(row.source[0] if self.is_regression else row.proba_before[0]), self.is_regression)
 
     # ------------------------------------------------------- numbers, words
     def measures(self) -> Measures:
@@ -470,6 +521,9 @@ class Counterfactuals:
         if self.path is not None:  # of unequal length: all points one after another, and the end of each path
             arrays["path/points"] = np.concatenate([np.zeros((0, *self.z.shape[1:]), self.z.dtype), *self.path])
             arrays["path/ends"] = np.cumsum([len(path) for path in self.path], dtype=np.int64)
+        if self.plans is not None:
+            arrays["plans/steps"] = np.concatenate([np.zeros((0, 2)), *self.plans])
+            arrays["plans/ends"] = np.cumsum([len(plan) for plan in self.plans], dtype=np.int64)
         meta = {"kind": "counterfactuals", "container": self.container, "conditions": list(self.conditions),
                 "metadata": self.metadata}
         try:
@@ -492,11 +546,10 @@ class Counterfactuals:
         check_kind(path, meta, "counterfactuals")
         try:
             conditions = {name: arrays.pop(f"conditions/{name}") for name in meta["conditions"]}
-            paths = None
-            if "path/ends" in arrays:
-                points, ends = arrays.pop("path/points"), arrays.pop("path/ends")
-                paths = np.split(points, ends)[:-1]
-            cf = cls(**arrays, conditions=conditions, path=paths, container=meta["container"],
+            ragged: dict[str, Any] = {name: np.split(arrays.pop(f"{name}/{what}"), arrays.pop(f"{name}/ends"))[:-1]
+                      for name, what in (("path", "points"), ("plans", "steps")) if f"{name}/ends" in arrays}
+            ragged.update(arrays)
+            cf = cls(**ragged, conditions=conditions, container=meta["container"],
                      metadata=meta["metadata"])
             cf._check_read()
             return cf
@@ -514,6 +567,9 @@ class Counterfactuals:
             if (array.ndim < 2 if name in wide else array.ndim != 1) or not (
                     free or array.dtype.kind in ("iu" if whole else "b" if flags else "f" if name in wide else "iuf")):
                 raise ValueError(f"{name} of shape {array.shape} and dtype {array.dtype}")
+        for plan in self.plans or ():
+            if plan.ndim != 2 or plan.shape[1] != 2 or not np.isin(plan[:, 0], range(len(self.feature_names))).all():
+                raise ValueError(f"a plan of shape {plan.shape}")
         if not isinstance(self.metadata, dict):
             raise ValueError("no metadata")
 

@@ -33,22 +33,24 @@ from cfexplain.density import Prior
 from cfexplain.density.named import make_density
 from cfexplain.explainers.answers import repeated_answers
 from cfexplain.explainers.attributes import ExplainerParameters
+from cfexplain.explainers.columns import Columns
 from cfexplain.explainers.confidence import confidence_limits, measure_confidence, warn_of_rare_confidence
 from cfexplain.explainers.decoded_path import DecodedPath, decode_path
 from cfexplain.explainers.found import Found
 from cfexplain.explainers.painting import fit_painter
+from cfexplain.explainers.plans import MOST, ORDERS, plans_of
 from cfexplain.explainers.real_rows import RANKED, density_percentile, keep_rows, outside_the_data
 from cfexplain.explainers.reconstruction import reconstruction_figures, rows_to_reconstruct, warn_of_reconstruction
 from cfexplain.explainers.resources import infer_device
 from cfexplain.explainers.run import Run
 from cfexplain.explainers.table import Table
-from cfexplain.explainers.task import Classification, Goal, make_task
+from cfexplain.explainers.task import Classification, Goal, make_task, stated_target
 from cfexplain.foundation.arrays import in_container, read_samples, restore_samples, to_numpy
 from cfexplain.foundation.deadline import Deadline, read_limits
 from cfexplain.foundation.exceptions import ClassifierOutputError, warn_of_statuses
 from cfexplain.foundation.ink import greyness, ink_sign
 from cfexplain.foundation.labels import label_indices
-from cfexplain.foundation.parameters import Number, check_options, check_parameters
+from cfexplain.foundation.parameters import Choice, Number, check_options, check_parameters
 from cfexplain.foundation.random import draw_seed, seeded_torch
 from cfexplain.foundation.settings import own_modes, with_own_modes
 from cfexplain.foundation.tiles import TILE, in_tiles
@@ -58,6 +60,7 @@ from cfexplain.result import Counterfactuals
 from cfexplain.scale import ScaleMixin, is_dask, transform_dask
 from cfexplain.search import SearchOptions, SearchResult
 from cfexplain.tables.mixed import read_columns
+from cfexplain.tables.plan import Plan
 from cfexplain.tables.rules import ColumnRules
 
 __all__ = ["CounterfactualExplainer", "as_given"]
@@ -312,7 +315,42 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
                             deadline=deadline)
         X, goal = np.repeat(X, k, axis=0), goal.each(k)
         cf = self.result(X, goal, found, container=container, seconds=time.perf_counter() - started, k=k)
+        if not self.layout_.is_image and not deadline.passed:
+            cf.plans = self._plans(X, np.ascontiguousarray(found.x_cf), goal)
         return as_given(cf, given)
+
+    @with_own_modes
+    def plan(self, cf: Counterfactuals, i: int = 0, *, order: str = "cheapest") -> Plan:
+        """The changes of row `i` of a result in order, with what the explained model says after each.
+
+        Parameters
+        ----------
+        cf : Counterfactuals
+            Of a table.
+        i : int, default=0
+        order : {"cheapest", "effective"}, default="cheapest"
+            The cheapest change first, as `Counterfactuals.plan` has it; or that which brings the model furthest, after those
+            before it.
+
+        Raises
+        ------
+        ValueError
+            Images, or an unknown order.
+        """
+        check_is_fitted(self)
+        check_options({"order": order}, {"order": Choice(ORDERS)})
+        if self.layout_.is_image:
+            raise ValueError("A plan is of the columns of a table, but this explainer explains images.")
+        row = cf[i]
+        X, x_cf = self.read_samples(row.x), self.read_samples(row.x_cf)
+        return cf.plan_of(i, self._plans(X, x_cf, self.goal(X, stated_target(row.target)), order, X.shape[1])[0])
+
+    def _plans(self, X: np.ndarray, x_cf: np.ndarray, goal: Goal, order: str = "cheapest", most: int = MOST,
+               ) -> list[np.ndarray]:
+        """See `plans_of`."""
+        columns = Columns.of_numbers(X[:0], self.scale_, self.column_rules_)
+        return plans_of(
+            columns, X, x_cf, goal, lambda codes, which: self.task_.answers(self.classifier_, codes), order, most)
 
     def read_samples(self, X: Any) -> np.ndarray:
         """`X` as the networks take it, (n, C, H, W) or (n, d) in ``dtype_``; checked against what was fitted."""
@@ -361,7 +399,8 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         """
         x_cf, layout = np.ascontiguousarray(found.x_cf), self.layout_
         answers = self.task_.answers(self.classifier_, x_cf) if answers is None else answers
-        judged, failed = self.task_.judge(answers, goal), goal.failed | self.task_.failed(answers)
+        judged: dict[str, Any] = self.task_.judge(answers, goal)
+        failed = goal.failed | self.task_.failed(answers)
         judged["valid"] = valid = (judged["valid"] | goal.already_valid) & ~failed
         # of what has no end to reach, moving the right way is all that its value has to do
         conditions = {name: (met & ~failed) | (goal.unbounded & valid & (name == "value"))
@@ -394,7 +433,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             conditions=conditions,
             surrogate_valid=found.valid if self.classifier_.is_surrogate else None,
             second_opinion=found.second_opinion if self.opinions_ is not None else None, path=found.path,
-            **({} if k == 1 else {"row": np.arange(len(X)) // k, "answer": np.arange(len(X)) % k}),
+            row=None if k == 1 else np.arange(len(X)) // k, answer=None if k == 1 else np.arange(len(X)) % k,
             metadata={**self.metadata(), **({} if seconds is None else {"seconds": seconds}), "backend": found.backend,
                       **({"interrupted": True} if found.interrupted.any() else {})})
 

@@ -27,16 +27,19 @@ from cfexplain.explainers.diffeomorphic import DiffeomorphicExplainer
 from cfexplain.explainers.found import Found
 from cfexplain.explainers.pipeline_file import KIND, read_file, write_file
 from cfexplain.explainers.place import PLACEExplainer
+from cfexplain.explainers.plans import MOST, ORDERS, plans_of
 from cfexplain.explainers.table import Table
-from cfexplain.explainers.task import Classification, Goal, Regression, read_values
+from cfexplain.explainers.task import Classification, Goal, Regression, read_values, stated_target
 from cfexplain.foundation.deadline import read_limits
 from cfexplain.foundation.labels import label_indices, resolve_target
 from cfexplain.foundation.optional import is_instance
+from cfexplain.foundation.parameters import Choice, check_options
 from cfexplain.foundation.settings import own_modes
 from cfexplain.persistence import MayBeAbsent, storable
 from cfexplain.persistence.persistent import file_kind
 from cfexplain.result import Counterfactuals
 from cfexplain.tables.mixed import MixedTable, TableRows, read_frame, unsearchable
+from cfexplain.tables.plan import Plan
 from cfexplain.tables.rules import MixedRules, column_names
 
 __all__ = ["PipelineExplainer", "explain_pipeline"]
@@ -381,8 +384,9 @@ class PipelineExplainer(BaseEstimator):
         limits = [[column.get("low", 0) for column in table.searched],
                   [column.get("high", len(column.get("categories", ()))) for column in table.searched]]
         index = frame.index.to_numpy()[each] if table.source == "pandas" else None
+        plans = None if deadline.passed else self._plans(explainer, rows, found.x_cf, goal)
         return dataclasses.replace(
-            cf, x=rows.values, x_cf=values_cf, reconstruction=table.decode(found.reconstruction), index=index,
+            cf, plans=plans, x=rows.values, x_cf=values_cf, reconstruction=table.decode(found.reconstruction), index=index,
             carried=rows.carried if rows.carried.shape[1] else None,
             metadata={**cf.metadata, "columns": rows.columns, "feature_names": table.names, "feature_scale": numbers,
                       "feature_range": limits, "user_shape": [len(numbers)], "net_shape": [len(numbers)],
@@ -408,6 +412,22 @@ class PipelineExplainer(BaseEstimator):
                 columns, self.codes_, self.predicted_, sparse, max_changes, asked), **options))
             places.append((place[:, None] * options["k"] + np.arange(options["k"])).reshape(-1))
         return explainer, parts[0] if len(parts) == 1 else Found.concatenate(parts)[np.argsort(np.concatenate(places))]
+
+    @own_modes()
+    def plan(self, cf: Counterfactuals, i: int = 0, *, order: str = "cheapest") -> Plan:
+        """The changes of row `i` of a result in order; see `CounterfactualExplainer.plan`."""
+        check_is_fitted(self, "explainer_")
+        check_options({"order": order}, {"order": Choice(ORDERS)})
+        before, after = cf[i].to_frames()
+        frame = read_frame(before)
+        rows, codes = self.table_.read(frame), self.table_.read(read_frame(after)).codes
+        goal = self._goal(rows, self._answers(frame, rows), stated_target(cf[i].target))
+        return cf.plan_of(i, self._plans(self.explainer_, rows, codes, goal, order, len(self.table_.names))[0])
+
+    def _plans(self, explainer: CounterfactualExplainer, rows: TableRows, x_cf: np.ndarray, goal: Goal,
+               order: str = "cheapest", most: int = MOST) -> list[np.ndarray]:
+        columns = Columns.of_mixed(self.table_, explainer.column_rules_ or MixedRules(self.table_), self.codes_)
+        return plans_of(columns, rows.codes, x_cf, goal, _Asked(self.model_, rows, explainer.is_regression), order, most)
 
     def _goal(self, rows: TableRows, before: Any, target: Any) -> Goal:
         explainer = self.explainer_

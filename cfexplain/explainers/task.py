@@ -18,7 +18,7 @@ from cfexplain.foundation.labels import label_indices, resolve_target
 from cfexplain.objective.point import Point, ValuePoint
 from cfexplain.persistence import stored_by_attributes
 
-__all__ = ["Classification", "Goal", "Regression", "make_task"]
+__all__ = ["Classification", "Goal", "Regression", "make_task", "stated_target"]
 
 
 @dataclass
@@ -253,6 +253,18 @@ def read_values(target: Any, before: np.ndarray) -> tuple[np.ndarray, np.ndarray
     value = np.broadcast_to(value, n).copy()
     up = before < value
     return np.where(up, value, -np.inf), np.where(up, np.inf, value), value
+
+
+def stated_target(target: np.ndarray) -> Any:
+    """The target of one row of a result, (1,), as `read_values` or ``goal`` take it.
+
+    >>> stated_target(np.array(["[1, 2.5]"])), stated_target(np.array(["maximize"])), stated_target(np.array([7.0]))
+    ((1.0, 2.5), 'maximize', array([7.]))
+    """
+    text = str(target[0])
+    if target.dtype.kind not in "UO" or not (text in ("maximize", "minimize") or text.startswith("[")):
+        return target
+    return text if not text.startswith("[") else tuple(float(end) for end in text[1:-1].split(","))
 
 
 def _interval(target: Sequence[Any], n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -47,6 +47,7 @@ class Result(Protocol):
     row: np.ndarray | None
     answer: np.ndarray | None
     path: list[np.ndarray] | None
+    plans: list[np.ndarray] | None
     metadata: dict[str, Any]
 
     @property

@@ -131,7 +131,20 @@ def shown_table(row: Result, i: int, with_path: bool) -> str:
     rest = [f"{same} of {n_columns} columns did not change."] if same else []
     if left_out:
         rest.append(f"{left_out} still smaller changes are not shown.")
-    return tables + (f'<p class="quiet">{" ".join(rest)}</p>' if rest else "")
+    return tables + _plan(row) + (f'<p class="quiet">{" ".join(rest)}</p>' if rest else "")
+
+
+def _plan(row: Result) -> str:
+    """The changes in order, with what the model says after each; nothing of fewer than two."""
+    if row.plans is None or len(row.plans[0]) < 2:
+        return ""
+    said = (lambda value: number(value, 4)) if row.is_regression else probability
+    what = "value" if row.is_regression else f"probability of {label(row.target[0])}"
+    lines = ""
+    for column, value in zip(row.plans[0][:, 0].astype(int), row.plans[0][:, 1], strict=True):
+        before, after = (html.escape(cell(row, column, values[0, column])) for values in (row.x, row.x_cf))
+        lines += f"<li><bdi>{clipped(row.feature_names[column])}</bdi> {before} → {after}: {said(value)}</li>"
+    return f'<details><summary>Step by step, the cheapest first: the {what} after each</summary><ol>{lines}</ol></details>'
 
 
 def _table(row: Result, changes: list[tuple[int, str, float, float, float]], caption: str, most: float,

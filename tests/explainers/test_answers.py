@@ -195,3 +195,50 @@ def test_a_pipeline_stops_in_the_middle_of_its_repairs(loans):
     started = time.perf_counter()
     cf = explainer.explain(pd.concat([X] * 10), time_limit=1.0)
     assert time.perf_counter() - started < 3.0 and (cf.status == "time_limit").any()
+
+
+# ------------------------------------------------------------------------------------------------------------- plans
+def test_a_plan_says_what_the_model_says_of_the_row_half_way(loans, tmp_path):
+    explainer, pipe, X, _ = loans
+    x = X[pipe.predict(X) == "no"][:8]
+    cf = explainer.explain(x, "yes", k=2)
+    cf.save(tmp_path / "cf.safetensors")
+    again = Counterfactuals.load(tmp_path / "cf.safetensors")
+    before, after = cf.to_frames()
+    several = 0
+    for i in range(len(cf)):
+        for plan in (cf.plan(i), again[i].plan(0), explainer.plan(cf, i, order="effective")):
+            row = before.iloc[[i]].astype(float)
+            assert {step.column for step in plan.steps} == set(X.columns[(before.iloc[i] != after.iloc[i]).to_numpy()])
+            assert plan.start == pytest.approx(cf.proba_before[i], abs=1e-6)
+            for step in plan.steps:
+                row[step.column] = float(after.iloc[i][step.column])
+                assert step.said == pytest.approx(pipe.predict_proba(row)[0, 1], abs=1e-6)
+            several += len(plan) > 1
+        costs = np.abs(cf.x_cf - cf.x)[i] / cf.metadata["feature_scale"]
+        assert (np.diff([costs[X.columns.get_loc(step.column)] for step in cf.plan(i).steps]) >= -1e-6).all()
+    assert several and f"1. {cf.plan(0).steps[0].column}" in str(cf.plan(0))
+    cf.to_html(tmp_path / "cf.html")
+    assert "Step by step" in (tmp_path / "cf.html").read_text()
+
+
+def test_the_most_effective_change_comes_first(table_explainer, table):
+    cf = table_explainer.explain(table[2][:6])
+    plan = table_explainer.plan(cf, 0, order="effective")
+    alone = []
+    for column in np.flatnonzero(cf.x_cf[0] != cf.x[0]):
+        row = cf.x[:1].copy()
+        row[0, column] = cf.x_cf[0, column]
+        alone.append(table_explainer.predict_proba(row)[0, list(table_explainer.classes_).index(cf.target[0])])
+    assert plan.steps[0].said == pytest.approx(max(alone), abs=1e-5)
+    assert plan.steps[-1].said == pytest.approx(cf.proba_after[0], abs=1e-5)
+
+
+def test_what_has_no_plan_says_so(image_explainer, digits, table_explainer, table):
+    cf = image_explainer.explain(digits[2][:1])
+    with pytest.raises(ValueError, match="no plan"):
+        cf.plan(0)
+    with pytest.raises(ValueError, match="explains images"):
+        image_explainer.plan(cf, 0)
+    with pytest.raises(ValueError, match="order="):
+        table_explainer.plan(table_explainer.explain(table[2][:1]), 0, order="dearest")
