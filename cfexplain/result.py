@@ -46,6 +46,8 @@ _NOT_ROWS = ("container", "conditions", "path", "plans", "metadata")
 class Counterfactuals:
     """Counterfactuals, row by row; array-like: ``len``, indexing, and ``np.asarray`` gives X′.
 
+    Of a single sample that was passed as such it has one row, and ``np.asarray`` gives x′ in the shape of x.
+
     Any NumPy index of one dimension gives the `Counterfactuals` of those rows; an int gives one row.
 
     Parameters
@@ -209,19 +211,25 @@ class Counterfactuals:
             container=self.container, metadata=dict(self.metadata))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        array = self.x_cf if dtype is None else self.x_cf.astype(dtype, copy=False)
-        if copy is False and array is not self.x_cf:
-            raise ValueError(f"x_cf is {self.x_cf.dtype}; as {np.dtype(dtype)} it has to be copied.")
-        return array.copy() if copy and array is self.x_cf else array
+        x_cf = self._as_passed
+        array = x_cf if dtype is None else x_cf.astype(dtype, copy=False)
+        if copy is False and array is not x_cf:
+            raise ValueError(f"x_cf is {x_cf.dtype}; as {np.dtype(dtype)} it has to be copied.")
+        return array.copy() if copy and array is x_cf else array
+
+    @property
+    def _as_passed(self) -> np.ndarray:
+        """X′; of a single sample x′, without the axis of rows."""
+        return self.x_cf[0] if self.metadata.get("single") and len(self) == 1 else self.x_cf
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of X′."""
-        return self.x_cf.shape
+        """Shape of X′ as an array; that of one sample, if one was passed."""
+        return self._as_passed.shape
 
     @property
     def ndim(self) -> int:
-        return self.x_cf.ndim
+        return self._as_passed.ndim
 
     @property
     def dtype(self) -> np.dtype:
@@ -229,12 +237,12 @@ class Counterfactuals:
 
     @property
     def array(self) -> Any:
-        """X′ in the kind of array that X was: a tensor if X was a tensor."""
+        """X′ in the kind of array that X was: a tensor if X was a tensor, a single sample if X was one."""
         if self.container == "numpy":
-            return self.x_cf
+            return self._as_passed
         import torch
 
-        return torch.from_numpy(np.ascontiguousarray(self.x_cf))
+        return torch.from_numpy(np.ascontiguousarray(self._as_passed))
 
     @property
     def complete(self) -> np.ndarray:
@@ -318,7 +326,7 @@ class Counterfactuals:
     @property
     def feature_names(self) -> list[str]:
         """Names of the columns, as at fit; ``x0``, ``x1``, … where X had none."""
-        return list(self.metadata.get("feature_names") or (f"x{i}" for i in range(int(np.prod(self.shape[1:])))))
+        return list(self.metadata.get("feature_names") or (f"x{i}" for i in range(int(np.prod(self.x_cf.shape[1:])))))
 
     @classmethod
     def concatenate(cls, parts: Sequence[Counterfactuals]) -> Counterfactuals:
@@ -339,7 +347,7 @@ class Counterfactuals:
         first = parts[0]
 
         def signature(part: Counterfactuals) -> tuple:
-            return (part.shape[1:], part.source.dtype.kind, part.target.dtype.kind, part.container, part.path is None,
+            return (part.x_cf.shape[1:], part.source.dtype.kind, part.target.dtype.kind, part.container, part.path is None,
                     tuple(part.row_fields), frozenset(part.conditions))
 
         for part in parts[1:]:
@@ -347,8 +355,8 @@ class Counterfactuals:
                 raise ValueError(
                     "These results do not fit together: sample shape, kind of labels, container, path, columns and "
                     f"conditions are {signature(first)} in the first and {signature(part)} in another.")
-        metadata = {name: value for name, value in first.metadata.items()
-                    if all(name in part.metadata and part.metadata[name] == value for part in parts)}
+        metadata = {name: value for name, value in first.metadata.items() if name != "single"
+                    and all(name in part.metadata and part.metadata[name] == value for part in parts)}
         if all("seconds" in part.metadata for part in parts):
             metadata["seconds"] = sum(part.metadata["seconds"] for part in parts)
         return cls(
@@ -457,7 +465,7 @@ class Counterfactuals:
         return words.summary(self)
 
     def __repr__(self) -> str:
-        return (f"<Counterfactuals: {words.count_rows(len(self))} of shape {self.shape[1:]}, "
+        return (f"<Counterfactuals: {words.count_rows(len(self))} of shape {self.x_cf.shape[1:]}, "
                 f"{int(self.valid.sum())} valid, {int(self.complete.sum())} meet every condition>")
 
     # ------------------------------------------------------------- pictures

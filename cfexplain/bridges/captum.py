@@ -260,9 +260,9 @@ class CounterfactualPathGradients(GradientAttribution):
         if n_steps < 1:
             raise ValueError(f"n_steps={n_steps!r} must be at least 1.")
         explainer = self._explainer.explainer
-        if cf.shape[1:] != explainer.layout_.user_shape:
-            raise ValueError(f"cf has samples of shape {cf.shape[1:]}, but the explainer was fitted on samples of shape "
-                             f"{explainer.layout_.user_shape}. Pass the explainer that made cf.")
+        if cf.x_cf.shape[1:] != explainer.layout_.user_shape:
+            raise ValueError(f"cf has samples of shape {cf.x_cf.shape[1:]}, but the explainer was fitted on samples of "
+                             f"shape {explainer.layout_.user_shape}. Pass the explainer that made cf.")
         index = np.zeros(len(cf), int) if explainer.is_regression else label_indices(cf.target, explainer.classes_)
         parts = [self._integrated(cf[i: i + BLOCK], index[i: i + BLOCK], n_steps) for i in range(0, len(cf), BLOCK)]
         shares = np.concatenate([np.zeros_like(cf.x[:0], dtype=float), *parts])

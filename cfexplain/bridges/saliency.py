@@ -305,9 +305,9 @@ def _adapter(cf: Counterfactuals, explainer: Any, classifier: Any, output: str) 
             raise TypeError(f"explainer is a {type(explainer).__name__}, which has no explain(); pass a model as "
                             "classifier=.")
         check_is_fitted(explainer)
-        if explainer.layout_.user_shape != cf.shape[1:]:
-            raise ValueError(f"cf has samples of shape {cf.shape[1:]}, but the explainer was fitted on samples of shape "
-                             f"{explainer.layout_.user_shape}. Pass the explainer that made cf.")
+        if explainer.layout_.user_shape != cf.x_cf.shape[1:]:
+            raise ValueError(f"cf has samples of shape {cf.x_cf.shape[1:]}, but the explainer was fitted on samples of "
+                             f"shape {explainer.layout_.user_shape}. Pass the explainer that made cf.")
         return explainer.classifier_
     classes = cf.metadata.get("classes")
     if classes is None:

@@ -50,6 +50,7 @@ from cfexplain.foundation.deadline import Deadline, read_limits
 from cfexplain.foundation.exceptions import ClassifierOutputError, warn_of_statuses
 from cfexplain.foundation.ink import greyness, ink_sign
 from cfexplain.foundation.labels import label_indices
+from cfexplain.foundation.one_sample import as_rows
 from cfexplain.foundation.parameters import Choice, Number, check_options, check_parameters
 from cfexplain.foundation.random import draw_seed, seeded_torch
 from cfexplain.foundation.settings import own_modes, with_own_modes
@@ -269,6 +270,8 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         Parameters
         ----------
         X : array-like or tensor, in the layout of `fit`
+            A single sample, such as one image (28, 28), one row (d,), a Series ``frame.loc[7]`` or a dict of its cells, is
+            taken as one row, and comes back as one.
         target : label, array-like of shape (n,), or None
             One label for all rows or one a row. None: the constructor's `target`, else each row's runner-up class (in
             a binary problem, the other class).
@@ -308,6 +311,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         self.check_parameters()
         deadline, k = read_limits(k, time_limit)
         started, container = time.perf_counter(), "torch" if isinstance(X, Tensor) else "numpy"
+        X, single = as_rows(X, self.layout_.user_shape, getattr(self, "feature_names_in_", None))
         given, X = X, self.read_samples(X)
         goal = self.goal(X, self.target if target is None else target)
         deadline.reserve(k * (time.perf_counter() - started))  # the model is asked about that many rows again, in the end
@@ -317,6 +321,8 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         cf = self.result(X, goal, found, container=container, seconds=time.perf_counter() - started, k=k)
         if not self.layout_.is_image and not deadline.passed:
             cf.plans = self._plans(X, np.ascontiguousarray(found.x_cf), goal)
+        if single:
+            cf.metadata["single"] = True
         return as_given(cf, given)
 
     @with_own_modes

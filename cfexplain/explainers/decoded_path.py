@@ -97,10 +97,10 @@ def decode_path(explainer: ExplainerParameters, cf: Counterfactuals, *, frames: 
     if frames is not None and frames < 2:
         raise ValueError(f"frames={frames!r} must be at least 2: where the search began and what it returned.")
     layout = explainer.layout_
-    if cf.shape[1:] != layout.user_shape or cf.z.shape[1:] != (explainer.coordinates_.latent_dim_,):
+    if cf.x_cf.shape[1:] != layout.user_shape or cf.z.shape[1:] != (explainer.coordinates_.latent_dim_,):
         raise ValueError(
-            f"This result has samples of shape {cf.shape[1:]} and codes of shape {cf.z.shape[1:]}, but the explainer was "
-            f"fitted on {layout.user_shape} and has codes of {explainer.coordinates_.latent_dim_} numbers. Pass the "
+            f"This result has samples of shape {cf.x_cf.shape[1:]} and codes of shape {cf.z.shape[1:]}, but the explainer "
+            f"was fitted on {layout.user_shape} and has codes of {explainer.coordinates_.latent_dim_} numbers. Pass the "
             "explainer that made it.")
     # the returned point has distance 0; of points that came twice, the last
     returned = [len(path) - 1 - int(np.nan_to_num(((path - z) ** 2).sum(1), nan=np.inf)[::-1].argmin())

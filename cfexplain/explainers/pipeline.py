@@ -32,6 +32,7 @@ from cfexplain.explainers.table import Table
 from cfexplain.explainers.task import Classification, Goal, Regression, read_values, stated_target
 from cfexplain.foundation.deadline import read_limits
 from cfexplain.foundation.labels import label_indices, resolve_target
+from cfexplain.foundation.one_sample import as_rows
 from cfexplain.foundation.optional import is_instance
 from cfexplain.foundation.parameters import Choice, check_options
 from cfexplain.foundation.settings import own_modes
@@ -344,7 +345,8 @@ class PipelineExplainer(BaseEstimator):
 
         Parameters
         ----------
-        X : DataFrame or array-like of shape (n, columns)
+        X : DataFrame or array-like of shape (n, columns), or a single row
+            As a Series, ``frame.loc[7]``, a dict of its cells, or an array of shape (columns,).
         target : label, value, array-like of shape (n,), or None
         immutable, bounds, monotone : optional
             For this call, in place of the constructor's.
@@ -360,6 +362,7 @@ class PipelineExplainer(BaseEstimator):
         """
         check_is_fitted(self, "explainer_")
         deadline, k = read_limits(k, time_limit)
+        X, single = as_rows(X, (len(self.table_.names),), self.table_.names)
         started, frame, table = time.perf_counter(), read_frame(X), self.table_
         if not len(frame):
             raise ValueError("X has no rows.")
@@ -391,7 +394,7 @@ class PipelineExplainer(BaseEstimator):
             metadata={**cf.metadata, "columns": rows.columns, "feature_names": table.names, "feature_scale": numbers,
                       "feature_range": limits, "user_shape": [len(numbers)], "net_shape": [len(numbers)],
                       "exact_gradient": self.exact_,
-                      **({"source": "polars"} if table.source == "polars" else {})})
+                      **({"source": "polars"} if table.source == "polars" else {}), **({"single": True} if single else {})})
 
     def _search(self, rows: TableRows, goal: Goal, rules: dict[str, Any], sparse: bool, max_changes: int | None,
                 options: dict[str, Any]) -> tuple[CounterfactualExplainer, Found]:

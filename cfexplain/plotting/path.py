@@ -235,7 +235,7 @@ def _head(ax: Axes, row: Result) -> None:
 
 def _draw_columns(ax: Axes, row: Result, path: DecodedPoints, at: np.ndarray) -> None:
     top, left_out = largest_changes(row, LINES)
-    scale = dict(zip(row.feature_names, row.metadata.get("feature_scale") or np.ones(row.shape[1]), strict=True))
+    scale = dict(zip(row.feature_names, row.metadata.get("feature_scale") or np.ones(row.x_cf.shape[1]), strict=True))
     names = row.feature_names
     for i, (name, *_) in enumerate(top):
         k = names.index(name)

@@ -34,8 +34,8 @@ def layout_of(cf: Result) -> Layout:
     """The layout of one sample: from the metadata where they have it, otherwise from the array's shape."""
     shape = cf.metadata.get("net_shape")
     if shape:
-        return Layout(cf.shape[1:], tuple(shape), cf.metadata.get("channels", "first"))
-    return Layout.of(cf.shape[1:], None)
+        return Layout(cf.x_cf.shape[1:], tuple(shape), cf.metadata.get("channels", "first"))
+    return Layout.of(cf.x_cf.shape[1:], None)
 
 
 def as_pictures(samples: np.ndarray, cf: Result) -> np.ndarray:

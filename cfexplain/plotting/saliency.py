@@ -77,7 +77,7 @@ class SaliencyDisplay:
         elif image:
             size = (1.15 * (2 + len(self.found.maps)) + 0.9, 1.45 * n + 0.5)
         else:
-            size = (2.6 + 0.95 * len(self.found.maps), n * (0.9 + 0.24 * self.found.cf.shape[1]))
+            size = (2.6 + 0.95 * len(self.found.maps), n * (0.9 + 0.24 * self.found.cf.x_cf.shape[1]))
         self.figure_ = new_figure(size, "constrained") if figure is None else figure
         if self.kind == "flips":
             self.axes_ = np.array([self.figure_.subplots()])

@@ -116,7 +116,7 @@ def changed_columns(row: Result) -> tuple[list[tuple[int, str, float, float, flo
 def shown_table(row: Result, i: int, with_path: bool) -> str:
     """The changed columns of a table row: from, to, and the change in standard deviations."""
     changes, left_out = changed_columns(row)
-    n_columns = int(np.prod(row.shape[1:]))
+    n_columns = int(np.prod(row.x_cf.shape[1:]))
     same = n_columns - len(changes) - left_out
     if not changes:
         return f"<p>None of the {n_columns} columns changed.</p>"

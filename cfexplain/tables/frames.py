@@ -94,7 +94,7 @@ def common_columns(parts: Sequence[Result]) -> tuple[list[dict[str, Any]] | None
 
 
 def _scale(cf: Result) -> np.ndarray:
-    scale = np.asarray(cf.metadata.get("feature_scale") or np.ones(cf.shape[1]), dtype=float)
+    scale = np.asarray(cf.metadata.get("feature_scale") or np.ones(cf.x_cf.shape[1]), dtype=float)
     return np.where(scale > 0, scale, 1)
 
 
