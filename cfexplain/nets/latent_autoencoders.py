@@ -12,7 +12,7 @@ from torch import Tensor, nn
 __all__ = ["LatentDecoder", "LatentEncoder", "Residual", "begin_at_components", "code_shape", "latent_networks"]
 
 _GRID = 8  # places a side, at most
-_CODES = 16  # numbers a place, of latents that are halved once
+_CODES = 24  # numbers a place, of latents that are halved once
 _GROUPS = 8
 
 
@@ -20,7 +20,7 @@ def code_shape(net_shape: tuple[int, ...]) -> tuple[int, int, int]:
     """(k, h, w) of the codes of latents of `net_shape`: halved until no side exceeds 8 places, once at least.
 
     >>> code_shape((32, 14, 14)), code_shape((16, 28, 25))
-    ((16, 7, 7), (32, 7, 7))
+    ((24, 7, 7), (48, 7, 7))
     """
     halvings = _halvings(net_shape)
     height, width = (math.ceil(side / 2**halvings) for side in net_shape[1:])
@@ -60,10 +60,11 @@ class _Pad(nn.Module):
 
 class LatentEncoder(nn.Module):
     """Latents (B, C, h, w) -> the code of each place, a linear one of its patch and what a network adds, flattened; and, if
-    `variational`, the log-variances behind it.
+    `variational`, the log-variances behind it. Each place has weights of its own beside: faces lie alike in their pictures.
     """
 
-    def __init__(self, channels: int, codes: int, variational: bool, width: int, halvings: int, more: tuple[int, int]):
+    def __init__(self, channels: int, codes: int, variational: bool, width: int, halvings: int, more: tuple[int, int],
+                 sides: tuple[int, int]):
         super().__init__()
         self.pad = _Pad(more)
         self.linear = nn.Conv2d(channels, codes, 2**halvings, 2**halvings)
@@ -74,10 +75,15 @@ class LatentEncoder(nn.Module):
         self.net = nn.Sequential(*layers, nn.GroupNorm(math.gcd(_GROUPS, widths[-1]), widths[-1]), nn.SiLU(),
                                  _quiet(nn.Conv2d(widths[-1], codes * (2 if variational else 1), 1)))
         self.codes, self.spare = codes, codes if variational else 0
+        self.places = nn.Parameter(torch.zeros(1, width, *sides))
 
     def forward(self, latents: Tensor) -> Tensor:
         x = self.pad(latents)
-        mean, log_var = self.net(x).split_with_sizes([self.codes, self.spare], 1)
+        first, *others = self.net.children()
+        h = first(x) + self.places
+        for layer in others:
+            h = layer(h)
+        mean, log_var = h.split_with_sizes([self.codes, self.spare], 1)
         return torch.cat([(self.linear(x) + mean).flatten(1), log_var.flatten(1)], 1)
 
 
@@ -95,10 +101,15 @@ class LatentDecoder(nn.Module):
         self.net = nn.Sequential(nn.Conv2d(grid[0], widths[-1], 3, padding=1), *up,
                                  nn.GroupNorm(math.gcd(_GROUPS, width), width), nn.SiLU(),
                                  _quiet(nn.Conv2d(width, channels, 3, padding=1)))
+        self.places = nn.Parameter(torch.zeros(1, widths[-1], *grid[1:]))
 
     def forward(self, z: Tensor) -> Tensor:
         code = z.unflatten(1, self.grid)
-        return self.crop(self.linear(code) + self.net(code))
+        first, *others = self.net.children()
+        h = first(code) + self.places
+        for layer in others:
+            h = layer(h)
+        return self.crop(self.linear(code) + h)
 
 
 def _widths(width: int, halvings: int) -> list[int]:
@@ -128,7 +139,8 @@ def latent_networks(net_shape: tuple[int, ...], latent_dim: int, variational: bo
                          f" have a code for each of {height}×{across} places. {16 * height * across} is 16 numbers a place.")
     halvings, codes = _halvings(net_shape), latent_dim // (height * across)
     more = (height * 2**halvings - sides[0], across * 2**halvings - sides[1])
-    return (LatentEncoder(channels, codes, variational, width, halvings, more),
+    whole = height * 2**halvings, across * 2**halvings
+    return (LatentEncoder(channels, codes, variational, width, halvings, more, whole),
             LatentDecoder(channels, (codes, height, across), width, halvings, more))
 
 

@@ -23,7 +23,7 @@ __all__ = ["Painter", "train_painter"]
 
 _GRID = 8  # places a side in the middle of the network, at most
 # Of what the painter is told: the error where it paints, the critic's features there, and the critic's opinion
-_ERROR, _FEATURES, _OPINION = 1.0, 0.3, 0.1
+_ERROR, _FEATURES, _OPINION = 1.0, 0.3, 0.05
 _AVERAGE = 0.99
 
 # what a batch of training asks of: the picture drawn from a code, the true one, and the mask of a change of it
@@ -109,7 +109,7 @@ class _Critic(nn.Module):
         return self.verdict(h), features
 
 
-def train_painter(painter: Painter, batch: Batch, n: int, *, updates: int, batch_size: int, seed: int, lr: float = 1e-3,
+def train_painter(painter: Painter, batch: Batch, n: int, *, updates: int, batch_size: int, seed: int, lr: float = 7e-4,
                   device: str = "cpu", verbose: int | str = 0) -> list[dict[str, float]]:
     """Train `painter` in place against a critic of patches; it keeps the average of its weights.
 
