@@ -36,7 +36,7 @@ __all__ = ["STATUSES", "Counterfactuals"]
 
 STATUSES = ("converged", "step_budget", "implausible", "time_limit", "repeated", "already_target", "not_found",
             "model_failed")
-_OPTIONAL = ("surrogate_valid", "second_opinion", "index", "carried", "row", "answer")
+_OPTIONAL = ("surrogate_valid", "second_opinion", "index", "carried", "row", "answer", "region")
 _RAGGED = ("path", "plans")  # lists with an array for each row
 _NOT_ROWS = ("container", "conditions", "path", "plans", "metadata")
 
@@ -95,6 +95,8 @@ class Counterfactuals:
         identifiers beyond 2⁵³; `to_frames` returns them as they were.
     row, answer : ndarray of int, shape (n,), optional
         Of ``explain(X, k=…)``: which row of X, and which of its answers, from 0, each row is; see `group`, `best`, `by_row`.
+    region : ndarray of bool, shape (n, H, W), optional
+        Of ``explain(X, region=…)``: pixels of images that were allowed to change.
     path : list of ndarray of shape (steps + 1, d), optional
         Each row's points of the search.
     plans : list of ndarray of shape (changes, 2), optional
@@ -145,6 +147,7 @@ class Counterfactuals:
     carried: np.ndarray | None = None
     row: np.ndarray | None = None
     answer: np.ndarray | None = None
+    region: np.ndarray | None = None
     path: list[np.ndarray] | None = None
     plans: list[np.ndarray] | None = None
     container: str = "numpy"
@@ -566,10 +569,10 @@ class Counterfactuals:
 
     def _check_read(self) -> None:
         """Raise ValueError where something else than a result has been read."""
-        wide = {"x", "x_cf", "reconstruction", "z", "z_cf", "carried"}
+        wide = {"x", "x_cf", "reconstruction", "z", "z_cf", "carried", "region"}
         for name in (*self.row_fields, *self.conditions):
             array = self.conditions[name] if name in self.conditions else getattr(self, name)
-            flags = name in self.conditions or name in ("valid", "surrogate_valid", "second_opinion")
+            flags = name in self.conditions or name in ("valid", "surrogate_valid", "second_opinion", "region")
             whole = name in ("row", "answer")
             free = name in ("source", "target", "prediction", "status", "index", "carried")
             if (array.ndim < 2 if name in wide else array.ndim != 1) or not (

@@ -41,6 +41,7 @@ from cfexplain.explainers.painting import fit_painter
 from cfexplain.explainers.plans import MOST, ORDERS, plans_of
 from cfexplain.explainers.real_rows import RANKED, density_percentile, keep_rows, outside_the_data
 from cfexplain.explainers.reconstruction import reconstruction_figures, rows_to_reconstruct, warn_of_reconstruction
+from cfexplain.explainers.regions import auto_regions, faded, read_regions
 from cfexplain.explainers.resources import infer_device
 from cfexplain.explainers.run import Run
 from cfexplain.explainers.table import Table
@@ -263,8 +264,9 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
 
     # -------------------------------------------------------------- explain
     @with_own_modes
-    def explain(self, X: Any, target: Any = None, *, k: int = 1, time_limit: float | None = None, record_path: bool = False,
-                n_jobs: int | None = None, backend: str = "auto", precision: str = "auto") -> Counterfactuals:
+    def explain(self, X: Any, target: Any = None, *, k: int = 1, time_limit: float | None = None, region: Any = None,
+                record_path: bool = False, n_jobs: int | None = None, backend: str = "auto", precision: str = "auto",
+                ) -> Counterfactuals:
         """Counterfactuals of `X`: what would have to change for the classifier to say `target`.
 
         Parameters
@@ -283,6 +285,11 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         time_limit : float, optional
             Seconds that the whole call may take. What is not finished by then keeps its best effort, with the status
             ``time_limit``; rows that were not begun come back as they are.
+        region : array of bool, image, box, outline, or "auto", optional
+            Pixels of images that may change; all others keep their bits. Bools of shape (H, W), or one such a row; an image
+            of Pillow, of which what is not black is marked; a box (top, left, bottom, right), or one a row; an outline of
+            points (row, column). "auto" looks for the smallest that is enough: it grows from where the change counts for the
+            classifier, and is searched several times. ``cf.region`` has it, and `summary` says whether it is enough.
         record_path : bool, default=False
             Keep every point of the search (PLACE, figure 2) in ``path``.
         n_jobs : int, optional
@@ -314,11 +321,15 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         X, single = as_rows(X, self.layout_.user_shape, getattr(self, "feature_names_in_", None))
         given, X = X, self.read_samples(X)
         goal = self.goal(X, self.target if target is None else target)
+        regions = None if region is None else self._regions(region, X, goal, deadline, k, n_jobs, backend, precision)
         deadline.reserve(k * (time.perf_counter() - started))  # the model is asked about that many rows again, in the end
         found = self.search(X, goal, record_path=record_path, n_jobs=n_jobs, backend=backend, precision=precision, k=k,
                             deadline=deadline)
+        if regions is not None:
+            regions = np.repeat(regions[:, 0], k, axis=0)
         X, goal = np.repeat(X, k, axis=0), goal.each(k)
         cf = self.result(X, goal, found, container=container, seconds=time.perf_counter() - started, k=k)
+        cf.region = regions
         if not self.layout_.is_image and not deadline.passed:
             cf.plans = self._plans(X, np.ascontiguousarray(found.x_cf), goal)
         if single:
@@ -357,6 +368,21 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         columns = Columns.of_numbers(X[:0], self.scale_, self.column_rules_)
         return plans_of(
             columns, X, x_cf, goal, lambda codes, which: self.task_.answers(self.classifier_, codes), order, most)
+
+    def _regions(self, region: Any, X: np.ndarray, goal: Goal, deadline: Deadline, k: int, n_jobs: int | None, backend: str,
+                 precision: str) -> np.ndarray:
+        """Which pixels of each row may change, bool (n, 1, H, W); `goal` is told."""
+        if not self.layout_.is_image:
+            raise ValueError("region= marks pixels of an image, but X holds a table; name its fixed columns in immutable=.")
+        if not (isinstance(region, str) and region == "auto"):
+            regions = read_regions(region, self.layout_, len(X))
+        else:
+            def search(X: np.ndarray, goal: Goal) -> Found:
+                return self.search(X, goal, n_jobs=n_jobs, backend=backend, precision=precision, deadline=deadline)
+
+            regions, _ = auto_regions(Run(self, deadline=deadline), X, goal, search(X, goal), search)
+        goal.rows["region"] = faded(regions, bool(getattr(self, "ink_", 0)), X.dtype)
+        return regions
 
     def read_samples(self, X: Any) -> np.ndarray:
         """`X` as the networks take it, (n, C, H, W) or (n, d) in ``dtype_``; checked against what was fitted."""

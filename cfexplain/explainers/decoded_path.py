@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from cfexplain.explainers.attributes import ExplainerParameters
+from cfexplain.explainers.regions import faded
 from cfexplain.explainers.run import Run
 from cfexplain.foundation.arrays import restore_samples
 from cfexplain.foundation.labels import label_indices
@@ -140,6 +141,9 @@ def _decoded(explainer: ExplainerParameters, cf: Counterfactuals, z: np.ndarray,
     with torch.no_grad():
         x0 = torch.from_numpy(np.ascontiguousarray(original)).to(device)
         known = {"x": x0, **run.judge.known(x0)}
+    if cf.region is not None:
+        share = faded(cf.region[:, None], bool(getattr(explainer, "ink_", 0)), original.dtype)
+        known["region"] = torch.from_numpy(share).to(device)
     names = list(known)
     tensors = [torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in (
         z.astype(explainer.dtype_, copy=False), target[rows])] + [values[rows] for values in known.values()]

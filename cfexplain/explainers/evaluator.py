@@ -90,6 +90,9 @@ class Evaluator:
                        data_range=explainer.data_range if is_image else None)
         if explainer.region is not None and explainer.region_ is not None:
             x = torch.where(explainer.region_.to(x.device), x, rows["x"])
+        if "region" in rows:
+            share = rows["region"]
+            x = torch.where(share > 0, rows["x"] + share * (x - rows["x"]), rows["x"])
         return x if explainer.column_rules_ is None else explainer.column_rules_.apply(x, rows["x"])
 
     def _painter(self, live: int) -> Callable[[Tensor], Tensor]:

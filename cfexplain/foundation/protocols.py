@@ -46,6 +46,7 @@ class Result(Protocol):
     carried: np.ndarray | None
     row: np.ndarray | None
     answer: np.ndarray | None
+    region: np.ndarray | None
     path: list[np.ndarray] | None
     plans: list[np.ndarray] | None
     metadata: dict[str, Any]

@@ -90,6 +90,9 @@ def _rows_in_words(cf: Result, measures: MeasuredResult) -> str:
         return "\n".join(lines + last)
     if cf.row is not None:
         lines.append(_answers_in_words(cf))
+    if cf.region is not None:
+        lines.append(f"Region: {_region_share(cf)} of the pixels may change in the median row, and the others did not. That "
+                     f"is enough for {share(int(cf.valid.sum()), len(cf))} rows.")
     lines.append(f"Steps: median {np.median(cf.n_steps):g}, at most {int(cf.n_steps.max())}.")
     if cf.is_regression:
         lines.append(f"Value: median {np.median(cf.prediction):.4g}, before {np.median(cf.source):.4g}.")
@@ -115,6 +118,18 @@ def _answers_in_words(cf: Result) -> str:
         words += (f"; diversity {np.nanmean(diversity):.2f} in latent space, where 0 is one direction and 1 is at right "
                   "angles")
     return f"{words}."
+
+
+def _region_share(cf: Result) -> str:
+    region = cf.region
+    return "–" if region is None else f"{100 * np.median(region.reshape(len(region), -1).mean(1)):.0f} %"
+
+
+def _region_in_words(cf: Result) -> str:
+    """Whether the region alone is enough for one row."""
+    said = f"value {cf.prediction[0]:.4g}" if cf.is_regression else f"probability {cf.proba_after[0]:.2f}"
+    return (f"The region alone, {_region_share(cf)} of the pixels, is enough ({said})." if cf.valid[0] else
+            f"The region alone, {_region_share(cf)} of the pixels, is not enough as far as was searched ({said}).")
 
 
 def _model(cf: Result) -> str:
@@ -181,6 +196,8 @@ def _more_words(cf: Result) -> list[str]:
     if not np.isnan(percentile):
         of = "the training rows" if cf.is_regression else f"the training rows of {cf.target[0]}"
         parts.append(f"It is more typical than {rank(percentile)} % of {of} (50 is as typical as {_median_row(cf)}).")
+    if cf.region is not None:
+        parts.append(_region_in_words(cf))
     unmet = [CONDITIONS_IN_WORDS.get(name, name) for name, met in cf.conditions.items() if not met[0]]
     if cf.valid[0] and cf.conditions:
         parts.append(f"Not met: {', '.join(unmet)}." if unmet else "It meets every condition.")
