@@ -36,7 +36,7 @@ __all__ = ["STATUSES", "Counterfactuals"]
 
 STATUSES = ("converged", "step_budget", "implausible", "time_limit", "repeated", "already_target", "not_found",
             "model_failed")
-_OPTIONAL = ("surrogate_valid", "second_opinion", "index", "carried", "row", "answer", "region")
+_OPTIONAL = ("surrogate_valid", "second_opinion", "costs", "index", "carried", "row", "answer", "region")
 _RAGGED = ("path", "plans")  # lists with an array for each row
 _NOT_ROWS = ("container", "conditions", "path", "plans", "metadata")
 
@@ -88,6 +88,9 @@ class Counterfactuals:
         The surrogate gives x′ its target. Only if a surrogate replaced the classifier during the search.
     second_opinion : ndarray of bool, optional
         Small classifiers of the codes predict the target, too.
+    costs : ndarray of shape (n, columns), optional
+        Of a table: what each column's change costs, in standard deviations unless ``costs=`` has prices; 0 of what did not
+        change and of what follows from other columns by a rule.
     index : ndarray of shape (n,), optional
         Names of the rows, if X was a DataFrame.
     carried : ndarray of shape (n, c), optional
@@ -143,6 +146,7 @@ class Counterfactuals:
     conditions: dict[str, np.ndarray] = field(default_factory=dict)
     surrogate_valid: np.ndarray | None = None
     second_opinion: np.ndarray | None = None
+    costs: np.ndarray | None = None
     index: np.ndarray | None = None
     carried: np.ndarray | None = None
     row: np.ndarray | None = None
@@ -327,6 +331,11 @@ class Counterfactuals:
         return np.array(out)
 
     @property
+    def cost(self) -> np.ndarray | None:
+        """What all changes of a row of a table cost, (n,); see ``costs``. None where it is not known."""
+        return None if self.costs is None else self.costs.sum(1)
+
+    @property
     def feature_names(self) -> list[str]:
         """Names of the columns, as at fit; ``x0``, ``x1``, … where X had none."""
         return list(self.metadata.get("feature_names") or (f"x{i}" for i in range(int(np.prod(self.x_cf.shape[1:])))))
@@ -389,6 +398,8 @@ class Counterfactuals:
         pandas = optional_import("pandas", "to_frame()")
         columns = {name: getattr(self, name) for name in self.row_fields
                    if getattr(self, name).ndim == 1 and name != "index"}
+        if self.cost is not None:
+            columns["cost"] = self.cost
         columns.update({f"condition_{name}": met for name, met in self.conditions.items()})
         if features:
             if self.is_image:
@@ -569,7 +580,7 @@ class Counterfactuals:
 
     def _check_read(self) -> None:
         """Raise ValueError where something else than a result has been read."""
-        wide = {"x", "x_cf", "reconstruction", "z", "z_cf", "carried", "region"}
+        wide = {"x", "x_cf", "reconstruction", "z", "z_cf", "costs", "carried", "region"}
         for name in (*self.row_fields, *self.conditions):
             array = self.conditions[name] if name in self.conditions else getattr(self, name)
             flags = name in self.conditions or name in ("valid", "surrogate_valid", "second_opinion", "region")

@@ -18,15 +18,15 @@ from cfexplain.persistence import storable
 __all__ = ["KernelDensity"]
 
 _TILE = 256  # rows evaluated at once, always: the bits of a row then do not depend on how many others came with it
-_LEAST_WIDTH = 1e-3
+_SHARE, _LEAST_WIDTH = 0.5, 1e-3
 
 
 @storable
 class KernelDensity(ClassDensity):
     """Class-conditional density log p(z | y) of tables: the mean of normal densities around training rows of the class.
 
-    Codes are standardised first, but for those that are only ever 0 or 1. The width of the kernels of a class is the median
-    distance from a row to its k-th neighbour in the class.
+    Codes are standardised first, but for those that are only ever 0 or 1. The width of the kernels of a class is half the
+    median distance from a row to its k-th neighbour in the class.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class KernelDensity(ClassDensity):
     >>> Z = np.concatenate([np.random.default_rng(0).normal(size=(200, 2)), np.full((200, 2), 9.0)])
     >>> density = KernelDensity(random_state=0).fit(Z, np.repeat([0, 1], 200))
     >>> density.score_samples([[0.0, 0.0], [5.0, 5.0]], [0, 0]).round(0).tolist()
-    [-1.0, -36.0]
+    [-2.0, -445.0]
     """
 
     loc_: np.ndarray
@@ -72,7 +72,8 @@ class KernelDensity(ClassDensity):
         apart = [self._apart(rows) for rows in self.rows_]
         for k, far in enumerate(apart):
             place = min(self.neighbours, far.shape[1] - 1)
-            self.widths_[k] = max(float(np.median(np.sort(far, axis=1)[:, place - 1])) if place else 1.0, _LEAST_WIDTH)
+            typical = float(np.median(np.sort(far, axis=1)[:, place - 1])) if place else 1.0
+            self.widths_[k] = max(_SHARE * typical, _LEAST_WIDTH)
         self.log_densities_ = []
         for k, far in enumerate(apart):  # of each row by the others
             power = torch.from_numpy(-far**2 / (2 * self.widths_[k] ** 2))

@@ -189,8 +189,12 @@ class ExplainerParameters(ExplainerAttributes):
     max_steps: int = 100
     refine: int | None = 0
     max_changes: int | None = None
+    costs: dict | None = None
     immutable: list | None = None
     bounds: dict | None = None
+    monotone: dict | None = None
+    constraints: list | None = None
+    causes: dict | None = None
     image_shape: tuple[int, ...] | None = None
     channels: str = "auto"
     data_range: tuple[float, float] = (0.0, 1.0)

@@ -33,6 +33,8 @@ from cfexplain.density import Prior
 from cfexplain.density.named import make_density
 from cfexplain.explainers.answers import repeated_answers
 from cfexplain.explainers.attributes import ExplainerParameters
+from cfexplain.explainers.binding import binding_of_explainer
+from cfexplain.explainers.column_rules import column_names_of, read_column_rules, warn_of_broken_rules
 from cfexplain.explainers.columns import Columns
 from cfexplain.explainers.confidence import confidence_limits, measure_confidence, warn_of_rare_confidence
 from cfexplain.explainers.decoded_path import DecodedPath, decode_path
@@ -63,7 +65,6 @@ from cfexplain.scale import ScaleMixin, is_dask, transform_dask
 from cfexplain.search import SearchOptions, SearchResult
 from cfexplain.tables.mixed import read_columns
 from cfexplain.tables.plan import Plan
-from cfexplain.tables.rules import ColumnRules
 
 __all__ = ["CounterfactualExplainer", "as_given"]
 
@@ -129,7 +130,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         if len(X) > 1 and (X[:1] == X).all():
             raise ValueError(f"All {len(X)} rows of X are equal: nothing tells the classes apart, and there is nothing to "
                              "change. Pass rows that differ.")
-        self.column_rules_, self.region_ = self._read_column_rules(), self._read_region()
+        self.column_rules_, self.region_ = read_column_rules(self, X), self._read_region()
         budget: dict[str, Any] = {
             "training_budget": self.training_budget, "verbose": self.verbose, "device": str(self.device_)}
         task = make_task(self.task, self.classifier, y)
@@ -143,7 +144,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             for name in ("classes_", "class_counts_"):
                 self.__dict__.pop(name, None)
             if not self.layout_.is_image:
-                self.column_rules_ = self._read_column_rules(X)
+                self.column_rules_ = read_column_rules(self, X, within=True)
         groups = self.task_.groups
 
         self.coordinates_, fresh = make_coordinates(
@@ -235,19 +236,6 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         low, high = self.data_range
         return (high, low) if getattr(self, "ink_", 0) < 0 else (low, high)
 
-    def _read_column_rules(self, within: np.ndarray | None = None) -> ColumnRules | None:
-        """What columns may do; where a value is asked for, those without bounds stay in the range of the rows `within`."""
-        if self.immutable is None and self.bounds is None and within is None:
-            return None
-        if self.layout_.is_image:
-            raise ValueError("immutable= and bounds= name columns of a table, but X holds images.")
-        columns = self.n_features_in_, getattr(self, "feature_names_in_", None)
-        rules = ColumnRules(self.immutable, self.bounds, *columns)
-        if within is not None:
-            free = np.isinf(ColumnRules(None, dict.fromkeys(self.bounds or (), (0, 0)), *columns).low)
-            rules.low, rules.high = np.where(free, within.min(0), rules.low), np.where(free, within.max(0), rules.high)
-        return rules
-
     def _read_region(self) -> Tensor | None:
         """Which pixels may change, as a tensor that fits (B, C, H, W)."""
         if self.region is None:
@@ -332,6 +320,9 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         cf.region = regions
         if not self.layout_.is_image and not deadline.passed:
             cf.plans = self._plans(X, np.ascontiguousarray(found.x_cf), goal)
+        missed = cf.status == "not_found"
+        if missed.any() and (binding := binding_of_explainer(self, X, goal, missed)):
+            cf.metadata["binding"] = binding
         if single:
             cf.metadata["single"] = True
         return as_given(cf, given)
@@ -400,7 +391,11 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         check_options({"n_jobs": n_jobs}, {"n_jobs": Number(-4096, 4096, whole=True, none=True)})
         warn_of_rare_confidence(self, goal)
         n_jobs = None if n_jobs is None else int(n_jobs)
-        table = Table.of(self) if table is None else table
+        if table is None:
+            relations = getattr(self.column_rules_, "relations", None)
+            if relations is not None:
+                warn_of_broken_rules(relations, dict(zip(column_names_of(self), X.T, strict=True)))
+            table = Table.of(self)
         run = Run(self, record_path, backend, precision, table=table, k=k, deadline=deadline)
         workers = effective_n_jobs(n_jobs)
         return run.search(X, goal) if workers == 1 else run.search_in_workers(X, goal, n_jobs, workers)
@@ -462,11 +457,12 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             log_density=found.log_density,
             density_percentile=density_percentile(self, found, goal),
             reconstruction_error=row_norm(found.reconstruction - X),
-            conditions=conditions,
+            conditions=conditions, costs=found.costs,
             surrogate_valid=found.valid if self.classifier_.is_surrogate else None,
             second_opinion=found.second_opinion if self.opinions_ is not None else None, path=found.path,
             row=None if k == 1 else np.arange(len(X)) // k, answer=None if k == 1 else np.arange(len(X)) % k,
             metadata={**self.metadata(), **({} if seconds is None else {"seconds": seconds}), "backend": found.backend,
+                      **({"priced": True} if getattr(self, "costs", None) else {}),
                       **({"interrupted": True} if found.interrupted.any() else {})})
 
     def decode_path(self, cf: Counterfactuals, *, frames: int | None = None) -> list[DecodedPath]:

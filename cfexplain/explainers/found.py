@@ -39,6 +39,8 @@ class Found:
         The points of each row's search, if they were recorded.
     backend : str
         How the search computed.
+    costs : ndarray of shape (n, columns), optional
+        Of a table: what each column's change costs; 0 of those that follow from others.
     """
 
     x_cf: np.ndarray
@@ -56,11 +58,13 @@ class Found:
     conditions: dict[str, np.ndarray]
     path: list[np.ndarray] | None
     backend: str
+    costs: np.ndarray | None = None
 
     def __getitem__(self, index: np.ndarray) -> Found:
         """Some of the rows, in that order."""
         return replace(
             self, **{name: getattr(self, name)[index] for name in self._rows()},
+            costs=None if self.costs is None else self.costs[index],
             conditions={name: met[index] for name, met in self.conditions.items()},
             path=None if self.path is None else [self.path[i] for i in index])
 
@@ -77,7 +81,7 @@ class Found:
     @classmethod
     def _rows(cls) -> list[str]:
         """Names of what has one entry a row."""
-        return [field.name for field in fields(cls) if field.name not in ("conditions", "path", "backend")]
+        return [field.name for field in fields(cls) if field.name not in ("conditions", "path", "backend", "costs")]
 
     @classmethod
     def concatenate(cls, parts: Sequence[Found]) -> Found:
@@ -87,4 +91,5 @@ class Found:
             **{name: np.concatenate([getattr(part, name) for part in parts]) for name in cls._rows()},
             conditions={name: np.concatenate([part.conditions[name] for part in parts]) for name in first.conditions},
             path=None if first.path is None else [path for part in parts for path in part.path or ()],
-            backend=first.backend)
+            backend=first.backend,
+            costs=None if first.costs is None else np.concatenate([part.costs for part in parts if part.costs is not None]))

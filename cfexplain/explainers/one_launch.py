@@ -114,7 +114,7 @@ def pack_table(explainer: ExplainerParameters, example: Tensor) -> TableSearch:
         raise NotCovered("a regression")
     if not ex.searches_by_gradient:
         raise NotCovered(f"{type(ex).__name__}, which searches in its own way")
-    if rules is not None and type(rules) is not ColumnRules:
+    if rules is not None and (type(rules) is not ColumnRules or not rules.plain):
         raise NotCovered(f"{type(rules).__name__} of columns")
     named = _named(Objective(ex.terms(), ex.needs_valid).terms)
     density, opinion = named.get("density"), named.get("opinion")

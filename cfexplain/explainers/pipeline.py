@@ -8,7 +8,8 @@ import dataclasses
 import os
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from cfexplain.classifiers.labels import without_failed
 from cfexplain.classifiers.pipeline import PipelineModel
 from cfexplain.classifiers.pipeline_steps import dropped_columns, encoded_columns, steps_of
 from cfexplain.explainers.base import CounterfactualExplainer
+from cfexplain.explainers.binding import ROWS, binding_rules, scanned
+from cfexplain.explainers.column_rules import warn_of_broken_rules
 from cfexplain.explainers.columns import Columns
 from cfexplain.explainers.diffeomorphic import DiffeomorphicExplainer
 from cfexplain.explainers.found import Found
@@ -39,18 +42,24 @@ from cfexplain.foundation.settings import own_modes
 from cfexplain.persistence import MayBeAbsent, storable
 from cfexplain.persistence.persistent import file_kind
 from cfexplain.result import Counterfactuals
-from cfexplain.tables.mixed import MixedTable, TableRows, read_frame, unsearchable
+from cfexplain.tables.costs import Costs
+from cfexplain.tables.mixed import MixedTable, TableRows, build_frame, read_frame, unsearchable
 from cfexplain.tables.plan import Plan
-from cfexplain.tables.rules import MixedRules, column_names
+from cfexplain.tables.relations import Relations
+from cfexplain.tables.row_rules import read_row_rules, with_row_rules
+from cfexplain.tables.rules import MixedRules, by_column, column_names
 
 __all__ = ["PipelineExplainer", "explain_pipeline"]
 
 _SAME = object()
+_RULES = ("immutable", "bounds", "monotone", "transitions", "constraints", "causes", "costs")
 
 
 def explain_pipeline(
     pipe: Any, X: Any, target: Any = None, *, X_train: Any = None, y_train: Any = None, explainer: Any = None,
     immutable: Iterable[str] | None = None, bounds: Mapping | None = None, monotone: Mapping[str, str] | None = None,
+    transitions: Mapping | None = None, constraints: Iterable[str] | None = None, causes: Mapping | None = None,
+    costs: Mapping | None = None, row_rules: Any = None,
     categorical: Iterable[str] | None = None, classes: Any = None, sparse: bool = True, max_changes: int | None = None,
     k: int = 1, time_limit: float | None = None, n_jobs: int | None = None, random_state: Any = None,
 ) -> Counterfactuals:
@@ -81,6 +90,24 @@ def explain_pipeline(
         ``{"age": (18, 65), "income": (0, None), "job": ["clerk", "cook"]}``, in original units.
     monotone : dict, optional
         ``{"age": "increase", "debts": "decrease"}``: columns that may only go one way.
+    transitions : dict, optional
+        ``{"job": {"clerk": ["cook", "office"]}}``: the categories that may follow one.
+    constraints : list of str, optional
+        Rules between columns of numbers: ``["part <= whole", "ratio == debt / income"]``, with names that are no single word
+        in backticks. Nothing of the text is run. An equality makes its column of the others, rounded as that column is in
+        training, wherever one of these changes. What a row breaks as it comes may stay so while none of the rule's columns
+        changes.
+    causes : dict, optional
+        Cause to effects, ``{"education": ["wage"]}``: an effect follows its causes, by a linear or quadratic model of
+        X_train to which the row's own noise is added, unless it is itself acted on. Effects are numbers.
+    costs : dict, optional
+        ``{"wage": 2.0, "age": inf, ("job", "clerk", "cook"): 5, "debt": (0.001, "unit")}``: the price of a standard
+        deviation of a number, or of one unit of it, of another category, of one step between categories. What is not named
+        costs 1. The total is minimised; ``cf.cost`` has it, ``cf.costs`` that of each change. What follows from other
+        columns costs nothing.
+    row_rules : DataFrame with the rows of X, or callable ``row -> dict``, optional
+        Of single rows, beside those of all: cells are "fixed", "increase", "decrease", (low, high), a list of categories, or
+        None.
     categorical : list of str, optional
         Columns of numbers that are names of categories. Text, bools, pandas categories, and columns that the pipeline
         itself encodes (OneHotEncoder, OrdinalEncoder, TargetEncoder), wherever in it, are categories anyway.
@@ -136,7 +163,10 @@ def explain_pipeline(
     >>> pipe.predict(after).tolist(), after["age"].dtype.name, after["job"].tolist()
     (['yes', 'yes'], 'int64', ['cook', 'clerk'])
     """
-    rules: dict[str, Any] = {"immutable": immutable, "bounds": bounds, "monotone": monotone}
+    rules: dict[str, Any] = {"immutable": immutable, "bounds": bounds, "monotone": monotone, "transitions": transitions,
+                             "constraints": constraints, "causes": causes, "costs": costs}
+    of_call = {"sparse": sparse, "max_changes": max_changes, "k": k, "time_limit": time_limit, "n_jobs": n_jobs,
+               "row_rules": row_rules}
     if isinstance(explainer, PipelineExplainer):
         check_is_fitted(explainer, "explainer_")
         if any(given is not None for given in (X_train, y_train, categorical, classes, random_state)):
@@ -146,8 +176,7 @@ def explain_pipeline(
             raise ValueError("explainer was fitted for another pipeline; fit one for this: "
                              "PipelineExplainer(pipe).fit(X_train, y_train).")
         given = {name: rule for name, rule in rules.items() if rule is not None}
-        return explainer.explain(X, target, sparse=sparse, max_changes=max_changes, k=k, time_limit=time_limit,
-                                 n_jobs=n_jobs, **given)
+        return explainer.explain(X, target, **of_call, **given)
     if X_train is None:
         raise ValueError("X_train is missing: the explainer learns from it what is plausible. Pass the rows that the "
                          "pipeline was trained on: explain_pipeline(pipe, X, target, X_train=X_train, y_train=y_train).")
@@ -155,7 +184,7 @@ def explain_pipeline(
     training = fitted._read(X_train, y_train)
     training.check_call(X, target)
     fitted._train(training)
-    return fitted.explain(X, target, sparse=sparse, max_changes=max_changes, k=k, time_limit=time_limit, n_jobs=n_jobs)
+    return fitted.explain(X, target, **of_call)
 
 
 @file_kind(KIND)
@@ -169,7 +198,7 @@ class PipelineExplainer(BaseEstimator):
     explainer : CounterfactualExplainer, optional
         Default: `PLACEExplainer`, or `DiffeomorphicExplainer` for a regressor. It is cloned; its `classifier`, `immutable`
         and `bounds` must be None.
-    immutable, bounds, monotone, categorical, classes
+    immutable, bounds, monotone, transitions, constraints, causes, costs, categorical, classes
         See :func:`explain_pipeline`. Read by `explain`, where they can be changed for one call; all but the last two.
     classifier_output : {"auto", "logits", "probabilities"}, default="auto"
         What a bare module as the last step returns.
@@ -217,13 +246,19 @@ class PipelineExplainer(BaseEstimator):
 
     def __init__(self, pipeline: Any, explainer: CounterfactualExplainer | None = None, *,
                  immutable: Iterable[str] | None = None, bounds: Mapping | None = None,
-                 monotone: Mapping[str, str] | None = None, categorical: Iterable[str] | None = None,
+                 monotone: Mapping[str, str] | None = None, transitions: Mapping | None = None,
+                 constraints: Iterable[str] | None = None, causes: Mapping | None = None, costs: Mapping | None = None,
+                 categorical: Iterable[str] | None = None,
                  classes: Any = None, classifier_output: str = "auto", random_state: Any = None):
         self.pipeline = pipeline
         self.explainer = explainer
         self.immutable = immutable
         self.bounds = bounds
         self.monotone = monotone
+        self.transitions = transitions
+        self.constraints = constraints
+        self.causes = causes
+        self.costs = costs
         self.categorical = categorical
         self.classes = classes
         self.classifier_output = classifier_output
@@ -278,7 +313,7 @@ class PipelineExplainer(BaseEstimator):
         else:
             predicted = model.read_classes(frame, y, self.classes, self.classifier_output)
             label_indices([] if y is None else y, model.classes_)
-        MixedRules(table, self.immutable, self.bounds, self.monotone)
+        self._rules(table, table.values(frame), {name: getattr(self, name) for name in _RULES})
         said = [reason for name, reason in reasons.items() if name not in _names(self.immutable, frame, "immutable")]
         if said:
             warnings.warn(f"{len(said)} columns cannot be searched, and are held as they are: {' '.join(said)} Name them in "
@@ -322,7 +357,7 @@ class PipelineExplainer(BaseEstimator):
             return explainer.set_params(random_state=self.random_state)
         if isinstance(explainer, type) or not isinstance(explainer, CounterfactualExplainer):
             raise TypeError(f"explainer={explainer!r} is no explainer; expected one such as PLACEExplainer().")
-        for name in ("classifier", "immutable", "bounds"):
+        for name in ("classifier", "immutable", "bounds", "monotone", "constraints", "causes", "costs"):
             if getattr(explainer, name, None) is not None:
                 fix = "the pipeline is what is explained" if name == "classifier" else f"pass {name}= beside the explainer"
                 raise ValueError(f"{type(explainer).__name__}({name}=…) does not fit here: {fix}.")
@@ -339,8 +374,10 @@ class PipelineExplainer(BaseEstimator):
 
     @own_modes()
     def explain(self, X: Any, target: Any = None, *, immutable: Any = _SAME, bounds: Any = _SAME, monotone: Any = _SAME,
-                sparse: bool = True, max_changes: int | None = None, k: int = 1, time_limit: float | None = None,
-                record_path: bool = False, n_jobs: int | None = None, backend: str = "auto") -> Counterfactuals:
+                transitions: Any = _SAME, constraints: Any = _SAME, causes: Any = _SAME, costs: Any = _SAME,
+                row_rules: Any = None, sparse: bool = True, max_changes: int | None = None, k: int = 1,
+                time_limit: float | None = None, record_path: bool = False, n_jobs: int | None = None, backend: str = "auto",
+                ) -> Counterfactuals:
         """Counterfactuals of the rows of `X`; see :func:`explain_pipeline`.
 
         Parameters
@@ -348,8 +385,9 @@ class PipelineExplainer(BaseEstimator):
         X : DataFrame or array-like of shape (n, columns), or a single row
             As a Series, ``frame.loc[7]``, a dict of its cells, or an array of shape (columns,).
         target : label, value, array-like of shape (n,), or None
-        immutable, bounds, monotone : optional
+        immutable, bounds, monotone, transitions, constraints, causes, costs : optional
             For this call, in place of the constructor's.
+        row_rules : DataFrame or callable, optional
         sparse : bool, default=True
         max_changes : int, optional
         k, time_limit, record_path, n_jobs, backend
@@ -370,19 +408,37 @@ class PipelineExplainer(BaseEstimator):
         before = self._answers(frame, rows)
         goal = self._goal(rows, before, self.explainer_.target if target is None else target)
         rules = {name: getattr(self, name) if given is _SAME else given
-                 for name, given in (("immutable", immutable), ("bounds", bounds), ("monotone", monotone))}
+                 for name, given in zip(_RULES, (immutable, bounds, monotone, transitions, constraints, causes, costs),
+                                        strict=True)}
+        _, rows.relations, _ = self._rules(table, table.decode(self.codes_), rules)
+        own_rules = read_row_rules(row_rules, frame, table.names)
+        if rows.relations:
+            warn_of_broken_rules(rows.relations, dict(zip(table.names, rows.values.T, strict=True)))
         if rows.strange.any():
             names = [name for name, strange in zip(table.names, rows.strange.T, strict=True) if strange.any()]
             warnings.warn(f"{int(rows.strange.any(1).sum())} rows have cells that no training row has (missing, or a new "
                           f"category), in the columns {names}: these cells are held as they are.", UserWarning, stacklevel=2)
         deadline.reserve(k * (time.perf_counter() - started))  # the pipeline is asked about that many rows again, in the end
         options = {"record_path": record_path, "n_jobs": n_jobs, "backend": backend, "k": k, "deadline": deadline}
-        explainer, found = self._search(rows, goal, rules, sparse, max_changes, options)
+        explainer, found = self._search(rows, goal, rules, own_rules, sparse, max_changes, options)
         each = np.repeat(np.arange(len(frame)), k)
         rows, goal = (rows, goal) if k == 1 else (rows[each], goal[each])
-        values_cf = table.decode(found.x_cf, like=(rows.codes, rows.values))
+        values_cf = rows.completed(table.decode(found.x_cf, like=(rows.codes, rows.values)))
+        broken = rows.broken(values_cf)  # the best effort of a row that was not found
+        values_cf[broken], found.x_cf[broken] = rows.values[broken], rows.codes[broken]
         after = self._answers(table.whole_frame(found.x_cf, rows), dataclasses.replace(rows, codes=found.x_cf))
         cf = explainer.result(rows.codes, goal, found, answers=after, seconds=time.perf_counter() - started, k=k)
+        binding = {}
+        missed = np.flatnonzero(cf.status == "not_found")[:ROWS]
+        if len(missed) and (sparse or max_changes is not None):
+            def scan(left: dict[str, Any]) -> np.ndarray:
+                left = {"max_changes": max_changes, **left}
+                some = rows[missed]
+                _, some.relations, _ = self._rules(table, table.decode(self.codes_), left)
+                own = [own_rules[each[i]] for i in missed]
+                return self._scanned(some, goal[missed], left, own)
+
+            binding = binding_rules({**rules, "max_changes": max_changes}, scan, len(missed))
         numbers = [column.get("std", 1.0) for column in table.searched]
         limits = [[column.get("low", 0) for column in table.searched],
                   [column.get("high", len(column.get("categories", ()))) for column in table.searched]]
@@ -393,28 +449,57 @@ class PipelineExplainer(BaseEstimator):
             carried=rows.carried if rows.carried.shape[1] else None,
             metadata={**cf.metadata, "columns": rows.columns, "feature_names": table.names, "feature_scale": numbers,
                       "feature_range": limits, "user_shape": [len(numbers)], "net_shape": [len(numbers)],
-                      "exact_gradient": self.exact_,
+                      "exact_gradient": self.exact_, **({"priced": True} if rules["costs"] else {}),
+                      **({"binding": binding} if binding else {}),
                       **({"source": "polars"} if table.source == "polars" else {}), **({"single": True} if single else {})})
 
-    def _search(self, rows: TableRows, goal: Goal, rules: dict[str, Any], sparse: bool, max_changes: int | None,
-                options: dict[str, Any]) -> tuple[CounterfactualExplainer, Found]:
-        """What is found, and by which explainer: one for each set of columns that is held because of strange cells."""
-        patterns, which = np.unique(rows.strange, axis=0, return_inverse=True)
-        MixedRules(self.table_, **rules)  # what is wrong with them, in the user's own words
+    def _rules(self, table: MixedTable, values: np.ndarray, rules: dict[str, Any], held: Sequence[str] = (),
+               own: Mapping[str, Any] = MappingProxyType({})) -> tuple[MixedRules, Relations | None, Costs]:
+        """The rules for columns, with those of one row, and for `held` columns; what is wrong with them is told."""
+        costs, relations = Costs(rules["costs"], table.searched), None
+        if rules["constraints"] is not None or rules["causes"] is not None:
+            relations = Relations(rules["constraints"], rules["causes"], table.searched, values)
+        immutable, bounds, monotone = with_row_rules(
+            column_names(rules["immutable"], "immutable"), by_column(rules["bounds"], "bounds"),
+            by_column(rules["monotone"], "monotone"), own)
+        immutable += held
+        return MixedRules(table, immutable, bounds, monotone, rules["transitions"], relations, costs), relations, costs
+
+    def _search(self, rows: TableRows, goal: Goal, rules: dict[str, Any], own_rules: list[dict[str, Any]], sparse: bool,
+                max_changes: int | None, options: dict[str, Any]) -> tuple[CounterfactualExplainer, Found]:
+        """What is found, and by which explainer: one for each set of rules, and of columns held because of strange cells."""
         parts, places = [], []
-        for k, pattern in enumerate(patterns):
-            place = np.flatnonzero(which.reshape(-1) == k)
-            held = [name for name, strange in zip(self.table_.names, pattern, strict=True) if strange]
-            explainer, given = copy.copy(self.explainer_), column_names(rules["immutable"], "immutable")
-            column_rules: Any = MixedRules(self.table_, [*given, *held], rules["bounds"], rules["monotone"])
-            explainer.column_rules_, explainer.sparse, explainer.max_changes = column_rules, sparse, max_changes
-            some = rows if len(patterns) == 1 else rows[place]
-            columns = Columns.of_mixed(self.table_, column_rules, self.codes_)
-            asked = _Asked(self.model_, some, explainer.is_regression)
-            parts.append(explainer.search(some.codes, goal[place], table=Table(
-                columns, self.codes_, self.predicted_, sparse, max_changes, asked), **options))
+        for explainer, place, table in self._tables(rows, rules, own_rules, sparse, max_changes):
+            some = rows if len(place) == len(rows.codes) else rows[place]
+            parts.append(explainer.search(some.codes, goal[place], table=table, **options))
             places.append((place[:, None] * options["k"] + np.arange(options["k"])).reshape(-1))
         return explainer, parts[0] if len(parts) == 1 else Found.concatenate(parts)[np.argsort(np.concatenate(places))]
+
+    def _scanned(self, rows: TableRows, goal: Goal, rules: dict[str, Any], own_rules: list[dict[str, Any]]) -> np.ndarray:
+        """Which rows a scan within these rules finds something for, bool (n,)."""
+        out = np.zeros(len(rows.codes), dtype=bool)
+        for explainer, place, table in self._tables(rows, rules, own_rules, True, rules["max_changes"]):
+            out[place] = scanned(explainer, table, rows.codes[place], goal[place])
+        return out
+
+    def _tables(self, rows: TableRows, rules: dict[str, Any], own_rules: list[dict[str, Any]], sparse: bool,
+                max_changes: int | None) -> Iterator[tuple[CounterfactualExplainer, np.ndarray, Table]]:
+        """For each set of rules, and of columns held because of strange cells: an explainer, the rows, and their table."""
+        told = [repr(sorted(own.items())) for own in own_rules]
+        patterns = np.unique([f"{strange.tobytes()!r}{own}" for strange, own in zip(rows.strange, told, strict=True)],
+                             return_inverse=True)[1].reshape(-1)
+        values = self.table_.decode(self.codes_)
+        for k in range(patterns.max() + 1):
+            place = np.flatnonzero(patterns == k)
+            held = [name for name, strange in zip(self.table_.names, rows.strange[place[0]], strict=True) if strange]
+            explainer = copy.copy(self.explainer_)
+            column_rules, _, costs = self._rules(self.table_, values, rules, held, own_rules[place[0]])
+            explainer.column_rules_ = column_rules  # type: ignore[assignment]
+            explainer.sparse, explainer.max_changes = sparse, max_changes
+            asked = _Asked(self.model_, rows if len(place) == len(rows.codes) else rows[place], explainer.is_regression)
+            yield explainer, place, Table(
+                Columns.of_mixed(self.table_, column_rules, self.codes_, costs), self.codes_, self.predicted_,
+                sparse or max_changes is not None, max_changes, asked)
 
     @own_modes()
     def plan(self, cf: Counterfactuals, i: int = 0, *, order: str = "cheapest") -> Plan:
@@ -549,8 +634,14 @@ class _Asked:
         return _Asked(self.model, self.rows[index], self.values)
 
     def __call__(self, codes: np.ndarray, which: np.ndarray) -> Any:
-        frame = self.model.table.whole_frame(codes, self.rows[which])
-        return self.model.predict_frame(frame) if self.values else self.model.answers_frame(frame)
+        table, rows = self.model.table, self.rows[which]
+        values = rows.completed(table.decode(codes, (rows.codes, rows.values)))
+        frame, broken = build_frame(rows.columns, values, rows.carried), rows.broken(values)
+        if self.values:
+            return np.where(broken, np.nan, self.model.predict_frame(frame))
+        predicted, proba = self.model.answers_frame(frame)
+        # what breaks a rule is no answer, whatever the model says of it
+        return np.where(broken, -1, predicted), None if proba is None else np.where(broken[:, None], 0.0, proba)
 
 
 @dataclasses.dataclass

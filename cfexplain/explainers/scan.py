@@ -25,7 +25,9 @@ _BEAM = 48  # of which larger ones are made
 _DRAWN = 32  # candidates that are drawn back
 _OF_A_SET = 3  # of them of the same columns
 _HALVINGS = 7
-_JUDGED = (6, 18, 40)  # candidates of which the conditions are asked, in turn, until one holds
+_JUDGED = (12, 24, 48)  # candidates of which the conditions are asked, in turn, until one holds
+_TIE = 1e-6
+UNUSUAL = 1.0  # what a nat less typical than the median row costs, in standard deviations; its root counts
 CHARGE = 1.0  # what one more column costs, in standard deviations, beside its change
 
 
@@ -62,6 +64,7 @@ class _Pool:
     density: np.ndarray  # log p, if that is a condition
     opinion: np.ndarray  # log-odds of the second opinion
     off: np.ndarray  # how far it is from the conditions that do not ask the model
+    unusual: np.ndarray  # what it costs to be less typical than the median
     complete: np.ndarray  # all conditions hold
 
     def __getitem__(self, some: np.ndarray) -> _Pool:
@@ -86,13 +89,12 @@ class Scan:
         What is typical, roughly.
     most : int, optional
         Columns that may change.
-    charge : float
-        What one more column costs.
     """
 
-    def __init__(self, verdict: Verdict, columns: Columns, shape: Shape, most: int | None = None,
-                 charge: float = CHARGE):
-        self.verdict, self.columns, self.shape, self.charge = verdict, columns, shape, charge
+    def __init__(self, verdict: Verdict, columns: Columns, shape: Shape, most: int | None = None):
+        self.verdict, self.columns, self.shape = verdict, columns, shape
+        # of prices that are given the total is minimised, and nothing else
+        self.charge = _TIE if columns.prices else CHARGE
         self.most = MOST if most is None else most
         self.avoid: np.ndarray | None = None
         conditions = verdict.run.judge.conditions
@@ -129,18 +131,19 @@ class Scan:
     def _asked(self, rows: np.ndarray, owner: np.ndarray, codes: np.ndarray, acted: np.ndarray) -> _Pool:
         """Candidates that differ from their rows, as the model sees them."""
         x = self.verdict.X[rows[owner]]
-        codes = self.columns.ruled(codes, x)
+        codes = self.columns.ruled(codes, x, acted)
         cost = self._cost(codes, x, acted)
         kept = np.flatnonzero((codes != x).any(1) & np.isfinite(cost) & self._allowed(owner, acted))
         owner, codes, acted, cost = owner[kept], codes[kept], acted[kept], cost[kept]
         asked = self.verdict.asked(codes, rows[owner])
-        pool = _Pool(owner, codes, acted, cost, asked.score, asked.gap, asked.sure, np.zeros(len(owner)),
-                     np.zeros(len(owner)), np.zeros(len(owner)), asked.sure.copy())
+        zero = np.zeros(len(owner))
+        pool = _Pool(owner, codes, acted, cost, asked.score, asked.gap, asked.sure, *4 * (zero,), asked.sure.copy())
         if self.judges and len(pool):
             said, which = self.verdict.judge(pool.codes, rows[pool.owner]), rows[pool.owner]
             pool.density, pool.opinion = _rounded(said.log_density), _rounded(said.opinion)
             pool.complete = pool.sure & said.conditions.all(1)
             pool.off = self._off(pool.density, pool.opinion, which)
+            pool.unusual = np.round(self._unusual(pool.density, which), 4)
         return pool
 
     def _allowed(self, owner: np.ndarray, acted: np.ndarray) -> np.ndarray:
@@ -160,7 +163,7 @@ class Scan:
     def cost(self, codes: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """What changes of `rows` cost, with the charge for each column."""
         x = self.verdict.X[rows]
-        return self._cost(codes, x, self.columns.changed(codes, x))
+        return self._cost(codes, x, self.columns.acted(codes, x))
 
     def _cost(self, codes: np.ndarray, x: np.ndarray, acted: np.ndarray) -> np.ndarray:
         return np.round((np.where(acted, self.columns.costs(codes, x), 0.0) + self.charge * acted).sum(1), 9)
@@ -174,16 +177,16 @@ class Scan:
             count = tried.shape[1]
             codes, before = np.repeat(x, count, axis=0), np.repeat(x, count, axis=0)
             codes[:, first:last] = tried.reshape(-1, last - first)
-            ruled = self.columns.ruled(codes, before)
+            acted = np.zeros((len(codes), width), dtype=bool)
+            acted[:, k] = True
+            ruled = self.columns.ruled(codes, before, acted)
             # what the rules made of it in this column
             moved = (ruled[:, first:last] != before[:, first:last]).any(1)
             owner = np.repeat(np.arange(len(rows)), count)[moved]
             some = np.column_stack([owner, ruled[moved][:, first:last]])
             _, once = np.unique(some, axis=0, return_index=True)
             once = np.sort(once)
-            acted = np.zeros((len(once), width), dtype=bool)
-            acted[:, k] = True
-            parts.append((owner[once], ruled[moved][once], acted))
+            parts.append((owner[once], ruled[moved][once], acted[: len(once)]))
         owner, codes, acted = (np.concatenate(part) for part in zip(*parts, strict=True))
         order = np.argsort(owner, kind="stable")
         return self._asked(rows, owner[order], codes[order], acted[order])
@@ -199,6 +202,9 @@ class Scan:
         self._note(best, singles)
         singles = singles[rank_of(singles.owner, *self._worth(singles, start)) < _SINGLES]
         column, beam = singles.acted.argmax(1), singles
+        whole = self._short(start, rows, needed) + self._off(typical, opinion, rows) * self.judges
+        dearest = np.zeros(len(rows))  # of one change
+        np.maximum.at(dearest, singles.owner, singles.cost)
         for size in range(2, min(self.most, len(self.columns.places)) + 1):
             left, right = _pairs(beam.owner, singles.owner)
             new = column[left] < column[right] if size == 2 else ~beam.acted[left, column[right]]
@@ -208,6 +214,8 @@ class Scan:
             if not len(left):
                 break
             owner, cost = beam.owner[left], beam.cost[left] + singles.cost[right]
+            # what is short is likely to cost as much as it did in the cheapest that will do
+            rate = np.where(np.isfinite(best), best / 1.5, dearest) / np.maximum(whole, 1e-6)
             # as if effects added up
             score = beam.score[left] + singles.score[right] - start[owner]
             short = self._short(score, rows[owner], None if needed is None else needed[owner])
@@ -220,17 +228,21 @@ class Scan:
                 far += self._off(density - self.shape.together(beam.codes - X[beam.owner], left, singles.codes - X[
                     singles.owner], right, column, rows[owner], self.columns.places), agreed, rows[owner])
             far, short = np.round(far, 4), np.round(short, 4)
-            some = np.flatnonzero((rank_of(owner, np.where(short > 0, np.inf, cost), short) < _ASKED // 3)
-                                  | (rank_of(owner, short, cost) < _ASKED // 3) | (rank_of(owner, far, cost) < _ASKED // 3))
+            hope = np.round(cost + rate[owner] * short, 6)
+            first = [(np.where(short > 0, np.inf, cost), short), (hope,), (short, cost), (far, cost)]
+            some = np.flatnonzero(np.logical_or.reduce([rank_of(owner, *keys) < _ASKED // len(first) for keys in first]))
             left, right, owner = left[some], right[some], owner[some]
             asked = _once(self._asked(rows, owner, self._joined(beam, left, singles, right, column),
                                       beam.acted[left] | singles.acted[right]))
             pools.append(asked)
             self._note(best, asked)
-            short = np.round(asked.off + self._short(asked.score, rows[asked.owner], None if needed is None
+            short = np.round(asked.off + asked.unusual + self._short(asked.score, rows[asked.owner], None if needed is None
                                                      else needed[asked.owner]), 4)
             # what will do already gets no cheaper by one more column
-            beam = asked[~asked.complete & (rank_of(asked.owner, asked.complete, short, asked.cost) < _BEAM)]
+            hope = np.round(asked.cost + rate[asked.owner] * short, 6)
+            done = asked.complete & (asked.unusual == 0)
+            beam = asked[~done & ((rank_of(asked.owner, done, short, asked.cost) < _BEAM // 2)
+                                            | (rank_of(asked.owner, done, hope) < _BEAM // 2))]
         return _Pool.concatenate(pools)
 
     def _joined(self, beam: _Pool, left: np.ndarray, singles: _Pool, right: np.ndarray, column: np.ndarray) -> np.ndarray:
@@ -259,7 +271,7 @@ class Scan:
     def _note(best: np.ndarray, pool: _Pool) -> None:
         """Note what dearer combinations need not be tried of each row."""
         # a little above the cheapest that will do: what is drawn back may become cheaper than it
-        np.minimum.at(best, pool.owner[pool.complete], 1.5 * pool.cost[pool.complete])
+        np.minimum.at(best, pool.owner[pool.complete], 1.5 * (pool.cost + pool.unusual)[pool.complete])
 
     # ------------------------------------------------------------------ drawn back
     def _drawn_back(self, pool: _Pool, rows: np.ndarray) -> _Pool:
@@ -273,7 +285,7 @@ class Scan:
         np.minimum.at(best, pool.owner, level)
         some = level <= np.maximum(best, 1)[pool.owner]
         pool, worse = pool[some], np.where(level == 3, 1.0 + pool.gap, 0.0)[some]
-        hope = np.round(pool.cost + pool.off, 5)
+        hope = np.round(pool.cost + pool.off + pool.unusual, 5)
         some = rank_of(_group(pool.owner, pool.acted), worse, hope) < _OF_A_SET
         pool, worse, hope = pool[some], worse[some], hope[some]
         pool = pool[rank_of(pool.owner, worse, hope) < _DRAWN]
@@ -301,7 +313,7 @@ class Scan:
         for _ in range(_HALVINGS):
             share, codes = (near + far) / 2, drawn.codes[some].copy()
             codes[np.arange(len(some)), place] = start + share * (end - start)
-            codes = columns.ruled(codes, x[some])
+            codes = columns.ruled(codes, x[some], drawn.acted[some])
             asked = self.verdict.asked(codes, rows[owner])
             fine = np.where(sure, asked.sure, asked.gap == 0)
             at = some[fine]
@@ -317,7 +329,7 @@ class Scan:
         complete, valid = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
         judged = self.verdict.judge(x_cf, rows)
         met = np.full(n, -1)
-        order = np.lexsort([pool.acted.sum(1), pool.cost + pool.off, pool.gap, pool.owner])
+        order = np.lexsort([pool.acted.sum(1), pool.cost + pool.off + pool.unusual, pool.gap, pool.owner])
         pool = pool[order]
         rank = rank_of(pool.owner, np.arange(len(pool)))
         done = 0
@@ -329,7 +341,8 @@ class Scan:
             said = self.verdict.judge(pool.codes[some], rows[pool.owner[some]])
             count = np.where(pool.gap[some] == 0, 1 + said.conditions.sum(1), 0)
             every = (pool.gap[some] == 0) & said.conditions.all(1)
-            by = np.lexsort([rank[some], -count, ~every, pool.owner[some]])
+            price = np.where(every, pool.cost[some] + self._unusual(said.log_density, rows[pool.owner[some]]), 0.0)
+            by = np.lexsort([rank[some], np.round(price, 6), -count, ~every, pool.owner[some]])
             who, first = np.unique(pool.owner[some][by], return_index=True)
             chosen = by[first]
             better = count[chosen] > met[who]
@@ -339,6 +352,13 @@ class Scan:
             for name, values in vars(judged).items():
                 values[who] = getattr(said, name)[chosen]
         return Answers(x_cf, complete, valid, judged)
+
+    def _unusual(self, log_density: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """What it costs to be less typical than the median row of the class; nothing, where prices are given."""
+        if not self.judges or self.columns.prices:
+            return np.zeros(len(rows))
+        below = np.maximum(self.verdict.median[rows] - np.nan_to_num(log_density, nan=-1e6, neginf=-1e6), 0)
+        return UNUSUAL * np.sqrt(below)
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:

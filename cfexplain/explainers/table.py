@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cfexplain.explainers.column_rules import column_names_of, read_costs
 from cfexplain.explainers.columns import Columns
 from cfexplain.explainers.fewer import Fewer
 from cfexplain.explainers.found import Found
@@ -57,7 +58,8 @@ class Table:
         real, answers = getattr(explainer, "real_rows_", None), getattr(explainer, "real_answers_", None)
         if real is None or answers is None:  # a file of an earlier version
             real, answers = np.empty((0, len(explainer.scale_)), dtype=explainer.dtype_), np.zeros(0)
-        columns = Columns.of_numbers(real, explainer.scale_, explainer.column_rules_)
+        columns = Columns.of_numbers(real, explainer.scale_, explainer.column_rules_, names=column_names_of(explainer),
+                                     prices=read_costs(explainer, explainer.scale_))
         return cls(columns, real, answers, sparse, explainer.max_changes)
 
     def run(self, run: Any, X: np.ndarray, goal: Goal, prepared: dict[str, Any]) -> TableRun:
@@ -101,6 +103,9 @@ class TableRun:
                 self._fall_back(found, valid, left)
         if verdict.run.deadline.passed:
             found.late[left] = True
+        columns = self.table.columns
+        acted = columns.acted(found.x_cf, verdict.X)
+        found.costs = np.where(acted, columns.costs(found.x_cf, verdict.X), 0.0)
         changed = np.flatnonzero((found.x_cf != came).any(1))
         found.n_steps[changed] += 1  # one more, of another kind, which the path has, too
         if found.path is not None:
@@ -149,12 +154,12 @@ class TableRun:
         assert answers is not None
         place = np.flatnonzero(~self.answered[self.rows])
         met = np.array(list(found.conditions.values())).reshape(-1, len(found.x_cf)).sum(0)[left]
-        fewer = columns.changed(answers.x_cf[place], self.verdict.X[left]).sum(1) <= columns.changed(
-            found.x_cf[left], self.verdict.X[left]).sum(1)
+        count = columns.acted(found.x_cf[left], self.verdict.X[left]).sum(1)
+        fewer = columns.acted(answers.x_cf[place], self.verdict.X[left]).sum(1) <= count
         worse = ~valid[left] | (fewer & (answers.judged.conditions[place].sum(1) >= met))
         take = answers.valid[place] & worse
         if self.table.most is not None:
-            take |= columns.changed(found.x_cf[left], self.verdict.X[left]).sum(1) > self.table.most
+            take |= count > self.table.most
         some = np.zeros(len(self.rows), dtype=bool)
         some[place[take]] = True
         self._write(found, some)

@@ -20,7 +20,7 @@ __all__ = ["Asked", "Judged", "Verdict"]
 TOGETHER = 256  # rows that are judged at once
 NUMBERS = 2**22  # of candidates that are held at once: bounds memory
 _OF_THE_MODEL = ("decision", "value")  # conditions that ask the model alone
-_CERTAIN = 15.0  # log-odds beyond which nothing is surer
+_CERTAIN = 35.0  # log-odds beyond which nothing is surer
 
 
 @dataclass
@@ -82,6 +82,7 @@ class Verdict:
         self.is_class = isinstance(explainer.task_, Classification)
         self.names = list(prepared)
         self.wanted = prepared["typical"].cpu().numpy()
+        self.median = explainer.density_.quantiles_by_index(0.5)[goal.rows["target"]]
         self.known = {name: values for name, values in prepared.items() if values.ndim == 1}
         self.terms = [term for term in run.objective.terms if term.name in _OF_THE_MODEL]
 

@@ -42,6 +42,7 @@ class Result(Protocol):
     conditions: dict[str, np.ndarray]
     surrogate_valid: np.ndarray | None
     second_opinion: np.ndarray | None
+    costs: np.ndarray | None
     index: np.ndarray | None
     carried: np.ndarray | None
     row: np.ndarray | None
@@ -50,6 +51,9 @@ class Result(Protocol):
     path: list[np.ndarray] | None
     plans: list[np.ndarray] | None
     metadata: dict[str, Any]
+
+    @property
+    def cost(self) -> np.ndarray | None: ...
 
     @property
     def shape(self) -> tuple[int, ...]:

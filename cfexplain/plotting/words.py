@@ -105,6 +105,8 @@ def _rows_in_words(cf: Result, measures: MeasuredResult) -> str:
     lines.append(f"Distance: median {np.median(cf.distance):.3g} in latent space, {np.median(cf.distance_x):.3g} from "
                  f"x to x′ (L2). Not part of it: the reconstruction error, median "
                  f"{np.median(cf.reconstruction_error):.3g}, is what the latent space cannot express.")
+    if cf.cost is not None:
+        lines.append(f"Cost of a row's changes: median {number(float(np.median(cf.cost)))}{_cost_in_words(cf)}.")
     return "\n".join([*lines, *measures.lines, *last])
 
 
@@ -130,6 +132,10 @@ def _region_in_words(cf: Result) -> str:
     said = f"value {cf.prediction[0]:.4g}" if cf.is_regression else f"probability {cf.proba_after[0]:.2f}"
     return (f"The region alone, {_region_share(cf)} of the pixels, is enough ({said})." if cf.valid[0] else
             f"The region alone, {_region_share(cf)} of the pixels, is not enough as far as was searched ({said}).")
+
+
+def _cost_in_words(cf: Result) -> str:
+    return " at the given prices" if cf.metadata.get("priced") else ", standard deviations and categories counted alike"
 
 
 def _model(cf: Result) -> str:
@@ -205,6 +211,8 @@ def _more_words(cf: Result) -> list[str]:
         parts.append(f"The surrogate that was searched {'accepts' if cf.surrogate_valid[0] else 'does not accept'} it.")
     if not cf.is_image:
         parts.append(f"Largest changes: {changes_in_words(cf, 3)}.")
+        if cf.cost is not None:
+            parts.append(f"Together they cost {number(float(cf.cost[0]))}{_cost_in_words(cf)}.")
     return parts + [f"{line[0].upper()}{line[1:]}" for line in _advice(cf)]
 
 
@@ -232,6 +240,8 @@ def _advice(cf: Result) -> list[str]:
     if failed.any():
         advice.append(f"{who(int(failed.sum()))} did not reach the target, and the best effort is kept: raise max_steps, or "
                       f"ask for a target that is nearer{'' if cf.is_regression else ' (target=None takes the runner-up)'}.")
+        for rule, count in cf.metadata.get("binding", {}).items():
+            advice.append(f"without {rule} {count} of the rows that were tried would have an answer.")
         fooled = 0 if cf.surrogate_valid is None else int((failed & cf.surrogate_valid).sum())
         if fooled:
             advice.append(f"{who(fooled)} convinced the surrogate but not the {_model(cf)}: fit on more rows, so that the "

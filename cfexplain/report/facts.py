@@ -126,6 +126,10 @@ def facts(row: Result) -> str:
     steps = int(row.n_steps[0])
     parts.append(("Distance", f"{number(row.distance[0])} in latent space, {number(row.distance_x[0])} from x to x′, in "
                   f"{steps} step{'' if steps == 1 else 's'}"))
+    if row.costs is not None and row.cost is not None and np.isfinite(row.cost[0]):
+        paid = zip(row.feature_names, row.costs[0], strict=True)
+        each = [f"{clipped(name)} {number(price)}" for name, price in paid if price]
+        parts.append(("Cost", f"{number(row.cost[0])}" + (f": {', '.join(each[:8])}" if each else "")))
     checks = {CONDITIONS_IN_WORDS.get(name, name): bool(met[0]) for name, met in row.conditions.items()}
     if row.second_opinion is not None and "second_opinion" not in row.conditions:
         checks["second opinion agrees"] = bool(row.second_opinion[0])

@@ -125,7 +125,9 @@ def changes_of(cf: Result) -> DataFrame:
     pandas = optional_import("pandas", "changes()")
     before, after = pandas_frames(cf)
     lines = []
+    costs, names = cf.costs, cf.feature_names
     for i in range(len(cf)):
         for name, *_ in largest_changes(cf[i], before.shape[1])[0]:
-            lines.append((before.index[i], name, before[name].iloc[i], after[name].iloc[i]))
-    return pandas.DataFrame(lines, columns=["row", "column", "before", "after"])
+            line = before.index[i], name, before[name].iloc[i], after[name].iloc[i]
+            lines.append(line if costs is None else (*line, costs[i, names.index(name)]))
+    return pandas.DataFrame(lines, columns=["row", "column", "before", "after", *(["cost"] if costs is not None else [])])

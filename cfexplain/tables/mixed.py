@@ -40,6 +40,8 @@ class TableRows:
     carried : ndarray of object, shape (n, carried columns and columns with originals)
     columns : list of dict
         As the table's, with the new categories, and ``original=True`` for numbers that floats do not hold.
+    relations : Relations, optional
+        Rules between columns, which counterfactuals keep.
     """
 
     codes: np.ndarray
@@ -47,9 +49,27 @@ class TableRows:
     strange: np.ndarray
     carried: np.ndarray
     columns: list[dict[str, Any]]
+    relations: Any = None
 
     def __getitem__(self, rows: np.ndarray) -> TableRows:
-        return TableRows(self.codes[rows], self.values[rows], self.strange[rows], self.carried[rows], self.columns)
+        return TableRows(self.codes[rows], self.values[rows], self.strange[rows], self.carried[rows], self.columns,
+                         self.relations)
+
+    def completed(self, values: np.ndarray) -> np.ndarray:
+        """`values` (n, columns) in place of these rows, with what rules make of them, exactly."""
+        if not self.relations:
+            return values
+        cells, before = self._cells(values), self._cells(self.values)
+        return np.column_stack(list(self.relations.complete(cells, before, effects=False).values()))
+
+    def broken(self, values: np.ndarray) -> np.ndarray:
+        """Which of `values` in place of these rows break a rule, bool (n,)."""
+        if not self.relations:
+            return np.zeros(len(values), dtype=bool)
+        return np.asarray(self.relations.broken(self._cells(values), self._cells(self.values)), dtype=bool)
+
+    def _cells(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(self.relations.kinds, values.T, strict=True))
 
 
 def read_frame(X: Any) -> Any:
@@ -318,7 +338,7 @@ class MixedTable:
         """
         if like is None:
             return self.usual_frame(self.decode(codes))
-        return build_frame(like.columns, self.decode(codes, (like.codes, like.values)), like.carried)
+        return build_frame(like.columns, like.completed(self.decode(codes, (like.codes, like.values))), like.carried)
 
     def usual_frame(self, values: np.ndarray) -> Any:
         """A DataFrame of `values` with every column; carried ones hold what is usual."""
