@@ -21,7 +21,7 @@ from cfexplain.result import Counterfactuals
 
 __all__ = ["protocol_metrics"]
 
-Measured = Callable[[Counterfactuals, Any], Any]
+Measured = Callable[[Counterfactuals, Any], Any]  # as in `Metric`
 
 
 def protocol_metrics(
@@ -97,12 +97,18 @@ def protocol_metrics(
         found.append(Metric(f"{name}, flips", of(lambda cf: cf[cf.valid.astype(bool)]), "down", unit,
                             description=f"{description}; of flips alone"))
 
-    add("MAD", lambda cf, _: np.abs(cf.proba_after.astype(float) - cf.proba_before), "up", "probability",
-        "|p(target|x′) − p(target|x)|", **bounded)
-    add("COUT", lambda cf, explainer: cout(
-        cf.x, cf.x_cf, explainer.predict_proba, class_indices(cf.source, explainer.classes_),
-        class_indices(cf.target, explainer.classes_), steps=cout_steps), "up", "",
-        "the most changed pixels first: area under p(target) less that under p(source)", range=(-1.0, 1.0))
+    def difference(cf: Counterfactuals, _: Any) -> np.ndarray | None:
+        return None if cf.is_regression else np.abs(cf.proba_after.astype(float) - cf.proba_before)
+
+    def replaced(cf: Counterfactuals, explainer: Any) -> np.ndarray | None:
+        if cf.is_regression or not cf.is_image:
+            return None
+        source, target = (class_indices(labels, explainer.classes_) for labels in (cf.source, cf.target))
+        return cout(cf.x, cf.x_cf, explainer.predict_proba, source, target, steps=cout_steps)
+
+    add("MAD", difference, "up", "probability", "|p(target|x′) − p(target|x)|", **bounded)
+    add("COUT", replaced, "up", "", "the most changed pixels first: area under p(target) less that under p(source)",
+        range=(-1.0, 1.0))
     if face is not None:
         same = _Once(lambda cf, _: feature_cosine(cf.x, cf.x_cf, face))
         add("FVA", lambda cf, explainer: same(cf, explainer) > face_threshold, "up", "share",

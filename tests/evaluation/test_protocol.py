@@ -61,3 +61,9 @@ def test_half_of_what_cd_needs_is_refused():
     for options in ({"query": 1}, {"y_train": [[1]]}, {"query": 1, "y_train": [[1]]}):
         with pytest.raises(ValueError, match="CD needs all of oracle"):
             protocol_metrics(**options)
+
+
+def test_tables_have_no_pixels_to_replace(table_explainer, table):
+    found = evaluate(table_explainer, table[2][:4], metrics=protocol_metrics(cout_steps=4), n_bootstrap=5)
+    ((_, values),) = found.table.items()
+    assert not found.failures and np.isnan(values["COUT"].mean) and 0 <= values["MAD"].mean <= 1
