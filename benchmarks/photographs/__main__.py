@@ -200,13 +200,12 @@ def main() -> None:
     if options.quick:
         options.rows, options.budget = 3, 0.02
     options.out.mkdir(parents=True, exist_ok=True)
-    face = recogniser()
     for name in options.names:
-        data = read(name)
+        data, face = read(name), recogniser(SETS[name].face) if name != "xray" else None
         if options.quick:
             data = replace(data, train=data.train[:300], test=data.test[:100])
         for label in options.labels or SETS[name].asked:
-            result = run(data, label, options, face if name != "xray" else None)
+            result = run(data, label, options, face)
             if not result:
                 continue
             file = options.out / f"photographs_{name}_{label}{'_swapped' * options.swap}.json"

@@ -27,8 +27,16 @@ BUILT_IN = ("validity", "complete", "confidence_gain", "l2", "steps", "seconds_p
             "spread", "reconstruction_error")
 
 
-def recogniser() -> Callable[[np.ndarray], np.ndarray] | None:
-    """dlib's face recogniser, asked once for each set of images; None where it is not installed."""
+def face_chip(images: np.ndarray, box: tuple[float, float, float]) -> np.ndarray:
+    """The square of images (n, C, H, W) that `box` names, beyond the bottom by repeating the last line."""
+    side = images.shape[-1]
+    left, top, size = (round(share * side) for share in box)
+    below = max(0, top + size - side)
+    return np.pad(images, ((0, 0), (0, 0), (0, below), (0, 0)), mode="edge")[..., top:top + size, left:left + size]
+
+
+def recogniser(box: tuple[float, float, float]) -> Callable[[np.ndarray], np.ndarray] | None:
+    """dlib's face recogniser, asked once for each image; None where it is not installed."""
     try:
         network = Recogniser()
     except ImportError as error:
@@ -39,7 +47,7 @@ def recogniser() -> Callable[[np.ndarray], np.ndarray] | None:
     def descriptors(images: np.ndarray) -> np.ndarray:
         for image in images:
             if (key := image.tobytes()) not in known:
-                known[key] = network(image[None])[0]
+                known[key] = network(face_chip(image[None], box))[0]
         return np.stack([known[image.tobytes()] for image in images])
 
     return descriptors
@@ -107,9 +115,10 @@ class Judges:
         out = {"MNAC of mirrored pictures": float(attributes_changed(x, mirrored, self.oracle).mean()),
                "MNAC of the autoencoder": float(attributes_changed(x, again, self.oracle).mean())}
         if self.face is not None:
-            strangers = np.roll(x, 1, axis=0)
-            cosine = feature_cosine(x, strangers, self.face)
-            apart = np.linalg.norm(self.face(x) - self.face(strangers), axis=1)
+            seen = self.face(x).astype(np.float64)
+            pairs = np.triu_indices(len(x), 1)
+            apart = np.linalg.norm(seen[pairs[0]] - seen[pairs[1]], axis=1)
+            cosine = feature_cosine(seen[pairs[0]], seen[pairs[1]], lambda rows: rows)
             out |= {"FS of strangers": float(cosine.mean()), "FVA of strangers": float((cosine > 0.5).mean()),
                     "same person, of strangers": float((apart < SAME).mean()),
                     "identity of strangers": float(np.median(apart)),

@@ -85,7 +85,7 @@ def verified(x: ArrayLike | Tensor, x_cf: ArrayLike | Tensor, features: Features
         As in :func:`feature_cosine`.
     threshold : float in [-1, 1], default=0.5
         The field's, for VGGFace2. Other recognisers have their own, and at .5 some say "the same" of any two faces: dlib's
-        descriptors of different people have a cosine of about .8. Look at real pairs before you believe a 100 %.
+        descriptors of different people have a cosine of about .85. Look at real pairs before you believe a 100 %.
 
     Returns
     -------

@@ -10,7 +10,7 @@ from PIL import Image
 from benchmarks.photographs import networks
 from benchmarks.photographs.__main__ import draw
 from benchmarks.photographs.data import SETS, Photographs, read
-from benchmarks.photographs.judges import penultimate
+from benchmarks.photographs.judges import face_chip, penultimate
 from cfexplain.datasets import CELEBA_ATTRIBUTES
 
 
@@ -74,3 +74,11 @@ def test_pictures_are_whole(tmp_path):
     assert drawn.shape == (2 * (12 + 4), 18, 3)
     np.testing.assert_allclose(drawn[6:12, 6:12], rows[1, 1].transpose(1, 2, 0), atol=1 / 255)
     assert (drawn[16:28, 12:] == 1).all()  # no sixth
+
+
+def test_a_chip_is_where_the_face_is():
+    picture = np.arange(100.0).reshape(1, 1, 10, 10)
+    np.testing.assert_array_equal(face_chip(picture, (0.0, 0.0, 1.0)), picture)
+    chip = face_chip(picture, (0.2, 0.6, 0.6))
+    assert chip.shape == (1, 1, 6, 6)
+    np.testing.assert_array_equal(chip[0, 0, :, 0], [62, 72, 82, 92, 92, 92])
