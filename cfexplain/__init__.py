@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         REVISEExplainer,
         ScanExplainer,
     )
+    from cfexplain.explainers.groups import summarize_group
     from cfexplain.explainers.pipeline import PipelineExplainer, explain_pipeline
     from cfexplain.foundation.exceptions import ClassifierOutputError, DataRangeError, StoreError, TargetError
     from cfexplain.persistence.persistent import load
@@ -35,14 +36,14 @@ __all__ = [
     "Counterfactuals", "DataRangeError", "DiffeomorphicExplainer", "Evaluation", "Frontier", "GradientExplainer",
     "LeapExplainer", "Metric", "PLACEExplainer", "PipelineExplainer", "PrototypeExplainer", "REVISEExplainer",
     "ScanExplainer", "StoreError", "TargetError", "compare_frontier", "evaluate", "explain_pipeline", "load", "load_results",
-    "__version__"]
+    "summarize_group", "__version__"]
 
 _HOMES = {
     "evaluation.evaluation": ("Evaluation", "Metric", "evaluate"), "evaluation.frontier": ("Frontier", "compare_frontier"),
     "explainers": ("CLARITYExplainer", "ClassDirectionExplainer", "CounterfactualExplainer", "DiffeomorphicExplainer",
                    "GradientExplainer", "LeapExplainer", "PLACEExplainer", "PrototypeExplainer", "REVISEExplainer",
                    "ScanExplainer"),
-    "explainers.pipeline": ("PipelineExplainer", "explain_pipeline"),
+    "explainers.groups": ("summarize_group",), "explainers.pipeline": ("PipelineExplainer", "explain_pipeline"),
     "foundation.exceptions": ("ClassifierOutputError", "DataRangeError", "StoreError", "TargetError"),
     "persistence.persistent": ("load",), "result": ("Counterfactuals",), "scale": ("CounterfactualStore", "load_results")}
 

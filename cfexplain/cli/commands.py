@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -103,7 +103,9 @@ def run_explain(options: argparse.Namespace) -> int:
     rows = _rows_for(explainer, options.data, options.resize)
     target = _read_target(explainer, options.target)
     image = explainer.layout_.is_image
-    pictures = _picture_names(rows.names, options.out / "images") if image else []
+    names = [name if options.answers == 1 else _answer_name(name, k + 1) for name in rows.names
+             for k in range(options.answers)]
+    pictures = _picture_names(names, options.out / "images") if image else []
     begun = (options.out / _STORE).is_dir()
     refuse_foreign({
         options.out / "counterfactuals.csv": ",".join(results_head("name")), options.out / "report.html": _REPORT,
@@ -112,17 +114,17 @@ def run_explain(options: argparse.Namespace) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the summary reports the same
-        store = explainer.explain_to(options.out / _STORE, rows.X, target, block_size=options.block_size,
+        store = explainer.explain_to(options.out / _STORE, rows.X, target, block_size=options.block_size, k=options.answers,
                                      record_path=options.path, n_jobs=options.jobs, progress=not options.quiet)
-    cf = replace(store.concatenate(), index=np.array(rows.names))  # the report calls rows by their files' names
-    write_results(options.out / "counterfactuals.csv", cf, name=rows.names)
+    cf = replace(store.concatenate(), index=np.array(names))  # the report calls rows by their files' names
+    write_results(options.out / "counterfactuals.csv", cf, name=names)
     if image:
         for picture, file in zip(as_pictures(cf.x_cf, cf), pictures, strict=True):
             file.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(file, png(picture))
     else:
         write_table(options.out / "changes.csv", CHANGES, [
-            [rows.names[i], cf.feature_names[k], cf.x[i, k], cf.x_cf[i, k]]
+            [names[i], cf.feature_names[k], cf.x[i, k], cf.x_cf[i, k]]
             for i, k in np.argwhere(~np.isclose(cf.x, cf.x_cf, equal_nan=True))])
     cf.to_html(options.out / "report.html", explainer=explainer if options.path else None)
     if not options.quiet:
@@ -130,6 +132,12 @@ def run_explain(options: argparse.Namespace) -> int:
         print(f"\nReport:  {options.out / 'report.html'}\nTable:   {options.out / 'counterfactuals.csv'}\n"
               f"Results: {options.out / _STORE} (cfexplain.load_results)")
     return 0
+
+
+def _answer_name(name: str, answer: int) -> str:
+    """``face.png`` is ``face-2.png`` for its second answer."""
+    path = PurePath(name)
+    return str(path.with_name(f"{path.stem}-{answer}{path.suffix}"))
 
 
 def run_evaluate(options: argparse.Namespace) -> int:

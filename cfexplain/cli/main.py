@@ -98,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(explain)
     explain.add_argument("--out", type=Path, required=True, help="folder for results; an interrupted call goes on there")
     explain.add_argument("--path", action="store_true", help="keep the path of each search: a slider in the report")
+    explain.add_argument("--answers", type=int, default=1, metavar="K", help="so many different answers for each row")
     explain.add_argument("--jobs", type=int, default=None, metavar="N", help="processes; the results are the same")
     explain.add_argument("--block-size", type=int, default=256, metavar="N", help="rows a file of results (default: 256)")
     explain.add_argument("--quiet", action="store_true", help="no progress bar and no summary")

@@ -514,8 +514,20 @@ class PipelineExplainer(BaseEstimator):
 
     def _plans(self, explainer: CounterfactualExplainer, rows: TableRows, x_cf: np.ndarray, goal: Goal,
                order: str = "cheapest", most: int = MOST) -> list[np.ndarray]:
-        columns = Columns.of_mixed(self.table_, explainer.column_rules_ or MixedRules(self.table_), self.codes_)
-        return plans_of(columns, rows.codes, x_cf, goal, _Asked(self.model_, rows, explainer.is_regression), order, most)
+        return plans_of(self.columns_of(explainer.column_rules_), rows.codes, x_cf, goal, self.asked_of(rows), order, most)
+
+    def columns_of(self, rules: Any = None) -> Columns:
+        """The columns of the table as a search moves them, within `rules` or those of the constructor."""
+        rules = MixedRules(self.table_, self.immutable, self.bounds, self.monotone) if rules is None else rules
+        return Columns.of_mixed(self.table_, rules, self.codes_)
+
+    def asked_of(self, rows: TableRows) -> _Asked:
+        """What the pipeline says of codes in place of `rows`: a function of codes and the places of rows."""
+        return _Asked(self.model_, rows, self.explainer_.is_regression)
+
+    def goal_of(self, rows: TableRows, frame: Any, target: Any) -> Goal:
+        """What is wanted of `rows`, which `frame` holds."""
+        return self._goal(rows, self._answers(frame, rows), target)
 
     def _goal(self, rows: TableRows, before: Any, target: Any) -> Goal:
         explainer = self.explainer_

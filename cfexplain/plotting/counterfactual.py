@@ -127,6 +127,8 @@ def _draw_images(cf: Result, axes: np.ndarray, figure: Figure | SubFigure) -> No
             ax.spines[:].set(color="#BBBBBB", linewidth=0.6)
             if c == 0:
                 ax.set_ylabel(name, fontsize=9, color=GREY, rotation=0, ha="right", va="center")
+        if row.region is not None and not row.region.all():
+            axes[0, c].contour(row.region[0], levels=[0.5], colors=VERMILLION, linewidths=0.9)
         axes[0, c].set_title(title(row, 13), fontsize=11, fontweight="bold", pad=5)
         below, color = facts(row), GREY
         if not row.valid[0]:

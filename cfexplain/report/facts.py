@@ -123,6 +123,9 @@ def facts(row: Result) -> str:
         of, rank = "" if row.is_regression else f" of {label(row.target[0])}", in_words.rank(percentile)
         parts.append(("Plausibility", f"{rank}: more typical than {rank} % of the training rows{of}"
                       + _gauge(None, percentile / 100, half=True)))
+    if row.region is not None:
+        enough = "enough" if row.valid[0] else "not enough, as far as was searched"
+        parts.append(("Region", f"{100 * row.region.mean():.0f} % of the pixels may change: {enough}"))
     steps = int(row.n_steps[0])
     parts.append(("Distance", f"{number(row.distance[0])} in latent space, {number(row.distance_x[0])} from x to x′, in "
                   f"{steps} step{'' if steps == 1 else 's'}"))

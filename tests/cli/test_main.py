@@ -118,6 +118,16 @@ def test_a_model_of_ones_own(kind, tmp_path, monkeypatch):
     torch.testing.assert_close(loaded(x), module(x))
 
 
+def test_several_answers_have_names_of_their_own(work, tmp_path):
+    out = tmp_path / "results"
+    assert main(["explain", str(work / "digits.safetensors"), str(work / "new"), "--target", "digit-9", "--out", str(out),
+                 "--answers", "2", "--quiet"]) == 0
+    cf = load_results(out / "rows").concatenate()
+    assert cf.k == 2 and len(cf) == 10
+    pictures = [np.asarray(Image.open(out / "images" / f"four-{i}-{k}.png")) for i in range(5) for k in (1, 2)]
+    np.testing.assert_array_equal(pictures, np.round(255 * np.clip(cf.x_cf, 0, 1)))
+
+
 @pytest.mark.parametrize("kind", ["torchscript", "export"])
 def test_a_program_of_ones_own_is_explained(kind, tmp_path, digits, work):
     """Trained, compiled to a file, fitted and explained from the command line."""
