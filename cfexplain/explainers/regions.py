@@ -48,7 +48,7 @@ def read_regions(region: Any, layout: Layout, n: int) -> np.ndarray:
     --------
     >>> layout = Layout.of((1, 4, 4), None)
     >>> read_regions((0, 0, 2, 2), layout, 3).shape, int(read_regions([[0, 0], [0, 4], [4, 0]], layout, 1).sum())
-    ((3, 1, 4, 4), 10)
+    ((3, 1, 4, 4), 6)
     """
     channels, height, width = shape = layout.net_shape
     if hasattr(region, "convert"):  # a drawing
