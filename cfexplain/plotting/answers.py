@@ -75,7 +75,7 @@ class AnswersDisplay:
         groups = [cf[np.flatnonzero(rows == row)] for row in np.unique(rows)[: self.n]]
         columns, image = max(map(len, groups)), cf.is_image
         slots = 0 if image else max(slots_of(group, self.max_changes) for group in groups)
-        size = (1.2 * (1 + columns), 1.45 * len(groups)) if image else (4.6 * columns, (1.4 + 0.26 * slots) * len(groups))
+        size = (1.3 * (1 + columns), 1.65 * len(groups)) if image else (4.6 * columns, (1.4 + 0.26 * slots) * len(groups))
         self.figure_, grid = figure_and_grid(ax, figure, size, len(groups), columns + image, "constrained")
         self.axes_ = np.array([[self.figure_.add_subplot(grid[r, c]) for c in range(columns + image)]
                                for r in range(len(groups))])
@@ -99,8 +99,8 @@ def _draw_pictures(group: Result, line: np.ndarray) -> None:
     line[0].set_title(title(group[0], 11) if len(np.unique(group.target)) == 1 else source_in_words(group[0]), fontsize=9,
                       fontweight="bold", pad=3)
     for answer, panel in zip(group, line[1:], strict=False):
-        words, counts = facts(answer).replace("\n", " · "), bool(answer.valid[0])
-        panel.set_xlabel(words if counts else str(answer.status[0]).replace("_", " "), fontsize=7, labelpad=2,
+        words, counts = facts(answer), bool(answer.valid[0])
+        panel.set_xlabel(words if counts else str(answer.status[0]).replace("_", " "), fontsize=6.5, labelpad=2,
                          color=GREY if counts else VERMILLION)
         if not counts:
             panel.spines[:].set(color=VERMILLION, linewidth=2, linestyle=(0, (4, 2)))
