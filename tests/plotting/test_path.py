@@ -76,7 +76,7 @@ def test_bisections_are_found_and_nothing_else(digit_paths, table_paths):
 
     for explainer, cf in (digit_paths, table_paths):
         for row in cf:
-            converged = row.status[0] == "converged"
+            converged = row.status[0] == "converged" and row.n_steps[0] > 1  # the scan of a table is one step
             ended = 0 if row.is_image or not converged else len(row.path[0]) - 1 - int(
                 np.flatnonzero(np.linalg.norm(row.path[0] - row.z_cf[0], axis=1) > 0)[-1])  # changed after the search
             assert count_bisections(row, explainer) in ((explainer.refine, explainer.refine + ended) if converged else (0,))

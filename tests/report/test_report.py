@@ -192,17 +192,21 @@ def test_words_for_those_who_do_not_see():
 
 
 def test_each_row_says_what_became_of_it():
-    cf = made(6, "grey", "str", optional=False)
-    cf.source, cf.target = np.array(["a"] * 6), np.array(["b"] * 6)
-    cf.status = np.array(STATUSES)
-    cf.prediction = np.array(["b", "b", "b", "b", "a", "a"])
-    cf.valid = np.array([True, True, True, True, False, False])
-    cf.conditions = {"decision": np.array([True, True, True, True, False, False]),
-                     "density": np.array([True, False, True, True, False, False])}
-    cf.proba_before[5] = cf.proba_after[5] = np.nan
+    cf = made(8, "grey", "str", optional=False)
+    cf.source, cf.target = np.array(["a"] * 8), np.array(["b"] * 8)
+    cf.status = np.array(["converged", "step_budget", "implausible", "time_limit", "repeated", "already_target", "not_found",
+                          "model_failed"])
+    assert set(cf.status) == set(STATUSES)
+    cf.prediction = np.array(["b"] * 6 + ["a"] * 2)
+    cf.valid = np.array([True, True, True, True, False, True, False, False])
+    cf.conditions = {"decision": np.array([True] * 6 + [False] * 2),
+                     "density": np.array([True, False, True, True, True, True, False, False])}
+    cf.proba_before[7] = cf.proba_after[7] = np.nan
     page = Document(render_report(cf))
     for words in ("Found: the classifier says b. Every condition is met.",
                   "Found, but the steps ran out: the classifier says b. Not met: typical enough.",
+                  "Time was up: the classifier says b of the best effort, and b is asked for.",
+                  "No other answer was found: this one, b, repeats an answer before it, and does not count.",
                   "Already there: the classifier said a before. Nothing was changed.",
                   "Not found: the classifier still says a, not b. This is the best effort.",
                   "The classifier gives NaN or infinity for this row: nothing was searched."):
