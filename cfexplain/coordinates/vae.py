@@ -173,7 +173,7 @@ class VAE(TrainedCoordinates):
         self.beta_ = BETA * min(1.0, float(numbers) / 28**2) if self.beta == "auto" else float(self.beta)
         self.likelihood_ = self.likelihood
         if self.likelihood == "auto":
-            plain = self.perceptual is not None or not self.layout_.is_image
+            plain = self.perceptual is not None or not self.layout_.is_image or self.data_range is None
             self.likelihood_ = "gaussian" if plain else "edges" if self.has_shades_ else "bernoulli"
 
     def _finish(self, X: np.ndarray) -> None:

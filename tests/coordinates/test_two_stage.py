@@ -115,3 +115,9 @@ def test_any_coordinates_may_be_outside():
 def test_bad_input_is_told(make, rows, error, said):
     with pytest.raises(error, match=said):
         make().fit(rows)
+
+
+def test_what_is_learned_of_latents_is_not_drawn_with_more_contrast():
+    """Training ends in the network that it kept: of latents there is no ink that could be too grey."""
+    inner = TwoStage(PretrainedAutoencoder(*halves()), VAE(width=8, **QUICK), random_state=0).fit(X).inner_
+    assert inner.likelihood_ == "gaussian" and inner.contrast_ == 1
