@@ -121,7 +121,7 @@ class Autoencoder(TrainedCoordinates):
         u = self._augmented(net, rows["u"])
         out = net.outputs(net.moments(u)[0]).float()
         if net.is_image and not net.bounded:
-            return normal_loss((out - u) * rows["weights"].sqrt() if "weights" in rows else out - u)
+            return normal_loss(out - u)
         if self.reconstruction == "edges" or self.reconstruction == "auto" and self.has_shades_:
             return edges_loss(out.sigmoid() - u)
         if net.is_image and self.reconstruction != "mse":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -25,7 +24,7 @@ from cfexplain.foundation.settings import own_modes
 from cfexplain.foundation.tiles import TILE, in_tiles
 from cfexplain.nets.autoencoders import AutoencoderNet
 from cfexplain.nets.flow_nets import standard_normal
-from cfexplain.nets.latent_autoencoders import begin_at_components, code_shape
+from cfexplain.nets.latent_autoencoders import code_shape
 from cfexplain.nets.losses import Rows, perhaps_mirrored
 from cfexplain.persistence import MayBeAbsent
 from cfexplain.persistence.networks import State, check_repeats, on_meta
@@ -278,8 +277,7 @@ class TrainedCoordinates(Coordinates):
         return self
 
     @own_modes()
-    def fit_latents(self, latents: np.ndarray, mirrored: np.ndarray | None = None,
-                    weights: np.ndarray | None = None) -> TrainedCoordinates:
+    def fit_latents(self, latents: np.ndarray, mirrored: np.ndarray | None = None) -> TrainedCoordinates:
         """Train on latents of other coordinates, (n, C, h, w) or (n, d), which may lie in a file; ``data_range`` is None.
 
         Parameters
@@ -287,8 +285,6 @@ class TrainedCoordinates(Coordinates):
         latents : ndarray of floats of any precision
         mirrored : ndarray, optional
             Those of the same rows, mirrored: half of the rows of a batch are taken from here.
-        weights : ndarray of shape (h, w), optional
-            Of each place, in the loss; 1 in the mean.
         """
         from cfexplain.nets import training
 
@@ -299,12 +295,9 @@ class TrainedCoordinates(Coordinates):
         self._check_parameters()
         seed = draw_seed(self.random_state)
         with seeded_torch(seed):
-            net: Any = self._make_module()
-        some = np.unique(np.linspace(0, len(latents) - 1, min(len(latents), 1000)).astype(int))
-        begin_at_components(net.encoder, net.decoder, torch.from_numpy(latents[some].astype(np.float32)))
+            net = self._make_module()
         self.history_ = training.train_network(
-            net, functools.partial(self._loss_of_latents, weights=None if weights is None else torch.from_numpy(
-                weights).float().to(self.device)), rows, updates=training.updates_for(
+            net, self._loss_of_latents, rows, updates=training.updates_for(
                 len(latents), self._updates["latents"], self.training_budget),
             seed=seed, lr=2e-3 if self.lr == "auto" else float(self.lr),
             batch_size=64 if self.batch_size == "auto" else int(self.batch_size), weight_decay=self.weight_decay,
@@ -314,12 +307,12 @@ class TrainedCoordinates(Coordinates):
         self._finish(latents)
         return self
 
-    def _loss_of_latents(self, net: AutoencoderNet, rows: Rows, progress: float, weights: Tensor | None) -> Tensor:
+    def _loss_of_latents(self, net: AutoencoderNet, rows: Rows, progress: float) -> Tensor:
         """As `_loss`, of latents, in bfloat16 where that is faster."""
         u = perhaps_mirrored(rows, net.training)
         with torch.autocast(u.device.type, torch.bfloat16, enabled=net.training and computes_in_bfloat16(u.device),
                             cache_enabled=False):
-            return self._loss(net, {"u": u, **({} if weights is None else {"weights": weights})}, progress)
+            return self._loss(net, {"u": u}, progress)
 
     def _make_module(self) -> AutoencoderNet:
         """The networks, untrained, as the parameters, ``layout_`` and ``latent_dim_`` say."""

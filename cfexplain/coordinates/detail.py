@@ -19,7 +19,7 @@ MODES = ("decoder", "residual", "blend", "learned")
 # Widths of the blur, in pixels of a 64x64 image. Ink has a wide one, or specks stay; photographs a narrow one, or they blur.
 SIGMA, INK_SIGMA = 2.0, 5.0
 # Among latents: the change, in standard deviations, at which what was lost gives way, and the blur in places
-LATENT_TAU, LATENT_SIGMA = 1.0, 0.6
+LATENT_TAU, LATENT_SIGMA = 1.2, 0.6
 # What is painted may reach further: nothing of what was there shall shine through
 LEARNED_TAU, LEARNED_SIGMA = 0.4, 1.0
 CLIP_MODES = ("straight_through", "autograd", "none")

@@ -245,8 +245,7 @@ class Flow(Coordinates):
         return self
 
     @own_modes()
-    def fit_latents(self, latents: np.ndarray, mirrored: np.ndarray | None = None,
-                    weights: np.ndarray | None = None) -> Flow:
+    def fit_latents(self, latents: np.ndarray, mirrored: np.ndarray | None = None) -> Flow:
         """Train on latents of other coordinates, (n, C, h, w) or (n, d), which may lie in a file; ``data_range`` is None.
 
         Parameters
@@ -254,8 +253,6 @@ class Flow(Coordinates):
         latents : ndarray of floats of any precision
         mirrored : ndarray, optional
             Those of the same rows, mirrored: half of the rows of a batch are taken from here.
-        weights : ignored
-            A density loses nothing that could be weighed.
         """
         from cfexplain.nets.training import held_out_rows, train_network, updates_for
 

@@ -25,7 +25,7 @@ from cfexplain.foundation.tiles import TILE
 from cfexplain.foundation.weight_cache import cached_by_weights
 from cfexplain.persistence import MayBeAbsent, storable
 
-__all__ = ["TwoStage", "place_weights"]
+__all__ = ["TwoStage"]
 
 INNER: dict[str, type[Coordinates]] = {"vae": VAE, "autoencoder": Autoencoder, "flow": Flow, "identity": Identity}
 
@@ -117,12 +117,6 @@ class TwoStage(Coordinates):
     def fit(self, X: ArrayLike | Tensor, y: Any = None) -> TwoStage:
         """Encode `X` by the outer coordinates, keep the latents, and train the inner ones on them.
 
-        Parameters
-        ----------
-        X : array-like or tensor
-        y : array-like of shape (n,), optional
-            Classes: an inner model that is trained weighs places more where they differ (`place_weights`).
-
         Raises
         ------
         ValueError, TypeError
@@ -138,7 +132,7 @@ class TwoStage(Coordinates):
         mirrored = self._kept(X[..., ::-1]) if self.augment else None
         learns = getattr(self.inner_, "fit_latents", None)
         if learns is not None:
-            learns(rows, mirrored, None if y is None or len(self.latent_shape_) != 3 else place_weights(rows, np.asarray(y)))
+            learns(rows, mirrored)
         else:
             self.inner_.fit(np.concatenate([rows, *([] if mirrored is None else [mirrored])]).astype(np.float32))
         self.inner_.dtype_ = self.dtype_
@@ -243,24 +237,3 @@ class TwoStage(Coordinates):
     def training_latents(self, X: np.ndarray) -> np.ndarray:
         """The outer latents of rows to learn from, (n, ...), float16: those that were kept, as far as they were."""
         return self._kept(X)
-
-
-def place_weights(latents: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Weights (h, w) of the places of latents (n, k, h, w), 1 in the mean: more where the classes `y` differ more.
-
-    A place where classes explain the largest share of the variance weighs five times as much as one where they explain none.
-
-    >>> latents = np.zeros((4, 1, 1, 2))
-    >>> latents[2:, :, :, 1] = 1
-    >>> place_weights(latents, np.array([0, 0, 1, 1])).round(2).tolist()
-    [[0.33, 1.67]]
-    """
-    some = np.unique(np.linspace(0, len(latents) - 1, min(len(latents), 4000)).astype(int))
-    values, labels = latents[some].astype(np.float32), y[some]
-    mean, between = values.mean(0), np.zeros(values.shape[1:])
-    for label in np.unique(labels):
-        own = values[labels == label]
-        between += len(own) / len(values) * np.square(own.mean(0) - mean)
-    share = between.sum(0) / np.maximum(values.var(0).sum(0), 1e-12)
-    weights = 1 + 4 * share / max(share.max(), 1e-12)
-    return weights / weights.mean()

@@ -209,7 +209,7 @@ class VAE(TrainedCoordinates):
         mean, log_var = mean.float(), log_var.float()
         out = net.outputs(mean + (log_var / 2).exp() * torch.randn_like(mean)).float()
         if net.is_image and not net.bounded:
-            fit = normal_loss((out - u) * rows["weights"].sqrt() if "weights" in rows else out - u)
+            fit = normal_loss(out - u)
         elif self.likelihood_ == "bernoulli":
             fit = F.binary_cross_entropy_with_logits(out, u, reduction="none").flatten(1).sum(1)
         elif self.likelihood_ == "edges":

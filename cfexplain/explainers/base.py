@@ -150,7 +150,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         self.coordinates_, fresh = make_coordinates(
             self.coordinates, {"random_state": seed + 1, "data_range": self.data_range, **budget}, self.inner)
         if fresh:
-            self.coordinates_.set_params(**_read_already(self.coordinates_)).fit(X, groups)
+            self.coordinates_.set_params(**_read_already(self.coordinates_)).fit(X)
         self._check_coordinates(X)
         self.density_, unfitted = make_density(self.density, self.coordinates_, {"random_state": seed + 2, **budget})
         rows = self._rows_to_encode(groups, seed)

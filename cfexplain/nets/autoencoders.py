@@ -96,7 +96,7 @@ class AutoencoderNet(nn.Module):
         self.bounded = self.is_image and data_range is not None
         outputs = latent_dim * (2 if variational else 1)
         if self.is_image and data_range is None:
-            self.encoder, self.decoder = latent_networks(net_shape, latent_dim, variational, width)
+            self.encoder, self.decoder = latent_networks(net_shape, outputs, latent_dim, width)
         elif self.is_image:
             self.encoder, self.decoder = _convolutional(net_shape, outputs, latent_dim, width)
         else:

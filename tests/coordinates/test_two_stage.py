@@ -8,7 +8,6 @@ from sklearn.frozen import FrozenEstimator
 from torch import nn
 
 from cfexplain.coordinates import VAE, Flow, Identity, PretrainedAutoencoder, PretrainedCoordinates, TwoStage
-from cfexplain.coordinates.two_stage import place_weights
 
 
 class Counting(nn.Module):
@@ -60,20 +59,6 @@ def test_pictures_are_encoded_once():
     encoder.rows = 0
     clone(outer).fit(X)  # looks at shapes and at the scale
     assert looked_at == encoder.rows
-
-
-def test_places_that_tell_the_classes_apart_weigh_more():
-    y = np.arange(24) % 2
-    marked = X.copy()
-    marked[y == 1, :, 3:7, 8:12] += 1  # a row of padding lies above
-    latents = np.zeros((24, 4, 5, 4), np.float32)
-    latents[:] = PretrainedAutoencoder(*halves(), data_range=(0, 2)).fit(marked).transform(marked).reshape(24, 4, 5, 4)
-    weights = place_weights(latents, y)
-    assert np.unravel_index(weights.argmax(), weights.shape) == (1, 2) and np.isclose(weights.mean(), 1)
-    assert weights.max() / weights.min() <= 5
-    with_y, without = (TwoStage(PretrainedAutoencoder(*halves()), VAE(width=8, **QUICK), data_range=(0, 2),
-                                random_state=0).fit(marked, labels).transform(marked) for labels in (y, None))
-    assert not np.array_equal(with_y, without)
 
 
 def test_latents_may_be_kept_in_a_folder(tmp_path):
