@@ -27,7 +27,7 @@ class Autoencoder(TrainedCoordinates):
     ----------
     latent_dim : int or "auto", default="auto"
         "auto": images of ink 32, or 64 where a side exceeds 32 pixels; twice as many where shades count, and 128 in colour;
-        tables as many as columns, at least 2, at most 16.
+        latents 16 for each place of a grid of at most 8×8; tables as many as columns, at least 2, at most 16.
     reconstruction : {"auto", "bce", "mse", "edges"}, default="auto"
         Loss: cross-entropy of pixels scaled to [0, 1], squared error, or the "edges" of `VAE`. "auto" is "mse" for tables,
         and for images "bce" or "edges" as there.
@@ -41,8 +41,9 @@ class Autoencoder(TrainedCoordinates):
         Reads rows of shape (d,) as images.
     channels : {"auto", "first", "last"}, default="auto"
         Where an image has its channels: (C, H, W) or (H, W, C). "auto" tells by the shape; see `read_channels`.
-    data_range : (low, high), default=(0, 1)
-        Of images. Columns of a table may have any scale: they are standardised inside.
+    data_range : (low, high) or None, default=(0, 1)
+        Of images. None: X holds latents of another autoencoder, which nothing bounds; a `TwoStage` sets it. Columns of a
+        table may have any scale: they are standardised inside.
     batch_size : int or "auto", default="auto"
         200 for 60,000 rows and more, 80 for 1,500.
     lr : float or "auto", default="auto"
