@@ -21,7 +21,7 @@ SIGMA, INK_SIGMA = 2.0, 5.0
 # Among latents: the change, in standard deviations, at which what was lost gives way, and the blur in places
 LATENT_TAU, LATENT_SIGMA = 1.2, 0.6
 # What is painted may reach further: nothing of what was there shall shine through
-LEARNED_TAU, LEARNED_SIGMA = 0.4, 1.0
+LEARNED_TAU, LEARNED_SIGMA = 0.8, 0.8
 CLIP_MODES = ("straight_through", "autograd", "none")
 
 

@@ -25,6 +25,7 @@ _GRID = 8  # places a side in the middle of the network, at most
 # Of what the painter is told: the error where it paints, the critic's features there, and the critic's opinion
 _ERROR, _FEATURES, _OPINION = 1.0, 0.3, 0.05
 _AVERAGE = 0.99
+_HIDDEN = 1 / 3  # of the mask, above which the original is not shown
 
 # what a batch of training asks of: the picture drawn from a code, the true one, and the mask of a change of it
 Batch = Callable[[Tensor, torch.Generator], tuple[Tensor, ...]]
@@ -34,7 +35,7 @@ Batch = Callable[[Tensor, torch.Generator], tuple[Tensor, ...]]
 class Painter(nn.Module):
     """Picture, mask and original, (B, 2C + 1, H, W) -> what the picture lacks under the mask, (B, C, H, W).
 
-    It is shown the picture that was decoded, and of the original only what the mask leaves; it begins by adding nothing.
+    It is shown the picture that was decoded, and the original only where the mask is nearly 0; it begins by adding nothing.
 
     Parameters
     ----------
@@ -74,7 +75,8 @@ class Painter(nn.Module):
 
     def forward(self, given: Tensor) -> Tensor:
         picture, mask, original = given.split([self.channels, 1, self.channels], 1)
-        h = self.first(torch.cat([picture, (1 - mask) * original, mask], 1))
+        # nothing where the mask is above a third: a faint trace, divided by what is left of it, would be the whole again
+        h = self.first(torch.cat([picture, F.relu(1 - mask / _HIDDEN) * original, mask], 1))
         seen = []
         for down in self.down:
             seen.append(h)

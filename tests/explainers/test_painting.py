@@ -75,7 +75,7 @@ def test_only_what_changed_is_painted():
     assert torch.equal(out[..., 8:, 8:], x[..., 8:, 8:]) and mask[..., 0, 0] > 0.5
     assert torch.allclose(out, moved + (1 - mask) * (x - drawn) + mask * painter.paint(moved, mask, x), atol=1e-5)
     # of the original it sees what the mask leaves
-    hidden = torch.ones(1, 1, 16, 16)
+    hidden = torch.full((1, 1, 16, 16), 0.4)
     assert torch.equal(painter.paint(moved, hidden, x), painter.paint(moved, hidden, torch.zeros_like(x)))
 
 
