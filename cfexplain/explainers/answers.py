@@ -228,6 +228,8 @@ def table_answers(run: Any, begun: TableRun, rows: Mapping[str, Tensor], first: 
             now = 2 * answers[j].done[left] + _counts(run, verdict, answers[j].x_cf[left], left, answers[0].x_cf[left])
             better = np.flatnonzero(lacking[j, left] & accepted & (2 * part.done + 1 > now))
             answers[j].put(left[better], part[better])
+    for answer in answers[1:]:
+        begun.charge(answer)
     return Found.concatenate(answers)[np.arange(k * len(X)).reshape(k, -1).T.reshape(-1)]
 
 

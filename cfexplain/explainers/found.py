@@ -92,4 +92,11 @@ class Found:
             conditions={name: np.concatenate([part.conditions[name] for part in parts]) for name in first.conditions},
             path=None if first.path is None else [path for part in parts for path in part.path or ()],
             backend=first.backend,
-            costs=None if first.costs is None else np.concatenate([part.costs for part in parts if part.costs is not None]))
+            costs=_concatenated_costs(parts))
+
+
+def _concatenated_costs(parts: Sequence[Found]) -> np.ndarray | None:
+    """Rows that were not begun came back as they are, which costs nothing."""
+    width = next((part.costs.shape[1] for part in parts if part.costs is not None), None)
+    return None if width is None else np.concatenate([
+        np.zeros((len(part.z), width)) if part.costs is None else part.costs for part in parts])

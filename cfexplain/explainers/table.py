@@ -103,14 +103,17 @@ class TableRun:
                 self._fall_back(found, valid, left)
         if verdict.run.deadline.passed:
             found.late[left] = True
-        columns = self.table.columns
-        acted = columns.acted(found.x_cf, verdict.X)
-        found.costs = np.where(acted, columns.costs(found.x_cf, verdict.X), 0.0)
+        self.charge(found)
         changed = np.flatnonzero((found.x_cf != came).any(1))
         found.n_steps[changed] += 1  # one more, of another kind, which the path has, too
         if found.path is not None:
             for i in changed:
                 found.path[i] = np.concatenate([found.path[i], found.z[i : i + 1]])
+
+    def charge(self, found: Found) -> None:
+        """Say what the changes that were found cost, column by column."""
+        columns, X = self.table.columns, self.verdict.X
+        found.costs = np.where(columns.acted(found.x_cf, X), columns.costs(found.x_cf, X), 0.0)
 
     def settle(self, verdict: Verdict, found: Found) -> np.ndarray:
         """End other answers, for the rows of `verdict`, on the model itself; which of them it accepts, bool (n,).

@@ -99,6 +99,18 @@ def test_the_total_of_what_is_asked_for_is_minimised(loans, pipes):
     assert set(found[1].changes()["column"]) >= {"job"} and {"cost"} <= set(found[1].changes().columns)
 
 
+def test_every_answer_has_its_price(loans, pipes):
+    X, y = loans
+    explainer = PipelineExplainer(pipes[1], ScanExplainer(typical_quantile=None), random_state=0,
+                                  costs={"income": 2.0}).fit(X, y)
+    rows = X[pipes[1].predict(X) == "no"][:8]
+    one, cf = explainer.explain(rows, "yes"), explainer.explain(rows, "yes", k=3)
+    before, after = cf.to_frames()
+    np.testing.assert_array_equal(cf.costs > 0, (before != after).to_numpy())
+    assert (cf.costs[cf.answer == 2] > 0).any() and set(cf.changes()["cost"]) == set(cf.costs[cf.costs > 0])
+    np.testing.assert_array_equal(cf.costs[cf.answer == 0], one.costs)
+
+
 def test_effects_follow_their_causes(loans, pipes):
     X, y = loans
     explainer = PipelineExplainer(pipes[0], ScanExplainer(), random_state=0, causes={"school": ["income"]},
