@@ -134,6 +134,14 @@ class PLACEExplainer(CounterfactualExplainer):
         Columns of a table that must stay as they are.
     bounds : dict of column -> (low, high), optional
         Intervals that columns must stay in, in X's units; None for an open side.
+    monotone : dict of column -> {"increase", "decrease"}, optional
+    constraints : list of str, optional
+        Rules between columns of a table, such as ``"part <= whole"`` or ``"ratio == debt / income"`` (``x0``, ``x1``, …
+        where X has no names), kept exactly; see `explain_pipeline`.
+    causes : dict of column -> list of columns, optional
+        Effects that follow their causes; see `explain_pipeline`.
+    costs : dict of column -> number, or (number, "unit"), optional
+        Prices of a standard deviation, or of a unit, of which the total is minimised; 1 by default. ``cf.cost`` has it.
     image_shape : (C, H, W), optional
         Reads rows of shape (d,) as images, for use in a scikit-learn pipeline.
     channels : {"auto", "first", "last"}, default="auto"
