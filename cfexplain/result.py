@@ -448,8 +448,8 @@ class Counterfactuals:
         >>> X, y = load_iris(return_X_y=True)
         >>> cf = PLACEExplainer(training_budget=0.1, random_state=0).fit(X, y).explain(X[:2], target=1)
         >>> plan = cf.plan(0)
-        >>> len(plan), bool(abs(plan.steps[-1].said - cf.proba_after[0]) < 1e-5)
-        (2, True)
+        >>> len(plan) == (cf.x_cf[0] != cf.x[0]).sum(), bool(abs(plan.steps[-1].said - cf.proba_after[0]) < 1e-5)
+        (np.True_, True)
         """
         row = self[i]
         if row.plans is None or (not len(row.plans[0]) and row.distance_x[0]):

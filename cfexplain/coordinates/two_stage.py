@@ -73,6 +73,7 @@ class TwoStage(Coordinates):
     --------
     >>> import torch
     >>> from torch import nn
+    >>> from cfexplain.coordinates import PretrainedAutoencoder
     >>> X = torch.rand(40, 3, 32, 32)
     >>> outer = PretrainedAutoencoder(nn.Conv2d(3, 8, 4, 4), nn.ConvTranspose2d(8, 3, 4, 4))
     >>> coordinates = TwoStage(outer, training_budget=0.01, random_state=0).fit(X)

@@ -556,6 +556,9 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         check_is_fitted(self)
         if is_dask(X):
             return transform_dask(self, X, target)
+        if as_rows(X, self.layout_.user_shape, getattr(self, "feature_names_in_", None))[1]:
+            raise ValueError("Reshape your data: transform() takes rows, and X is a single sample. Pass X[None], "
+                             "or call explain(X).")
         found = self.explain(X, target)
         return in_container(np.asarray(found), X)
 
