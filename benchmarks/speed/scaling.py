@@ -96,7 +96,7 @@ def _step(place: PLACEExplainer, x: np.ndarray, repeats: int) -> dict[str, float
     searching = run.evaluator(run.engine(place.read_samples(x)))
     engine = searching.engine
     parts = {"all": lambda z: searching.evaluate(z, rows).loss,
-             "decoder_and_classifier": lambda z: engine.classifier.logits(engine.decode(z)),
+             "decoder_and_classifier": lambda z: engine.classifier.logits(engine.decoders[-1](z)),
              "density": lambda z: engine.log_density(z, rows["target"])}
     result: dict[str, float] = {}
     with place.classifier_.frozen(), PeakMemory() as memory:

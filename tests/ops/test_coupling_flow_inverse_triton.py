@@ -129,7 +129,7 @@ def test_a_search_in_slots_decodes_by_it(flow_table_explainer, table):
     engine = make_engine(explainer, "triton", "auto", x)
     assert engine.backend.startswith("triton (not one launch: the decoder") and "packed" not in engine.backend
     points, decoded = explainer.coordinates_.encode(x), []
-    for decode in (engine.decode, explainer.coordinates_.decode):
+    for decode in (engine.decoders[-1], explainer.coordinates_.decode):
         z = points.detach().requires_grad_()
         out = decode(z)
         decoded.append((out.detach(), torch.autograd.grad(out.square().sum(), z)[0]))
@@ -143,4 +143,4 @@ def test_a_decoder_that_no_kernel_covers_says_so(table):
         generator=Flow(steps=2, hidden=(8, 8, 8), training_budget=0.01), training_budget=0.02, random_state=0).fit(X, y)
     engine = make_engine(explainer, "triton", "auto", torch.from_numpy(X[:3]))
     assert "decoder packed: the kernel is for networks of one or two hidden layers, but these have 3" in engine.backend
-    assert torch.isfinite(engine.decode(torch.zeros(3, X.shape[1]))).all()
+    assert torch.isfinite(engine.decoders[-1](torch.zeros(3, X.shape[1]))).all()
