@@ -27,7 +27,8 @@ def imported():
 def test_what_is_imported_is_declared():
     tomllib = pytest.importorskip("tomllib")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    declared = [*project["dependencies"], *project["optional-dependencies"]["fid"]]
+    declared = [*project["dependencies"], *project["optional-dependencies"]["fid"],
+                *project["optional-dependencies"]["diffusers"]]
     assert all(">=" in requirement for requirement in declared)
     names = {re.split(r"[>=;\[ ]", requirement)[0].lower() for requirement in declared}
     used = {name.partition(".")[0] for name in imported()} - set(sys.stdlib_module_names) - BROUGHT

@@ -186,9 +186,11 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         known, version = manifest["format"] == FORMAT and _is_count(manifest["version"]), manifest["version"]
         if known and version <= VERSION:
             size, rows, complete = manifest["block_size"], manifest["x"]["rows"], manifest["complete"]
+            options = manifest.get("options", {})
             known = _is_count(size) and size > 0 and isinstance(complete, bool) and (
-                _is_count(rows) or (rows is None and not complete)) and all(
-                isinstance(part, dict) for part in (manifest["x"], manifest["explainer"], manifest["explainer"]["versions"]))
+                _is_count(rows) or (rows is None and not complete)) and all(isinstance(part, dict) for part in (
+                    manifest["x"], manifest["explainer"], manifest["explainer"]["versions"], options)) and (
+                _is_count(options.get("k", 1)) and options.get("k", 1) > 0)
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
