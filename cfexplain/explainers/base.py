@@ -53,7 +53,7 @@ from cfexplain.foundation.deadline import Deadline, read_limits
 from cfexplain.foundation.exceptions import ClassifierOutputError, warn_of_statuses
 from cfexplain.foundation.ink import greyness, ink_sign
 from cfexplain.foundation.labels import label_indices
-from cfexplain.foundation.one_sample import as_rows
+from cfexplain.foundation.one_sample import as_batch
 from cfexplain.foundation.parameters import Choice, Number, check_options, check_parameters
 from cfexplain.foundation.random import draw_seed, seeded_torch
 from cfexplain.foundation.settings import own_modes, with_own_modes
@@ -306,7 +306,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         self.check_parameters()
         deadline, k = read_limits(k, time_limit)
         started, container = time.perf_counter(), "torch" if isinstance(X, Tensor) else "numpy"
-        X, single = as_rows(X, self.layout_.user_shape, getattr(self, "feature_names_in_", None))
+        X, single = as_batch(X, self.layout_.user_shape, getattr(self, "feature_names_in_", None))
         given, X = X, self.read_samples(X)
         goal = self.goal(X, self.target if target is None else target)
         regions = None if region is None else self._regions(region, X, goal, deadline, k, n_jobs, backend, precision)
@@ -556,7 +556,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         check_is_fitted(self)
         if is_dask(X):
             return transform_dask(self, X, target)
-        if as_rows(X, self.layout_.user_shape, getattr(self, "feature_names_in_", None))[1]:
+        if as_batch(X, self.layout_.user_shape, getattr(self, "feature_names_in_", None))[1]:
             raise ValueError("Reshape your data: transform() takes rows, and X is a single sample. Pass X[None], "
                              "or call explain(X).")
         found = self.explain(X, target)

@@ -35,7 +35,7 @@ from cfexplain.explainers.table import Table
 from cfexplain.explainers.task import Classification, Goal, Regression, read_values, stated_target
 from cfexplain.foundation.deadline import read_limits
 from cfexplain.foundation.labels import label_indices, resolve_target
-from cfexplain.foundation.one_sample import as_rows
+from cfexplain.foundation.one_sample import as_batch
 from cfexplain.foundation.optional import is_instance
 from cfexplain.foundation.parameters import Choice, check_options
 from cfexplain.foundation.settings import own_modes
@@ -400,7 +400,7 @@ class PipelineExplainer(BaseEstimator):
         """
         check_is_fitted(self, "explainer_")
         deadline, k = read_limits(k, time_limit)
-        X, single = as_rows(X, (len(self.table_.names),), self.table_.names)
+        X, single = as_batch(X, (len(self.table_.names),), self.table_.names)
         started, frame, table = time.perf_counter(), read_frame(X), self.table_
         if not len(frame):
             raise ValueError("X has no rows.")

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from cfexplain.foundation.optional import is_instance, optional_import
 
-__all__ = ["as_rows"]
+__all__ = ["as_batch"]
 
 
-def as_rows(X: Any, shape: tuple[int, ...], names: Sequence[Any] | None = None) -> tuple[Any, bool]:
+def as_batch(X: Any, shape: tuple[int, ...], names: Sequence[Any] | None = None) -> tuple[Any, bool]:
     """`X` as rows, and whether it was a single sample of `shape`.
 
     A sample is an array, tensor or list of that very shape; of a table whose columns have names also a Series with these
@@ -27,10 +27,10 @@ def as_rows(X: Any, shape: tuple[int, ...], names: Sequence[Any] | None = None) 
 
     Examples
     --------
-    >>> rows, single = as_rows(np.zeros((28, 28)), (28, 28))
+    >>> rows, single = as_batch(np.zeros((28, 28)), (28, 28))
     >>> rows.shape, single
     ((1, 28, 28), True)
-    >>> as_rows(np.zeros((5, 28, 28)), (28, 28))[1]
+    >>> as_batch(np.zeros((5, 28, 28)), (28, 28))[1]
     False
     """
     if isinstance(X, Mapping) and not is_instance(X, "pandas", "DataFrame", "Series"):

@@ -8,13 +8,13 @@ import numpy as np
 
 from cfexplain.foundation.optional import optional_import
 from cfexplain.foundation.protocols import Result
-from cfexplain.plotting.words import probability, rank, unanswered
+from cfexplain.plotting.words import equals, rank, unanswered
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-__all__ = ["equals", "facts", "figure_and_grid", "new_figure", "short", "source_in_words", "title"]
+__all__ = ["facts", "figure_and_grid", "new_figure", "short", "source_in_words", "title"]
 
 
 def figure_and_grid(ax: Axes | None, figure: Figure | SubFigure | None, size: tuple[float, float], lines: int,
@@ -65,9 +65,3 @@ def facts(row: Result) -> str:
     if row.status[0] == "model_failed":
         predicted = "the model fails"
     return "\n".join(line for line in (predicted, typical) if line)
-
-
-def equals(p: float) -> str:
-    """`probability` after a name: "= 0.88", "> 0.99"."""
-    words = probability(p)
-    return words if words[0] in "<>" else f"= {words}"

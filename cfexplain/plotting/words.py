@@ -11,7 +11,7 @@ import numpy as np
 from cfexplain.foundation.protocols import MeasuredResult, Result
 from cfexplain.tables.frames import cell_in_words, largest_changes
 
-__all__ = ["CONDITIONS_IN_WORDS", "FIRST", "changes_in_words", "count_rows", "number", "probability", "rank",
+__all__ = ["CONDITIONS_IN_WORDS", "FIRST", "changes_in_words", "count_rows", "equals", "number", "probability", "rank",
            "share", "summary", "unanswered"]
 
 FIRST = "What to look at first:"
@@ -33,6 +33,12 @@ def probability(p: float) -> str:
     if not np.isfinite(p):
         return "–"
     return "> 0.99" if 0.995 <= p < 1 else "< 0.01" if 0 < p < 0.005 else f"{p:.2f}"
+
+
+def equals(p: float) -> str:
+    """`probability` after a name: "= 0.88", "> 0.99"."""
+    words = probability(p)
+    return words if words[0] in "<>" else f"= {words}"
 
 
 def rank(percentile: float) -> str:

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from cfexplain.foundation.protocols import DecodedPoints, FittedExplainer, Result
-from cfexplain.plotting.axes import equals
 from cfexplain.plotting.pictures import as_pictures, layout_of, png_address
-from cfexplain.plotting.words import rank
+from cfexplain.plotting.words import equals, rank
 from cfexplain.report.facts import cell, number
 
 __all__ = ["decoded_paths", "path_section"]
