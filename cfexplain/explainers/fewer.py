@@ -15,6 +15,7 @@ _BACK = 12
 _JUDGED = 12  # candidates a row of which the density is asked
 _HALVINGS = 5
 _TOGETHER = (0, 1, 2, 3, 5, 7, 11, 15, 23, 31, 47, 63, 95, 127, 191, 255)
+_FURTHER = np.array((1.0, 1.2, 1.5, 2.0, 3.0))  # times the way that the other columns went
 
 
 class Fewer:
@@ -61,15 +62,29 @@ class Fewer:
         left[who] = False
         return left
 
-    def _need(self, flat: np.ndarray, rows: np.ndarray, needed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """How far candidates are from what is asked for, to rank them by; and which the model accepts."""
+    def _further(self, found: Found, rows: np.ndarray, owner: np.ndarray, flat: np.ndarray, order: np.ndarray) -> np.ndarray:
+        """As `_take_first`, of candidates whose numbers go further, as little as will do: a search ends where the model is
+        just sure enough, so that a column less asks more of the others.
+        """
+        owner, order = np.repeat(owner, len(_FURTHER)), np.repeat(order, len(_FURTHER))
+        x, end = self.X[rows[owner]], np.repeat(flat, len(_FURTHER), axis=0)
+        times, columns = np.tile(_FURTHER, len(flat)), self.columns
+        # within the range of real rows, where it was in it
+        low, high = np.minimum(columns.low, np.minimum(x, end)), np.maximum(columns.high, np.maximum(x, end))
+        further = np.clip(x + times[:, None] * (end - x), low, high)
+        flat = columns.ruled(np.where(columns.free, further, end).astype(x.dtype), x)
+        fit = self.verdict.gap(flat, rows[owner]) == 0
+        return self._take_first(found, rows, owner[fit], flat[fit], order[fit] + times[fit] / 10)
+
+    def _need(self, flat: np.ndarray, rows: np.ndarray, needed: np.ndarray | None) -> np.ndarray:
+        """How far candidates are from what is asked for, to rank them by."""
         asked, judged = self.verdict.asked(flat, rows), self.verdict.judge(flat, rows)
         lost = (self.held[rows] & ~judged.conditions).sum(1) + np.log1p(np.nan_to_num(np.maximum(
             self.floor[rows] - judged.log_density, 0), nan=1e6, posinf=1e6))
         if needed is None:
-            return np.round(asked.gap + lost, 4), asked.gap == 0
+            return np.round(asked.gap + lost, 4)
         short = np.maximum(needed - asked.score, 0) + 10 * asked.gap
-        return np.round(short + lost - 1e-3 * asked.score, 4), asked.gap == 0
+        return np.round(short + lost - 1e-3 * asked.score, 4)
 
     def _take_back(self, found: Found, rows: np.ndarray) -> None:
         for _ in range(_BACK):
@@ -83,18 +98,17 @@ class Fewer:
             without = changed[owner].copy()
             without[np.arange(len(owner)), column] = False
             single = self.columns.only(now[owner], x[owner], without)
-            cost, accepted = self._need(single, rows[owner], None if needed is None else needed[owner])
+            cost = self._need(single, rows[owner], None if needed is None else needed[owner])
             rank = rank_of(owner, cost)
-            # the least needed k together, for some k
+            # the least needed k together, for some k; else another one alone
             place = np.full(changed.shape, len(changed[0]))
             place[owner, column] = rank
             some = np.flatnonzero(np.isin(rank, _TOGETHER) & (rank < changed.sum(1)[owner] - 1))
-            flat = self.columns.only(now[owner[some]], x[owner[some]], changed[owner[some]] & (
-                place[owner[some]] > rank[some][:, None]))
-            fit = self.verdict.gap(flat, rows[owner[some]]) == 0
-            left = self._take_first(found, rows, owner[some][fit], flat[fit], -rank[some][fit])
-            alone = np.flatnonzero(left[owner] & (rank > 0) & (rank < _JUDGED) & accepted)
-            left &= self._take_first(found, rows, owner[alone], single[alone], rank[alone])
+            kept = changed[owner[some]] & (place[owner[some]] > rank[some][:, None])
+            fewer = self.columns.mixed(now[owner[some]], x[owner[some]], kept)
+            left = self._further(found, rows, owner[some], fewer, -rank[some])
+            alone = np.flatnonzero(left[owner] & (rank > 0) & (rank < _JUDGED))
+            left &= self._further(found, rows, owner[alone], single[alone], rank[alone])
             rows = rows[~left]
 
     def _draw_back(self, found: Found, rows: np.ndarray) -> None:

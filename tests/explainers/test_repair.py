@@ -43,6 +43,15 @@ def test_few_columns_change_and_what_stays_is_the_very_number(cancer):
     assert np.median((many.x_cf != many.x).sum(1)) >= 7
 
 
+def test_columns_go_back_where_the_others_can_go_further():
+    X, y = load_breast_cancer(return_X_y=True)  # what hangs together is in several columns, so that few cannot do it alone
+    explainer = PLACEExplainer(**SMALL).fit(X, y)
+    rows = X[explainer.predict(X) == 0][:25]
+    cf = explainer.explain(rows, target=1)
+    assert cf.complete.all() and (cf.x_cf != cf.x).sum(1).max() <= 12
+    assert (cf.x_cf >= X.min(0) - 1e-6 * X.max(0)).all() and (cf.x_cf <= X.max(0) * (1 + 1e-6)).all()
+
+
 def test_a_row_has_the_same_bits_alone(cancer, tmp_path):
     X, y = cancer
     explainer = LeapExplainer(LogisticRegression(max_iter=5000).fit(X, y), **SMALL).fit(X, y)
