@@ -14,7 +14,8 @@ from cfexplain.foundation.optional import optional_import
 from cfexplain.foundation.protocols import FittedExplainer
 from cfexplain.metrics.of_result import Measures, measures_of
 from cfexplain.persistence import file_kind
-from cfexplain.plotting import AnswersDisplay, CounterfactualDisplay, notebook, words
+from cfexplain.plotting import AnswersDisplay, notebook, words
+from cfexplain.plotting.kinds import draw
 from cfexplain.plotting.pictures import layout_of
 from cfexplain.report import render_report
 from cfexplain.tables.frames import (
@@ -483,10 +484,40 @@ class Counterfactuals:
                 f"{int(self.valid.sum())} valid, {int(self.complete.sum())} meet every condition>")
 
     # ------------------------------------------------------------- pictures
-    def plot(self, n: int = 8, *, ax: Axes | None = None, figure: Figure | SubFigure | None = None,
-             ) -> CounterfactualDisplay:
-        """Draw the first `n` rows; see `CounterfactualDisplay`."""
-        return CounterfactualDisplay.from_explanation(self, n, ax=ax, figure=figure)
+    def plot(self, kind: str | int | None = None, n: int | None = None, *, explainer: FittedExplainer | None = None,
+             X: Any = None, y: Any = None, ax: Axes | None = None, figure: Figure | SubFigure | None = None) -> Any:
+        """Draw the first rows; a line in the picture says what was left out.
+
+        Parameters
+        ----------
+        kind : str, optional
+            "pixels" (images: original, reconstruction, counterfactual, change) · "columns" (tables: the largest changes) ·
+            "answers" (all answers of a row side by side) · "group" (what all rows have in common) · "path" (the search, of
+            ``explain(record_path=True)``) · "density" (how typical each row is) · "manifold" (rows among the training rows).
+            Default: "answers" where rows have several, else "pixels" or "columns". A whole number is taken for `n`.
+        n : int, optional
+            Draw at most so many. Default: of pixels and columns all up to 12, of more the first 8; see each display.
+        explainer : CounterfactualExplainer, optional
+            The fitted one that made this result: for "path", "density" and "manifold".
+        X, y : array-like, optional
+            Training rows and, if at hand, their labels: for "manifold".
+        ax : Axes, optional
+            The picture takes its place.
+        figure : Figure or SubFigure, optional
+            Draw into it. By default a new pyplot figure of a fitting size is made.
+
+        Returns
+        -------
+        CounterfactualDisplay, AnswersDisplay, GroupDisplay, PathDisplay, DensityDisplay or ManifoldDisplay
+
+        Raises
+        ------
+        ValueError
+            An unknown kind, one that does not suit these rows, or something that it needs is missing.
+        """
+        if isinstance(kind, int):
+            kind, n = None, kind
+        return draw(self, kind, n, explainer, X, y, ax, figure)
 
     def plot_answers(self, n: int = 8, *, ax: Axes | None = None, figure: Figure | SubFigure | None = None,
                      ) -> AnswersDisplay:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from cfexplain import explainers
+from cfexplain.foundation.names import check_known
 from cfexplain.foundation.optional import optional_import
 
 __all__ = ["METHODS", "make_explainer", "read_config"]
@@ -65,11 +65,11 @@ def read_config(path: Path, overrides: list[str]) -> dict[str, dict[str, Any]]:
         if isinstance(entries, dict):
             entries[name] = _value(value)
     for section, entries in config.items():
-        _known(section, list(_KEYS), f"section of {path}")
+        check_known(section, list(_KEYS), f"section of {path}")
         if not isinstance(entries, dict):
             raise ValueError(f"{section} in {path} must be a section: [{section}].")
         for key, value in entries.items() if _KEYS[section] else ():
-            _known(key, list(_KEYS[section]), f"entry of [{section}] in {path}")
+            check_known(key, list(_KEYS[section]), f"entry of [{section}] in {path}")
             fits, expected = _EXPECTED.get((section, key), (_is_text, "a text in quotes"))
             if not fits(value):
                 raise ValueError(f"{key} = {value!r} in [{section}] of {path}: expected {expected}.")
@@ -97,12 +97,12 @@ def make_explainer(config: dict[str, Any], classifier: Any, verbose: int) -> Any
     """The explainer that ``[explainer]`` describes, not fitted."""
     parameters = dict(config)
     method = parameters.pop("method", "place")
-    _known(method, list(METHODS), "method of [explainer]")
+    check_known(method, list(METHODS), "method of [explainer]")
     cls, preset = METHODS[method], parameters.pop("preset", None)
     if "classifier" in parameters:
         raise ValueError('classifier is a section of its own: [classifier] with file = "net.pt2" or import = "module:name".')
     for name in parameters:
-        _known(name, ["method", "preset", *cls._get_param_names()], f"parameter of {cls.__name__} in [explainer]")
+        check_known(name, ["method", "preset", *cls._get_param_names()], f"parameter of {cls.__name__} in [explainer]")
     parameters = {"verbose": verbose, **parameters}
     for name in ("data_range", "image_shape"):
         if isinstance(parameters.get(name), list):
@@ -112,10 +112,3 @@ def make_explainer(config: dict[str, Any], classifier: Any, verbose: int) -> Any
     if not hasattr(cls, "preset"):
         raise ValueError(f"{cls.__name__} has no presets; leave preset out of [explainer].")
     return cls.preset(preset, classifier=classifier).set_params(**parameters)
-
-
-def _known(name: Any, names: list[str], what: str) -> None:
-    if name not in names:
-        near = difflib.get_close_matches(str(name), names, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"{name!r} is no {what}; {hint}Known: {', '.join(names)}.")

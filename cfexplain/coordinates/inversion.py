@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cfexplain.foundation.borrowed import frozen
+from cfexplain.foundation.progress import no_rehearsal
 from cfexplain.foundation.tiles import TILE, in_tiles
 from cfexplain.ops.search_step.reference import adam
 from cfexplain.persistence import stored_by_constructor
@@ -132,6 +133,7 @@ def invert(
     >>> z.round(decimals=2), bool(error < 1e-3)
     (tensor([[ 1., -2.]]), True)
     """
+    no_rehearsal("searching codes")
     options = options or Inversion()
     points = _starting_points(latent_dim, options, seed).to(x)
     first = points[:1].expand(len(x), -1) if start is None else start.detach().to(x)

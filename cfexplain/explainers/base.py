@@ -38,6 +38,7 @@ from cfexplain.explainers.column_rules import column_names_of, read_column_rules
 from cfexplain.explainers.columns import Columns
 from cfexplain.explainers.confidence import confidence_limits, measure_confidence, warn_of_rare_confidence
 from cfexplain.explainers.decoded_path import DecodedPath, decode_path
+from cfexplain.explainers.forecast import announce
 from cfexplain.explainers.found import Found
 from cfexplain.explainers.painting import fit_painter
 from cfexplain.explainers.plans import MOST, ORDERS, plans_of
@@ -122,6 +123,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         self.dtype_ = X.dtype
         self.device_ = infer_device(self.device, self.classifier)
         with own_modes(self.device_):
+            announce(self, X, y)
             return self._fit(X, y)
 
     def _fit(self, X: np.ndarray, y: np.ndarray) -> CounterfactualExplainer:

@@ -8,6 +8,7 @@ import numpy as np
 
 from cfexplain.foundation.arrays import to_numpy
 from cfexplain.foundation.exceptions import TargetError
+from cfexplain.foundation.names import meant
 
 __all__ = ["class_indices", "is_missing", "label_indices", "resolve_target"]
 
@@ -58,8 +59,8 @@ def label_indices(labels: Any, classes: np.ndarray) -> np.ndarray:
     if (index < 0).any():
         unknown = labels.reshape(-1)[index < 0].tolist()
         raise TargetError(
-            f"{unknown[0]!r} is not a class of the explained classifier; its classes are {np.asarray(classes).tolist()!r}. "
-            "Pass labels, not indices."
+            f"{unknown[0]!r} is not a class of the explained classifier; {meant(unknown[0], np.asarray(classes).tolist())}"
+            f"Its classes are {np.asarray(classes).tolist()!r}. Pass labels, not indices."
         )
     return index.reshape(labels.shape)
 

@@ -12,7 +12,7 @@ from skorch import NeuralNet
 from skorch.callbacks import PassthroughScoring
 from torch import Tensor, nn
 
-from cfexplain.foundation.progress import bar_delay
+from cfexplain.foundation.progress import bar_delay, no_rehearsal
 from cfexplain.foundation.random import seeded_torch
 from cfexplain.nets.gan import Discriminator, GANNet, refresh_statistics
 from cfexplain.nets.training_callbacks import Bar
@@ -26,6 +26,7 @@ CRITIC_LR = 3.0
 def train_adversaries(net: GANNet, critic: Discriminator, u: Tensor, *, updates: int, lr: float, batch_size: int,
                        seed: int, device: str, verbose: int | str) -> list[dict[str, Any]]:
     """Train `net`'s generator against `critic` on images `u` in [0, 1]; the generator gets its averaged weights."""
+    no_rehearsal("training against a critic")
     batch_size = min(batch_size, len(u))
     per_epoch = len(u) // batch_size
     epochs = math.ceil(updates / per_epoch)

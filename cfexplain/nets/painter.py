@@ -14,7 +14,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from tqdm.auto import tqdm
 
 from cfexplain.foundation.precision import computes_in_bfloat16
-from cfexplain.foundation.progress import bar_delay
+from cfexplain.foundation.progress import bar_delay, no_rehearsal
 from cfexplain.foundation.random import seeded_torch
 from cfexplain.nets.latent_autoencoders import Residual
 from cfexplain.persistence import stored_by_sizes
@@ -131,6 +131,7 @@ def train_painter(painter: Painter, batch: Batch, n: int, *, updates: int, batch
     list of dict
         ``error``, of the painted part as a share of what was there without it, and the losses, every 20 updates.
     """
+    no_rehearsal("training against a critic")
     history: list[dict[str, float]] = []
     with seeded_torch(seed):
         critic = _Critic(painter.channels, painter.width).to(device=device, memory_format=torch.channels_last)  # type: ignore

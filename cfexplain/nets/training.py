@@ -15,11 +15,12 @@ from skorch.callbacks import Callback, EarlyStopping
 from skorch.helper import predefined_split
 from torch import Tensor, nn
 
-from cfexplain.foundation.progress import bar_delay
+from cfexplain.foundation.progress import bar_delay, rehearsal, rows_in_all
 from cfexplain.foundation.random import seeded_torch
 from cfexplain.foundation.settings import own_modes
 from cfexplain.foundation.threads import one_thread
 from cfexplain.nets.losses import Loss, Rows
+from cfexplain.nets.rehearsal import rehearse
 from cfexplain.nets.training_callbacks import Average, Bar, ClipGradients, Resume, Schedule
 
 __all__ = ["batch_for", "held_out_rows", "train_network", "updates_for"]
@@ -39,7 +40,7 @@ def updates_for(rows: int, most: float, budget: float = 1.0) -> int:
     >>> updates_for(10, 900, budget=0.1)
     90
     """
-    full = most * budget
+    rows, full = rows_in_all(rows), most * budget
     return max(1, round(max(full * (rows / _MANY) ** 0.25, min(full, _FEWEST))))
 
 
@@ -49,7 +50,7 @@ def batch_for(rows: int, most: int) -> int:
     >>> [batch_for(rows, 200) for rows in (10, 1_500, 10_000, 60_000, 10**6)]
     [32, 80, 128, 200, 200]
     """
-    return max(32, min(most, round(most * (rows / _MANY) ** 0.25)))
+    return max(32, min(most, round(most * (rows_in_all(rows) / _MANY) ** 0.25)))
 
 
 def train_network(
@@ -112,6 +113,10 @@ def train_network(
     n = len(next(iter(rows.values())))
     # rows of a table gain nothing from more threads, on which the last bits of their weights would depend
     threads = nullcontext() if any(values.ndim > 2 for values in rows.values()) else one_thread()
+    if (running := rehearsal()) is not None:
+        size = batch_for(n, 200) if batch_size is None else batch_size
+        return rehearse(module, loss, rows, updates=updates, batch_size=size, seed=seed, device=device, threads=threads,
+                        running=running)
     with threads, seeded_torch(seed):
         valid = held_out_rows(n, seed, validation_fraction, strata)
         train = np.setdiff1d(np.arange(n), valid)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cfexplain.foundation.protocols import Result
-from cfexplain.plotting.axes import facts, figure_and_grid, source_in_words, title
+from cfexplain.plotting.axes import facts, figure_and_grid, frame_picture, say_rest, source_in_words, title
 from cfexplain.plotting.counterfactual import draw_changes, slots_of
 from cfexplain.plotting.pictures import GREY, VERMILLION, as_pictures
 
@@ -87,6 +87,7 @@ class AnswersDisplay:
             else:
                 for answer, panel in zip(group, line, strict=False):
                     draw_changes(answer, panel, self.max_changes, slots)
+        say_rest(self.figure_, ax, len(groups), len(np.unique(rows)))
         return self
 
 
@@ -94,8 +95,7 @@ def _draw_pictures(group: Result, line: np.ndarray) -> None:
     original, answers = as_pictures(group.x[:1], group)[0], as_pictures(group.x_cf, group)
     for panel, picture in zip(line, [original, *answers], strict=False):
         panel.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        panel.set(xticks=[], yticks=[])
-        panel.spines[:].set(color="#BBBBBB", linewidth=0.6)
+        frame_picture(panel)
     line[0].set_title(title(group[0], 11) if len(np.unique(group.target)) == 1 else source_in_words(group[0]), fontsize=9,
                       fontweight="bold", pad=3)
     for answer, panel in zip(group, line[1:], strict=False):

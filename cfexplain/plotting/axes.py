@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cfexplain.foundation.optional import optional_import
 from cfexplain.foundation.protocols import Result
+from cfexplain.plotting.pictures import BLUE, GREY, VERMILLION
 from cfexplain.plotting.words import equals, rank, unanswered
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-__all__ = ["facts", "figure_and_grid", "new_figure", "short", "source_in_words", "title"]
+__all__ = ["change_scale", "draw_change", "facts", "figure_and_grid", "frame_picture", "new_figure", "say_rest", "short",
+           "source_in_words", "title", "wrapped"]
 
 
 def figure_and_grid(ax: Axes | None, figure: Figure | SubFigure | None, size: tuple[float, float], lines: int,
@@ -47,10 +50,74 @@ def short(text: Any, most: int) -> str:
     return (text if len(text) <= most else text[: most - 1] + "…").replace("$", r"\$")
 
 
+def frame_picture(ax: Axes) -> None:
+    """A thin frame and no ticks."""
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set(color="#BBBBBB", linewidth=0.6)
+
+
+def draw_change(ax: Axes, change: np.ndarray, most: float) -> Any:
+    """Differences of pixels, (H, W): orange is more, blue is less, white is none; `most` is at the ends of the colours."""
+    colors = optional_import("matplotlib.colors", "plot()")
+    signed = colors.LinearSegmentedColormap.from_list("cfexplain_signed", [BLUE, "white", VERMILLION])
+    return ax.imshow(change, cmap=signed, vmin=-(most or 1.0), vmax=most or 1.0, interpolation="nearest")
+
+
+def change_scale(figure: Figure | SubFigure, ax: Axes, drawn: Any, most: float) -> None:
+    """The scale of `draw_change`, inside `ax`: a colour bar with axes of its own would shift the other pictures."""
+    bar = figure.colorbar(drawn, cax=ax.inset_axes((1.08, 0, 0.08, 1)))
+    bar.set_ticks([-most, 0, most] if most else [0])
+    bar.ax.set_yticklabels([f"−{most:.2g}", "0", f"+{most:.2g}"] if most else ["0"])
+    bar.ax.tick_params(labelsize=8, length=0, colors=GREY)
+    bar.outline.set_visible(False)
+
+
+def wrapped(text: Any, width: int, lines: int = 2) -> str:
+    """`text` in at most `lines` lines of about `width` characters; where that is too little, it is cut in its middle.
+
+    A word that is longer than a line is broken, after a sign such as ``_`` or ``/`` where it has one. Both ends of a name
+    are kept, since names of columns often differ at their ends only.
+
+    >>> wrapped("number_of_open_credit_lines", 16)
+    'number_of_open_\\ncredit_lines'
+    >>> wrapped("share of the instalments that were paid on time last year", 16)
+    'share of the…\\ntime last year'
+    """
+    parts = [part for part in re.split(r"(?<=[\s_/\-.,;:])", " ".join(str(text).split())) if part]
+    parts = [part[i : i + width] for part in parts for i in range(0, len(part), width)]
+    filled = [""]
+    for part in parts:
+        if len((filled[-1] + part).rstrip()) > width:
+            filled.append("")
+        filled[-1] += part
+    if len(filled) > lines:
+        last = ""
+        for part in reversed(parts):
+            if len(part + last) > width:
+                break
+            last = part + last
+        head = filled[: lines - 1]
+        filled = [*head[:-1], f"{head[-1].rstrip()}…", last] if head else [short(text, width)]
+    return "\n".join(line.strip() for line in filled).replace("$", r"\$")
+
+
+def say_rest(figure: Figure | SubFigure, ax: Axes | None, drawn: int, total: int, what: str = "rows") -> None:
+    """A line beneath the picture where it does not draw everything."""
+    if drawn >= total:
+        return
+    text = f"{drawn} of {total} {what} are drawn; n={total} draws all"
+    if ax is None:
+        figure.supxlabel(text, fontsize=8, color=GREY)
+    else:
+        ax.text(0.5, 0, text, transform=ax.transAxes, fontsize=8, color=GREY, ha="center", va="top")
+
+
 def title(row: Result, most: int) -> str:
-    """``4 → 9``, in two lines where the labels are long; of a regression ``2.1 → 7``: the value of x and the target."""
-    source, target = short(source_in_words(row), most), short(row.target[0], most)
-    return f"{source} → {target}" if len(source) + len(target) < most - 2 else f"{source}\n→ {target}"
+    """``4 → 9``, below each other and wrapped where the labels are long; of a regression ``2.1 → 7``: value and target."""
+    source, target = str(source_in_words(row)), str(row.target[0])
+    if len(source) + len(target) < most - 2:
+        return f"{short(source, most)} → {short(target, most)}"
+    return f"{wrapped(source, most)}\n→ {wrapped(target, most - 2)}"
 
 
 def source_in_words(row: Result) -> Any:

@@ -7,9 +7,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cfexplain.foundation.optional import optional_import
 from cfexplain.foundation.protocols import Result
-from cfexplain.plotting.axes import facts, figure_and_grid, short, source_in_words, title
+from cfexplain.plotting.axes import (
+    change_scale,
+    draw_change,
+    facts,
+    figure_and_grid,
+    frame_picture,
+    say_rest,
+    short,
+    source_in_words,
+    title,
+    wrapped,
+)
 from cfexplain.plotting.pictures import BLUE, GREY, VERMILLION, as_pictures, difference_pictures, layout_of
 from cfexplain.tables.frames import category_places, cell_in_words, largest_changes
 
@@ -19,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CounterfactualDisplay", "draw_changes", "slots_of"]
 
+# So many rows are all drawn; of more only MOST, unless n says otherwise
+ALL, MOST = 12, 8
 ROWS = ("original", "reconstruction", "counterfactual", "change")
 
 
@@ -34,8 +46,8 @@ class CounterfactualDisplay:
     ----------
     cf : Counterfactuals
         With at least one row.
-    n : int, default=8
-        Draw at most so many rows.
+    n : int, optional
+        Draw at most so many rows. Default: all where there are at most 12, else 8. A line beneath says what was left out.
     max_changes : int, default=8
         Bars for each table row.
 
@@ -61,16 +73,18 @@ class CounterfactualDisplay:
     (2,)
     """
 
-    def __init__(self, cf: Result, *, n: int = 8, max_changes: int = 8):
+    def __init__(self, cf: Result, *, n: int | None = None, max_changes: int = 8):
         if len(cf) == 0:
             raise ValueError("There is nothing to draw: this result has no rows.")
+        if n is None:
+            n = len(cf) if len(cf) <= ALL else MOST
         if n < 1 or max_changes < 1:
             raise ValueError(f"n={n!r} and max_changes={max_changes!r} must be at least 1.")
         self.cf, self.n, self.max_changes = cf, n, max_changes
 
     @classmethod
     def from_explanation(
-        cls, cf: Result, n: int = 8, *, max_changes: int = 8, ax: Axes | None = None,
+        cls, cf: Result, n: int | None = None, *, max_changes: int = 8, ax: Axes | None = None,
         figure: Figure | SubFigure | None = None,
     ) -> CounterfactualDisplay:
         """Make the display and draw it; see `plot` for `ax` and `figure`."""
@@ -100,6 +114,7 @@ class CounterfactualDisplay:
             slots = slots_of(cf, self.max_changes)
             for row, row_axes in zip(cf, self.axes_, strict=True):
                 draw_changes(row, row_axes, self.max_changes, slots)
+        say_rest(self.figure_, ax, len(cf), len(self.cf))
         return self
 
 
@@ -111,20 +126,16 @@ def _image_size(cf: Result) -> tuple[float, float]:
 
 
 def _draw_images(cf: Result, axes: np.ndarray, figure: Figure | SubFigure) -> None:
-    colors = optional_import("matplotlib.colors", "plot()")
-    signed = colors.LinearSegmentedColormap.from_list("cfexplain_signed", [BLUE, "white", VERMILLION])
     difference, most = difference_pictures(cf)
     pictures = [as_pictures(array, cf) for array in (cf.x, cf.reconstruction, cf.x_cf)]
     for c, row in enumerate(cf):
         for r, name in enumerate(ROWS):
             ax = axes[r, c]
             if name == "change":
-                limit = most or 1.0
-                drawn = ax.imshow(difference[c], cmap=signed, vmin=-limit, vmax=limit, interpolation="nearest")
+                drawn = draw_change(ax, difference[c], most)
             else:
                 ax.imshow(pictures[r][c], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            ax.set(xticks=[], yticks=[])
-            ax.spines[:].set(color="#BBBBBB", linewidth=0.6)
+            frame_picture(ax)
             if c == 0:
                 ax.set_ylabel(name, fontsize=9, color=GREY, rotation=0, ha="right", va="center")
         if row.region is not None and not row.region.all():
@@ -138,12 +149,7 @@ def _draw_images(cf: Result, axes: np.ndarray, figure: Figure | SubFigure) -> No
             below, color = f"not valid{predicted}\n{below}", VERMILLION
             axes[ROWS.index("counterfactual"), c].spines[:].set(color=VERMILLION, linewidth=2, linestyle=(0, (4, 2)))
         axes[-1, c].set_xlabel(below, fontsize=8, color=color, labelpad=4)
-    # drawn inside the last picture's axes: a colour bar with its own axes would shift the last row of pictures
-    bar = figure.colorbar(drawn, cax=axes[-1, -1].inset_axes((1.08, 0, 0.08, 1)))
-    bar.set_ticks([-most, 0, most] if most else [0])
-    bar.ax.set_yticklabels([f"−{most:.2g}", "0", f"+{most:.2g}"] if most else ["0"])
-    bar.ax.tick_params(labelsize=8, length=0, colors=GREY)
-    bar.outline.set_visible(False)
+    change_scale(figure, axes[-1, -1], drawn, most)
 
 
 def _table_grid(n: int) -> tuple[int, int]:
@@ -160,6 +166,13 @@ def slots_of(cf: Result, most: int) -> int:
     return max(2, *(len(largest_changes(row, most)[0]) for row in cf))
 
 
+def _step(before: str, after: str) -> str:
+    """``12 → 30``; long names of categories below each other."""
+    if len(before) + len(after) <= 34:
+        return short(f"{before} → {after}", 40)
+    return f"{short(before, 34)}\n→ {short(after, 32)}"
+
+
 def draw_changes(row: Result, ax: Axes, most: int, slots: int) -> None:
     """Bars of the `most` largest changes of a row of a table, in a panel with places for `slots`."""
     changes, left_out = largest_changes(row, most)
@@ -169,8 +182,8 @@ def draw_changes(row: Result, ax: Axes, most: int, slots: int) -> None:
         GREY if name in categorical else VERMILLION if change > 0 else BLUE for name, *_, change in changes])
     for i, (_, before, after, _) in enumerate(changes):
         cells = [cell_in_words(row, changes[i][0], value) for value in (before, after)]
-        ax.text(1.02, i, short(" → ".join(cells), 40), transform=ax.get_yaxis_transform(), va="center", fontsize=9)
-    ax.set_yticks(range(len(changes)), [short(name, 30) for name, *_ in changes], fontsize=9)
+        ax.text(1.02, i, _step(*cells), transform=ax.get_yaxis_transform(), va="center", fontsize=9)
+    ax.set_yticks(range(len(changes)), [wrapped(name, 28) for name, *_ in changes], fontsize=9)
     ax.set_ylim(slots - 0.4, -0.6)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.spines["bottom"].set_color("#BBBBBB")

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from cfexplain.foundation.protocols import FittedExplainer, Result
-from cfexplain.plotting.axes import figure_and_grid, short, title
+from cfexplain.plotting.axes import figure_and_grid, say_rest, short, title
 from cfexplain.plotting.path import group_indices
 from cfexplain.plotting.pictures import BLUE, GREY, VERMILLION
 from cfexplain.plotting.words import rank
@@ -107,6 +107,7 @@ class DensityDisplay:
         for i, (row, axes) in enumerate(zip(cf, self.ax_, strict=True)):
             other = None if cf.is_regression else density.log_densities_[source[i]]
             _draw(axes, row, density.log_densities_[target[i]], other, float(before[i]), float(percentile[i]))
+        say_rest(self.figure_, ax, len(cf), len(self.cf))
         return self
 
 

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from cfexplain.foundation.arrays import to_numpy
 from cfexplain.foundation.optional import optional_import
 from cfexplain.foundation.protocols import FittedExplainer, Result
-from cfexplain.plotting.axes import figure_and_grid, short
+from cfexplain.plotting.axes import figure_and_grid, say_rest, short
 from cfexplain.plotting.path import count_bisections
 from cfexplain.plotting.pictures import GREY, MARKERS, PALETTE, VERMILLION, as_pictures
 
@@ -164,6 +164,7 @@ class ManifoldDisplay:
         deep = self.training_.shape[1] == 3
         if ax is not None and figure is not None:
             raise ValueError("Pass ax or figure, not both.")
+        made = ax is None
         if ax is None or (deep and ax.name != "3d"):
             self.figure_, grid = figure_and_grid(ax, figure, (7.4, 5.6), 1, 1)
             ax = self.figure_.add_subplot(grid[0, 0], projection="3d" if deep else None)
@@ -177,6 +178,7 @@ class ManifoldDisplay:
         if self.explainer.layout_.is_image and not deep:
             self._draw_pictures(cf)
         self._draw_words(cf, handles, deep)
+        say_rest(self.figure_, None if made else ax, len(cf), len(self.cf))
         return self
 
     def _draw_training(self, cf: Result) -> list[Any]:

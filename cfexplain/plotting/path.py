@@ -9,7 +9,7 @@ import numpy as np
 from cfexplain.foundation.labels import label_indices
 from cfexplain.foundation.optional import optional_import
 from cfexplain.foundation.protocols import DecodedPoints, FittedExplainer, Result
-from cfexplain.plotting.axes import facts, figure_and_grid, short, title
+from cfexplain.plotting.axes import facts, figure_and_grid, say_rest, short, title
 from cfexplain.plotting.pictures import BLUE, GREY, MARKERS, PALETTE, VERMILLION, as_pictures, layout_of
 from cfexplain.tables.frames import largest_changes
 
@@ -144,6 +144,7 @@ class PathDisplay:
             _draw_curves(curve, self.density_ax_[r], path, at, original if first else None)
             self.density_ax_[r].axhspan(*_band(self.explainer, row), color=VERMILLION, alpha=0.12, linewidth=0)
             _label_curves(curve, self.density_ax_[r], row, at, frames, first, path, columns if image else None, back > 0)
+        say_rest(self.figure_, ax, len(cf), len(self.cf))
         return self
 
 
