@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cfexplain.foundation.random import seeded_torch
+from cfexplain.foundation.random import seeded_torch, stream
 from cfexplain.nets.losses import Rows
 from cfexplain.persistence import stored_by_sizes
 
@@ -82,7 +82,7 @@ def train_latent_ensemble(
 
     def loss(ensemble: LatentEnsemble, rows: Rows, progress: float) -> Tensor:
         mean = rows["mean"]
-        noise = torch.randn((ensemble.members, *mean.shape), dtype=mean.dtype, device=mean.device)
+        noise = torch.randn((ensemble.members, *mean.shape), dtype=mean.dtype, device=mean.device, generator=stream())
         logits = ensemble(mean + rows["std"] * noise)
         target = rows["y"].expand(ensemble.members, -1)
         each = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none", label_smoothing=0.001)
@@ -94,6 +94,6 @@ def train_latent_ensemble(
     # as many as it takes to be sure of its own rows: the search follows an ensemble that is not to the middle of a class
     train_network(
         ensemble, loss, rows, updates=updates_for(len(y), 1200, training_budget), seed=seed, lr=2e-3,
-        batch_size=batch_for(len(y), 512), weight_decay=1e-3, strata=y, device=device, verbose=verbose,
+        batch_size=batch_for(len(y), 512), weight_decay=1e-3, strata=y, apart=True, device=device, verbose=verbose,
         name="second opinion")
     return ensemble

@@ -58,10 +58,10 @@ def train_classifier(
     train_network(
         net.body, _soft_cross_entropy, rows, lr=lr,
         updates=updates_for(len(X), 1000, training_budget) if updates is None else math.ceil(updates * training_budget),
-        weight_decay=weight_decay, strata=targets.argmax(1), seed=seed, device=device, verbose=verbose, name=name,
-    )
+        weight_decay=weight_decay, strata=targets.argmax(1), seed=seed, apart=True, device=device, verbose=verbose,
+        name=name)
     return net.to(device).eval().requires_grad_(False)
 
 
 def _soft_cross_entropy(module: nn.Module, rows: Rows, _: float) -> Tensor:
-    return -(rows["target"] * module(rows["x"]).log_softmax(1)).sum(1)
+    return -(rows["target"] * module(rows["x"]).float().log_softmax(1)).sum(1)

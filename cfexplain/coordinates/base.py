@@ -19,7 +19,7 @@ from cfexplain.foundation.ink import ink_sign
 from cfexplain.foundation.optional import check_device
 from cfexplain.foundation.parameters import TRAINING, Choice, Interval, Number, Rule, check_parameters
 from cfexplain.foundation.precision import computes_in_bfloat16
-from cfexplain.foundation.random import draw_seed, seeded_torch
+from cfexplain.foundation.random import draw_seed, seeded_torch, stream
 from cfexplain.foundation.settings import own_modes
 from cfexplain.foundation.tiles import TILE, in_tiles
 from cfexplain.nets.autoencoders import AutoencoderNet
@@ -267,7 +267,8 @@ class TrainedCoordinates(Coordinates):
         self.history_ = training.train_network(
             net, self._loss, {"u": u.clamp(0, 1) if self.layout_.is_image else u},
             updates=training.updates_for(len(X), most, self.training_budget), seed=seed, lr=lr, batch_size=batch_size,
-            weight_decay=self.weight_decay, device=self.device, verbose=self.verbose, name=type(self).__name__)
+            weight_decay=self.weight_decay, apart=self._draws_apart(), device=self.device, verbose=self.verbose,
+            name=type(self).__name__)
         self.held_out_ = training.held_out_rows(len(X), seed)
         net.to(torch.from_numpy(X).dtype)
         for name, buffer in columns.items():
@@ -324,6 +325,10 @@ class TrainedCoordinates(Coordinates):
         """Loss of each row, (B,); ``rows["u"]`` are pixels in [0, 1] or standardised columns."""
         raise TypeError(f"{type(self).__name__} must say what it is trained for")
 
+    def _draws_apart(self) -> bool:
+        """Whether training draws from its own stream alone: a perceptual distance of the user's may draw from torch's."""
+        return getattr(self, "perceptual", None) is None
+
     def _finish(self, X: np.ndarray) -> None:
         """What is left to do after training."""
 
@@ -367,7 +372,7 @@ class TrainedCoordinates(Coordinates):
         """`u`, with half of the images mirrored while training if ``augment="mirror"``."""
         if self.augment is None or not net.training:
             return u
-        return torch.where(torch.rand(len(u), 1, 1, 1, device=u.device) < 0.5, u.flip(3), u)
+        return torch.where(torch.rand(len(u), 1, 1, 1, generator=stream(), device=u.device) < 0.5, u.flip(3), u)
 
     def _check_augment(self) -> None:
         if self.augment and not self.layout_.is_image:

@@ -12,6 +12,7 @@ from scipy.special import expit
 from torch import Tensor
 
 from cfexplain.coordinates.base import TrainedCoordinates, untrained_module
+from cfexplain.foundation.random import stream
 from cfexplain.foundation.sharpness import laplacian_variance
 from cfexplain.nets.autoencoders import AutoencoderNet
 from cfexplain.nets.losses import Rows, edges_loss, normal_loss
@@ -208,7 +209,8 @@ class VAE(TrainedCoordinates):
         mean, log_var = net.moments(u)
         assert log_var is not None  # of a variational network
         mean, log_var = mean.float(), log_var.float()
-        out = net.outputs(mean + (log_var / 2).exp() * torch.randn_like(mean)).float()
+        noise = torch.randn(mean.shape, generator=stream(), device=mean.device)
+        out = net.outputs(mean + (log_var / 2).exp() * noise).float()
         if net.is_image and not net.bounded:
             fit = normal_loss(out - u)
         elif self.likelihood_ == "bernoulli":

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from numbers import Integral
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -22,12 +23,16 @@ from cfexplain.density.class_flow import ClassFlow, check_sizes, start_at_identi
 from cfexplain.density.frozen import FrozenDensity, freeze
 from cfexplain.foundation.optional import check_device
 from cfexplain.foundation.parameters import TRAINING, Number, Rule, check_parameters
-from cfexplain.foundation.random import draw_seed, seeded_torch
+from cfexplain.foundation.random import draw_seed, seeded_torch, stream
 from cfexplain.foundation.settings import own_defaults, own_modes
 from cfexplain.foundation.tiles import in_tiles
 from cfexplain.nets.losses import Rows
+from cfexplain.ops.coupling_flow import NotPackable
 from cfexplain.persistence import MayBeAbsent, storable
 from cfexplain.persistence.networks import State, check_repeats, check_size, dense_size
+
+if TYPE_CHECKING:
+    from cfexplain.ops.coupling_flow.plain import PlainCouplings
 
 __all__ = ["ConditionalFlow"]
 
@@ -228,11 +233,12 @@ class ConditionalFlow(DensityMixin, ClassDensity):
             "fixed": torch.from_numpy(np.random.RandomState(seed).standard_normal(Z.shape)).float(),
         }
         lr: Any = 2e-3 * _WIDTH / min(_WIDTH, max(64, *self.hidden_features_, 0)) if self.lr == "auto" else self.lr
+        apart = isinstance(self.flow, str)  # a flow of the user's may draw from torch's own random generator
         self.history_ = train_network(
-            self.flow_, _negative_log_likelihood, rows, updates=updates_for(len(Z), _UPDATES, self.training_budget),
-            seed=seed, lr=lr, batch_size=min(self.batch_size, max(32, len(Z) // 4)), weight_decay=self.weight_decay,
-            strata=codes, device=self.device, verbose=self.verbose, name="flow",
-        )
+            self.flow_, partial(_negative_log_likelihood, _plain(self.flow_) if apart else None), rows, apart=apart,
+            updates=updates_for(len(Z), _UPDATES, self.training_budget), seed=seed, lr=lr,
+            batch_size=min(self.batch_size, max(32, len(Z) // 4)), weight_decay=self.weight_decay, strata=codes,
+            device=self.device, verbose=self.verbose, name="flow")
         self.flow_.to(torch.float64 if Z.dtype == np.float64 else torch.float32)
         self.flow_.loc.copy_(torch.from_numpy(self.loc_))
         self.flow_.scale.copy_(torch.from_numpy(self.scale_))
@@ -439,9 +445,24 @@ class ConditionalFlow(DensityMixin, ClassDensity):
         return tuple(o.cpu().numpy() for o in out) if isinstance(out, tuple) else out.cpu().numpy()
 
 
-def _negative_log_likelihood(module: ClassFlow, rows: Rows, progress: float) -> Tensor:
-    noise = torch.randn_like(rows["z"]) if module.training else rows["fixed"]
-    return -module.log_prob(rows["z"] + rows["noise"] * noise, rows["c"])
+def _plain(module: ClassFlow) -> PlainCouplings | None:
+    """A faster way through the flow, if there is one."""
+    from cfexplain.ops.coupling_flow.plain import PlainCouplings  # zuko is loaded where a flow is
+
+    try:
+        return PlainCouplings(module.flow.transform, len(module.loc))
+    except NotPackable:
+        return None
+
+
+def _negative_log_likelihood(plain: PlainCouplings | None, module: ClassFlow, rows: Rows, progress: float) -> Tensor:
+    """Of codes that are standardised already."""
+    z, c = rows["z"], rows["c"]
+    z = z + rows["noise"] * (torch.randn(z.shape, generator=stream(), device=z.device) if module.training else rows["fixed"])
+    if plain is None:
+        return -module.log_prob(z, c)
+    u, ladj = plain(z, module.shares(c) if module.has_context else None)
+    return -(module.base(c).log_prob(u) + ladj)
 
 
 def _standards(Z: np.ndarray, spread: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -87,9 +87,10 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
     def fit(self, X: Any, y: Any) -> CounterfactualExplainer:
         """Train what the method needs: coordinates, density, and a classifier where none was given.
 
-        A ``random_state`` makes it reproducible. Networks of images are trained with all threads that torch may use
-        (``torch.set_num_threads``), and the last bits of their weights may depend on how many these are; tables are trained
-        with one. What a fitted explainer finds does not depend on threads.
+        A ``random_state`` makes it reproducible. The default networks of images are trained with all threads that torch may
+        use (``torch.set_num_threads``), in bfloat16 on a processor that has it, and in bits that do not depend on the number
+        of threads; of a Glow, a GAN, or an autoencoder with a perceptual distance, the last bits may. Tables are trained with
+        one thread. What a fitted explainer finds does not depend on threads.
 
         Parameters
         ----------

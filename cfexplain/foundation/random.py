@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import RLock
+from threading import RLock, local
 
 import numpy as np
 import torch
@@ -13,9 +13,10 @@ from sklearn.utils import check_random_state
 
 from cfexplain.foundation.settings import own_defaults
 
-__all__ = ["draw_seed", "global_generators", "seeded_torch"]
+__all__ = ["draw_seed", "drawing_from", "global_generators", "seeded_torch", "stream"]
 
 _lock = RLock()
+_own = local()
 
 
 def draw_seed(random_state: int | np.random.RandomState | None) -> int:
@@ -49,6 +50,28 @@ def seeded_torch(seed: int) -> Iterator[None]:
     with global_generators(), own_defaults(), torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
+
+
+@contextmanager
+def drawing_from(generator: torch.Generator) -> Iterator[None]:
+    """A block in which `stream` gives this thread `generator`: what draws from it alone need not wait for other threads."""
+    before = stream()
+    _own.generator = generator
+    try:
+        yield
+    finally:
+        _own.generator = before
+
+
+def stream() -> torch.Generator | None:
+    """What the losses of the package draw from: this thread's own generator, or None, which is torch's global one.
+
+    >>> with drawing_from(torch.Generator().manual_seed(0)):
+    ...     first = torch.randn(2, generator=stream())
+    >>> bool((first == torch.randn(2, generator=torch.Generator().manual_seed(0))).all())
+    True
+    """
+    return getattr(_own, "generator", None)
 
 
 def _forget_the_parents_threads() -> None:

@@ -18,7 +18,7 @@ _GRID = 7  # what the dense head sees at most: 28x28 is 3x3, 32x32 is 4x4, 256x2
 
 
 def cnn(net_shape: tuple[int, ...], n_classes: int) -> nn.Sequential:
-    """A plain convolutional classifier: 3x3 convolution, BatchNorm, ReLU, 2x2 max-pooling, then a dense head.
+    """A plain convolutional classifier: 3x3 convolution, BatchNorm, 2x2 max-pooling, ReLU, then a dense head.
 
     Two to five stages of 32-64-64-128-128 channels: a side is halved as long as it has six pixels, so that 28x28 and
     32x32 digits get three stages. Sides that are still long after five stages are averaged down.
@@ -43,9 +43,10 @@ def cnn(net_shape: tuple[int, ...], n_classes: int) -> nn.Sequential:
         halve = [side >= _SMALLEST_SIDE for side in sides]
         if stage >= 2 and not any(halve):
             break
-        layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+        layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width)]
         if any(halve):
             layers.append(nn.MaxPool2d((1 + halve[0], 1 + halve[1])))
+        layers.append(nn.ReLU())  # the same behind a maximum, of a quarter of the numbers
         channels, sides = width, [side // 2 if half else side for side, half in zip(sides, halve, strict=True)]
     if max(sides) > _GRID:
         sides = [side if side <= _GRID else 4 for side in sides]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,15 @@ from skorch.callbacks import Callback, EarlyStopping
 from skorch.helper import predefined_split
 from torch import Tensor, nn
 
+from cfexplain.foundation.precision import computes_in_bfloat16
 from cfexplain.foundation.progress import bar_delay, rehearsal, rows_in_all
-from cfexplain.foundation.random import seeded_torch
-from cfexplain.foundation.settings import own_modes
+from cfexplain.foundation.random import drawing_from, seeded_torch
+from cfexplain.foundation.settings import own_defaults, own_modes
 from cfexplain.foundation.threads import one_thread
 from cfexplain.nets.losses import Loss, Rows
 from cfexplain.nets.rehearsal import rehearse
 from cfexplain.nets.training_callbacks import Average, Bar, ClipGradients, Resume, Schedule
+from cfexplain.nets.training_parts import Parts
 
 __all__ = ["batch_for", "held_out_rows", "train_network", "updates_for"]
 
@@ -70,13 +72,15 @@ def train_network(
     clip: float = 50.0,
     ema: float = 0.0,
     checkpoint: str | os.PathLike | None = None,
+    apart: bool = False,
     device: str | torch.device = "cpu",
     verbose: int | str = 0,
     name: str = "network",
 ) -> list[dict[str, Any]]:
     """Train `module` in place by Adam until its held-out loss stops falling; return skorch's history, one dict an epoch.
 
-    Networks of images are trained with all of torch's threads, on whose number the last bits of their weights may depend.
+    Networks of images are trained with all of torch's threads, on whose number the last bits of their weights may depend
+    unless they are trained `apart`.
 
     Parameters
     ----------
@@ -101,6 +105,10 @@ def train_network(
         Longest gradient of an update; a gradient that is not finite is skipped.
     ema : float
         Decay of a moving average of the weights, which is what is validated and kept; 0 for none.
+    apart : bool
+        The module draws no random numbers, and `loss` draws from `cfexplain.foundation.random.stream` alone. Then other
+        threads may train meanwhile, and on a CPU batches of images are computed in parts side by side (`Parts`), in bfloat16
+        where the processor has it; the bits of what is trained do not depend on the number of threads.
     checkpoint : path, optional
         Written after every epoch, read at the start if it is there, removed at the end: an interrupted training goes on
         and ends in the same bits.
@@ -111,17 +119,28 @@ def train_network(
         If training ends in a loss that is not finite.
     """
     n = len(next(iter(rows.values())))
-    # rows of a table gain nothing from more threads, on which the last bits of their weights would depend
-    threads = nullcontext() if any(values.ndim > 2 for values in rows.values()) else one_thread()
-    if (running := rehearsal()) is not None:
-        size = batch_for(n, 200) if batch_size is None else batch_size
-        return rehearse(module, loss, rows, updates=updates, batch_size=size, seed=seed, device=device, threads=threads,
-                        running=running)
-    with threads, seeded_torch(seed):
+    images, threads = any(values.ndim > 2 for values in rows.values()), torch.get_num_threads()
+    with ExitStack() as stack:
+        if apart or not images:  # rows of a table gain nothing from more threads, on which the last bits would depend
+            stack.enter_context(one_thread())
+        if apart:
+            stack.enter_context(own_defaults())
+            stack.enter_context(drawing_from(torch.Generator(device).manual_seed(seed)))
+        else:
+            stack.enter_context(seeded_torch(seed))
+        # convolutions are about 1.4 times faster on a CPU with channels last
+        module.to(device=device, memory_format=torch.channels_last).requires_grad_(True)  # type: ignore[call-overload]
+        batch_size = batch_for(n, 200) if batch_size is None else batch_size
+        in_parts = apart and images and torch.device(device).type == "cpu"
+        parts = stack.enter_context(Parts(
+            module, loss, min(batch_size, n), seed, computes_in_bfloat16("cpu"), threads)) if in_parts else None
+        if (running := rehearsal()) is not None:
+            return rehearse(module, loss, rows, updates=updates, batch_size=batch_size, seed=seed, device=device,
+                            parts=parts, running=running)
         valid = held_out_rows(n, seed, validation_fraction, strata)
         train = np.setdiff1d(np.arange(n), valid)
         count = len(train)
-        batch_size = max(1, min(batch_for(n, 200) if batch_size is None else batch_size, count))
+        batch_size = max(1, min(batch_size, count))
         per_epoch = math.ceil(count / batch_size)
         epochs = max(min_epochs, math.ceil(updates / per_epoch))
         monitor = "valid_loss" if len(valid) else "train_loss"
@@ -141,16 +160,17 @@ def train_network(
                 "seed": seed, "rows": n, "batch_size": batch_size, "updates": most, "lr": lr, "ema": ema})))
         net = _RowLossNet(
             module=_RowLoss(module, loss), criterion=nn.Identity, optimizer=torch.optim.AdamW, lr=lr,
-            optimizer__weight_decay=weight_decay, max_epochs=epochs, batch_size=batch_size,
+            optimizer__weight_decay=weight_decay, optimizer__fused=True, max_epochs=epochs, batch_size=batch_size,
             iterator_train__shuffle=True, iterator_train__collate_fn=_whole, iterator_valid__collate_fn=_whole,
             train_split=predefined_split(_RowData(rows, valid)) if len(valid) else None,
             callbacks=callbacks, verbose=0, device=str(device),
+            **({f"iterator_{kind}__generator": torch.Generator().manual_seed(seed) for kind in ("train", "valid")}
+               if apart else {}),
         )
-        # convolutions are about 1.4 times faster on a CPU with channels last
-        module.to(device=device, memory_format=torch.channels_last).requires_grad_(True)  # type: ignore[call-overload]
         # Not net.fit: a schedule that ends raises KeyboardInterrupt, and net.fit takes a person's Ctrl-C for the same.
         data = _RowData(rows, train)
         net.initialize()
+        net.parts_ = parts
         net.notify("on_train_begin", X=data, y=None)
         try:
             net.fit_loop(data, None, epochs=epochs - len(net.history))
@@ -212,5 +232,14 @@ class _RowLoss(nn.Module):
 
 
 class _RowLossNet(NeuralNet):
+    parts_: Parts | None = None
+
+    def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Tensor]:
+        if self.parts_ is None:
+            return super().train_step_single(batch, **fit_params)
+        self._set_training(True)
+        loss = self.parts_.backward(batch[0], self.module_.progress)
+        return {"loss": loss, "y_pred": loss}
+
     def get_loss(self, y_pred: Tensor, y_true: Any, X: Any = None, training: bool = False) -> Tensor:
         return y_pred.mean()
