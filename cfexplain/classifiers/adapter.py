@@ -171,12 +171,12 @@ class ClassifierAdapter:
 
     def _own_answers(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of the differentiable module."""
-        bias = self.bias
+        bias, scores = self.bias, self._scores.of_few(len(X))
         with self.frozen():
             if bias is None:
-                proba = tiled(lambda x: self._scores(x).softmax(1), X, self.device)
+                proba = tiled(lambda x: scores(x).softmax(1), X, self.device)
                 return without_failed(proba.argmax(1), proba)
-            logits = torch.from_numpy(tiled(self._scores, X, self.device))
+            logits = torch.from_numpy(tiled(scores, X, self.device))
         return without_failed((logits + bias.to(logits)).argmax(1).numpy(), logits.softmax(1).numpy())
 
 

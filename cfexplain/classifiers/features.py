@@ -9,6 +9,7 @@ from sklearn.covariance import LedoitWolf
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from cfexplain.foundation.tiles import linear
 from cfexplain.persistence import stored_by_parts
 
 __all__ = ["ClassFeatures", "PenultimateFeatures"]
@@ -30,7 +31,7 @@ class PenultimateFeatures(TorchFunctionMode):
     features: Tensor | None = None
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function is F.linear:
+        if function in (F.linear, linear):
             given = args[0] if args else kwargs["input"]
             self.features = given.flatten(1)
         return function(*args, **(kwargs or {}))
@@ -88,7 +89,7 @@ class ClassFeatures(nn.Module):
         """m(h, y) of each row, shape (B,); differentiable in `features`."""
         # towards every class in one product: cheaper than to gather a matrix for each row
         n_classes, width = self.mean.shape
-        every = F.linear(features, self.whiten.reshape(n_classes * width, width)).view(-1, n_classes, width)
+        every = linear(features, self.whiten.reshape(n_classes * width, width)).view(-1, n_classes, width)
         own = target[:, None, None].expand(-1, 1, width)
         whitened = every.gather(1, own)[:, 0] - self.offset[target]
         return (whitened.square().sum(1) + torch.finfo(features.dtype).tiny).sqrt()

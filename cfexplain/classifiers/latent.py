@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cfexplain.foundation.random import seeded_torch, stream
+from cfexplain.foundation.tiles import baddbmm
 from cfexplain.nets.losses import Rows
 from cfexplain.persistence import stored_by_sizes
 
@@ -50,8 +51,9 @@ class LatentEnsemble(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         h = z if z.ndim == 3 else z.expand(self.members, *z.shape)
+        product = torch.baddbmm if self.training else baddbmm
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            h = torch.baddbmm(bias, h.relu() if i else h, weight)
+            h = product(bias, h.relu() if i else h, weight)
         return h
 
 

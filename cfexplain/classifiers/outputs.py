@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from cfexplain.foundation.arrays import Layout
 from cfexplain.foundation.borrowed import frozen
 from cfexplain.foundation.exceptions import ClassifierOutputError
+from cfexplain.foundation.partial_tiles import PartialTiles
 from cfexplain.foundation.tiles import in_tiles
+from cfexplain.foundation.weight_cache import cached_by_weights
 from cfexplain.persistence import MayBeAbsent, stored_by_attributes
 
 __all__ = ["ModuleScores", "check_device", "check_finite", "finite_rows", "log_scores", "read_module", "tiled"]
@@ -61,6 +63,12 @@ class ModuleScores:
 
     def __call__(self, x: Tensor) -> Tensor:
         return log_scores(self.columns(x), self.kind)
+
+    def of_few(self, n: int) -> Callable[[Tensor], Tensor]:
+        """Itself for a tile of which the first `n` rows matter: no more images are computed than it takes."""
+        partial = cached_by_weights(self.module, "partial tiles", PartialTiles)
+        name = (self.kind, self.sample_shape, self.channels_last, self.first_of_tuple, self.nonlinearity)
+        return lambda x: partial(name, self, x, n) if x.ndim == 4 and n < len(x) and x.device.type == "cpu" else self(x)
 
 
 def log_scores(columns: Tensor, kind: str) -> Tensor:

@@ -25,6 +25,8 @@ from cfexplain.nets.flow_nets import VectorFlowNet
 from cfexplain.ops.coupling_flow import NotPackable, PackedFlow
 from cfexplain.ops.freezing import freeze_for_search
 from cfexplain.ops.freezing.freeze import FrozenModule
+from cfexplain.ops.freezing.fuse import Fused
+from cfexplain.ops.freezing.trace import is_hooked
 from cfexplain.search import search, search_in_slots
 
 if TYPE_CHECKING:
@@ -59,6 +61,10 @@ class Engine:
     log_density: Callable[[Tensor, Tensor], Tensor]
     search: Callable[..., Any] = search
     rounds: bool = False  # whether the search decodes in less than the networks' own precision
+    # whether several threads may search with it: no code of the user's runs that may keep something between two calls
+    shared: bool = False
+    # whether every linear layer treats every row alike of its own accord (see `cfexplain.foundation.tiles.aligned`)
+    aligned: bool = False
 
 
 def check_backend(backend: str, precision: str, device: torch.device) -> str:
@@ -150,8 +156,20 @@ def make_engine(explainer: ExplainerParameters, backend: str, precision: str, ex
     name = backend + (", bfloat16" if precision == "bfloat16" else "")
     if left:
         remarks.insert(0, f"{', '.join(left)} eager")
+    shared = backend == "packed" and not left and all(
+        _is_pure(net) for net in (classifier.module, *(stage.module_ for stage in explainer.coordinates_.stages)))
+    own = [net.net for net in (getattr(classifier, "module", None), *decoders) if isinstance(net, FrozenModule)]
+    aligned = not left and explainer.detail != "learned" and all(isinstance(net, Fused) and net.aligned for net in own)
     return Engine(name + (f" ({'; '.join(remarks)})" if remarks else ""), classifier or engine.classifier,
-                  decoders, log_density, way, rounds)
+                  decoders, log_density, way, rounds, shared, aligned)
+
+
+def _is_pure(net: nn.Module) -> bool:
+    """Whether a call of `net` leaves nothing behind for the next: its forward could be read, or is torch's or our own."""
+    if isinstance(net, FrozenModule):
+        return net.report is not None and net.report.traced and not net.report.left
+    return all(type(part).__module__.split(".")[0] in ("cfexplain", "torch", "zuko") and not is_hooked(part)
+               for part in net.modules())
 
 
 def _in_slots(evaluate: Callable, start: Tensor, reference: Tensor, rows: Any, options: Any, report: Callable | None,

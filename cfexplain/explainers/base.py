@@ -284,8 +284,11 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         record_path : bool, default=False
             Keep every point of the search (PLACE, figure 2) in ``path``.
         n_jobs : int, optional
-            Processes (joblib); None is what ``joblib.parallel_config`` says, else 1. The same bits however many there are.
-            Each computes with one torch thread, on whose number bits would depend: to use several cores, pass -1.
+            Processes (joblib); None is what ``joblib.parallel_config`` says, else 1. Within one process, rows are searched
+            side by side in as many threads as ``torch.get_num_threads()`` says, all cores by default; but in one where that
+            would run code of yours that may keep something between two calls (a network that cannot be read, a distance or
+            a term of your own), or where a table is scanned: to use several cores there, pass -1. The same bits however
+            many processes and threads there are.
         backend : {"auto", "eager", "packed", "graph", "triton"}, default="auto"
             How the search computes; what it finds is the same but for float rounding, and is judged by the networks as
             they are. "eager": with those. "packed": with frozen copies (`cfexplain.ops.freezing.freeze_for_search`) and the

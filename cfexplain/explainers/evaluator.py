@@ -15,7 +15,7 @@ from cfexplain.explainers.attributes import ExplainerParameters
 from cfexplain.explainers.backends import Engine
 from cfexplain.foundation.partial_tiles import PartialTiles
 from cfexplain.foundation.tiles import TILE, TileSizes, in_tiles
-from cfexplain.objective import Objective, Point, Term, TypicalFeatures
+from cfexplain.objective import Objective, PerceptualDistance, Point, Term, TypicalFeatures
 from cfexplain.search import Evaluation
 
 __all__ = ["Evaluator"]
@@ -50,6 +50,9 @@ class Evaluator:
         # what the last stage makes of what it knows of x: of one stage alone, the reconstruction
         self._drawn = "drawn" if len(stages) > 1 else "reconstruction"
         self.conditions = [term.name for term in objective.terms if type(term).holds is not Term.holds]
+        # whether nothing in an evaluation has to be told to treat every row alike: all networks are known
+        self.aligned = engine.aligned and all(type(term).__module__.startswith("cfexplain.objective") and not isinstance(
+            term, PerceptualDistance) for term in objective.terms)
         self._needs_features = any(isinstance(term, TypicalFeatures) for term in objective.terms)
 
     def evaluate(self, z: Tensor, rows: Mapping[str, Tensor]) -> Evaluation:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from threading import Lock
 from typing import Any
 
 import torch
@@ -36,21 +38,24 @@ def infer_device(device: str | torch.device | None, classifier: Any) -> torch.de
 def progress_bar(total: int, delay: float | None) -> Iterator[Callable[[int], Callable[[int, int], None]] | None]:
     """A tqdm bar with the time left, shown after `delay` seconds, or None.
 
-    ``bar(first)`` is ``report(rows done, step)`` of the rows from `first` on.
+    ``bar(block)`` is ``report(rows done, step)`` of one of the blocks of rows, which may be searched side by side.
     """
     if delay is None:
         yield None
         return
+    done, lock = Counter[int](), Lock()
     with tqdm(total=total, desc="searching", unit="row", delay=delay, leave=delay == 0) as bar:
 
-        def report_from(first: int) -> Callable[[int, int], None]:
-            def report(done: int, step: int) -> None:
-                bar.set_postfix(step=step, refresh=False)
-                bar.update(first + done - bar.n)
+        def report_of(block: int) -> Callable[[int, int], None]:
+            def report(rows: int, step: int) -> None:
+                with lock:
+                    done[block] = rows
+                    bar.set_postfix(step=step, refresh=False)
+                    bar.update(done.total() - bar.n)
 
             return report
 
-        yield report_from
+        yield report_of
 
 
 class _Attempt(AbstractContextManager):

@@ -22,9 +22,10 @@ from cfexplain.explainers.task import Goal
 from cfexplain.foundation.deadline import Deadline
 from cfexplain.foundation.partial_tiles import TileRows
 from cfexplain.foundation.progress import bar_delay
-from cfexplain.foundation.threads import one_thread
+from cfexplain.foundation.settings import own_modes
+from cfexplain.foundation.threads import one_thread, side_by_side
 from cfexplain.foundation.tiles import TILE
-from cfexplain.objective import Objective
+from cfexplain.objective import Objective, PerceptualDistance
 from cfexplain.search import SearchOptions, SearchResult
 
 __all__ = ["Run"]
@@ -67,33 +68,65 @@ class Run:
         # of several processes each has a few of the rows, and their bars would write over each other
         self.delay = None if in_worker and explainer.verbose == "auto" else bar_delay(explainer.verbose)
         self.backend = check_backend(backend, precision, explainer.device_)
-        self.options = replace(explainer.search_options(record_path), deadline=self.deadline)
+        self.options = self._next = replace(explainer.search_options(record_path), deadline=self.deadline)
         self.objective = Objective(explainer.terms(), explainer.needs_valid)
         # what is found is judged by the explainer's own networks, whatever it is found with
         self.judge = self.evaluator(eager_engine(explainer))
 
-    @one_thread()
     def search(self, X: np.ndarray, goal: Goal) -> Found:
-        """The best points of each row of `X` (n, ...), block by block: k for the first row, then k for the second, …"""
-        explainer, options = self.explainer, self.options
-        found: list[Found] = []
-        size = max(1, (BLOCK_WITHIN_TIME if self.deadline.limited else BLOCK) // self.k)
-        with progress_bar(len(X), self.delay) as bar, explainer.classifier_.frozen():
+        """The best points of each row of `X` (n, ...), in blocks: k for the first row, then k for the second, …"""
+        explainer, threads = self.explainer, 1 if self.in_worker else torch.get_num_threads()
+        with progress_bar(len(X), self.delay) as bar, explainer.classifier_.frozen(), one_thread():
             searching = self.evaluator(self.engine(X[~goal.failed]))
-            for first in range(0, len(X), size):
-                x, wanted = X[first : first + size], goal[first : first + size]
-                if self.deadline.passed and found:
-                    found.append(self._not_begun(x, found[0]))
-                    continue
-                table = None if self.table is None else self.table[first : first + size]
-                for attempt in halving_tiles(options.tile):
-                    with attempt as tile:
-                        options = replace(options, tile=tile, sizes=self.judge.sizes(tile))
-                        part = self._block(x, wanted, table, searching, options, None if bar is None else bar(first))
-                found.append(part)
-                if part.interrupted.any():  # what is left still gets an honest row: its starting point
-                    options = replace(options, max_steps=0, refine=0)
-        return Found.concatenate(found)
+            if not self._may_be_shared(searching):
+                threads = 1
+            blocks = self._blocks(len(X), threads)
+            found: dict[int, Found] = {}
+
+            def search(number: int) -> None:
+                if not number or not self.deadline.passed:
+                    with own_modes(explainer.device_), one_thread():
+                        found[number] = self._searched(X, goal, blocks[number], searching, bar and bar(number))
+
+            side_by_side(search, range(len(blocks)), min(threads, len(blocks)), self.deadline.interrupt)
+            parts = [found[i] if i in found else self._not_begun(X[rows], found[0]) for i, rows in enumerate(blocks)]
+        every = Found.concatenate(parts)
+        order = np.argsort(np.concatenate(blocks), kind="stable")
+        if (order[1:] > order[:-1]).all():
+            return every
+        return every[(order[:, None] * self.k + np.arange(self.k)).reshape(-1)]
+
+    def _blocks(self, n: int, threads: int) -> list[np.ndarray]:
+        """The rows of each block. Neighbours, or where threads share the work, every so many-th row: of like rows, which may
+        take as long as each other, each gets its share.
+        """
+        most = max(1, (BLOCK_WITHIN_TIME if self.deadline.limited else BLOCK) // self.k)
+        count = max(-(-n // most), min(threads, n // self.options.tile), 1)
+        if threads > 1 and count > 1:
+            count = -(-count // threads) * threads
+            return [np.arange(n)[i::count] for i in range(count)]
+        return [np.arange(first, min(first + most, n)) for first in range(0, max(n, 1), most)]
+
+    def _may_be_shared(self, searching: Evaluator) -> bool:
+        """Whether what runs in a search is our own code, of which several threads can make use at a time; a scan of a table
+        asks the user's own model.
+        """
+        parts: list[Any] = [self.explainer, *self.objective.terms]
+        parts += [term.distance for term in self.objective.terms if isinstance(term, PerceptualDistance)]
+        return searching.engine.shared and self.table is None and all(
+            type(part).__module__.split(".")[0] == "cfexplain" for part in parts)
+
+    def _searched(self, X: np.ndarray, goal: Goal, rows: np.ndarray, searching: Evaluator, report: Callable | None) -> Found:
+        """What is found for some rows, with fewer of them at a time where memory runs out."""
+        table, options = None if self.table is None else self.table[rows], self._next
+        for attempt in halving_tiles(options.tile):
+            with attempt as tile:
+                if self.deadline.interrupted:  # what is left still gets an honest row: its starting point
+                    options = replace(options, max_steps=0, refine=0, deadline=Deadline())
+                options = self._next = replace(
+                    options, tile=tile, sizes=self.judge.sizes(tile), aligned=searching.aligned)
+                part = self._block(X[rows], goal[rows], table, searching, options, report)
+        return part
 
     def _block(self, x: np.ndarray, wanted: Goal, table: Table | None, searching: Evaluator, options: SearchOptions,
                report: Callable | None) -> Found:

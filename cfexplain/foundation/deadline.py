@@ -27,6 +27,11 @@ class Deadline:
     def __init__(self, seconds: float | None = None):
         self.seconds, self.started = seconds, time.monotonic()
         self._reserved = 0.0 if seconds is None else _RESERVED * seconds
+        self.interrupted = False  # by Ctrl-C, which only one of several threads is told of
+
+    def interrupt(self) -> None:
+        """Let every search that asks come to its end, as if each had been told of Ctrl-C."""
+        self.interrupted = True
 
     def reserve(self, seconds: float) -> None:
         """Keep so much for what comes after the work that is cut short."""

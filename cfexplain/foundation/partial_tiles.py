@@ -8,6 +8,7 @@ code: no operation that computes numbers one by one may leave such a remainder.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from threading import RLock
 from typing import Any
 
 import torch
@@ -50,6 +51,7 @@ class PartialTiles:
 
     def __init__(self) -> None:
         self._tried: dict[tuple, _Trial] = {}
+        self._lock = RLock()
 
     def __call__(self, name: Hashable, function: Callable[[Tensor], Any], x: Tensor, live: int) -> Any:
         """What `function` makes of `x` (B, ...), a tensor or a tuple; right in the first `live` rows.
@@ -57,9 +59,10 @@ class PartialTiles:
         The same `name` must stand for the same computation.
         """
         key = (name, tuple(x.shape), x.dtype, x.requires_grad and torch.is_grad_enabled())
-        if key not in self._tried:
-            self._tried[key] = _Trial(function, x.detach(), key[-1])
-        size = self._tried[key].smallest(function, live)
+        with self._lock:
+            if key not in self._tried:
+                self._tried[key] = _Trial(function, x.detach(), key[-1])
+            size = self._tried[key].smallest(function, live)
         if size == len(x):
             return function(x)
         return tree_map(lambda out: None if out is None else _Refilled.apply(out, len(x)), function(x[:size]))
@@ -77,7 +80,7 @@ class _Trial:
 
     def smallest(self, function: Callable, live: int) -> int:
         """The least number of rows that holds `live` of them; perhaps the whole tile."""
-        for size in (self.rows // 8, self.rows // 4, self.rows // 2, 3 * self.rows // 4):
+        for size in (*(self.rows // parts for parts in (32, 16, 8, 4, 2)), 3 * self.rows // 4):
             if size >= live and self._is_equal(function, size):
                 return size
         return self.rows

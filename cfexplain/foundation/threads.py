@@ -6,13 +6,15 @@ number for each Python thread by itself, and beside it the one that new Python t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Lock, Thread
+from typing import Any
 
 import torch
 
-__all__ = ["one_thread"]
+__all__ = ["one_thread", "side_by_side"]
 
 _lock = Lock()
 
@@ -46,3 +48,50 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def side_by_side(function: Callable[[Any], Any], items: Iterable[Any], threads: int, stop: Callable[[], None]) -> list[Any]:
+    """``[function(item) for item in items]`` by so many Python threads, of which this one is the first; torch's operations
+    run without Python's lock.
+
+    Parameters
+    ----------
+    function : callable
+        Computes with one torch thread of its own accord, and knows no thread-local settings of the caller.
+    stop : callable
+        Called when this thread is interrupted, or a call of `function` fails: the others should come to their end.
+
+    Examples
+    --------
+    >>> side_by_side(abs, [-1, 2, -3], 2, stop=lambda: None)
+    [1, 2, 3]
+    """
+    waiting, lock = list(enumerate(items)), Lock()
+    done: dict[int, Any] = {}
+
+    def work() -> None:
+        while True:
+            with lock:
+                if not waiting:
+                    return
+                place, item = waiting.pop(0)
+            try:
+                done[place] = function(item)
+            except BaseException:
+                stop()
+                with lock:
+                    waiting.clear()
+                raise
+
+    count = len(waiting)
+    with ThreadPoolExecutor(max(1, threads - 1)) as pool:
+        others = [pool.submit(work) for _ in range(min(threads, count) - 1)]
+        work()
+        while True:
+            try:
+                for other in others:
+                    other.result()
+                break
+            except KeyboardInterrupt:  # while this thread waits for the others, which are not told of it
+                stop()
+    return [done[place] for place in range(count)]

@@ -13,19 +13,22 @@ fewer tiles; for tiles that are mostly padding see `cfexplain.foundation.partial
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from threading import RLock
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, handle_torch_function
 
 from cfexplain.foundation.threads import one_thread
 
-__all__ = ["TILE", "TileSizes", "aligned", "in_tiles", "padded", "probes"]
+__all__ = ["TILE", "TileSizes", "aligned", "baddbmm", "in_tiles", "linear", "padded", "probes"]
 
 TILE = 32
 _WIDTH = 8
+# Rows of a matrix product below which other kernels are chosen
+_ROWS = 4
 # Numbers of a sample, times rows, above which rows gain nothing from more company: what a tile leaves behind fills the cache
 _ROOM = 2**16
 
@@ -45,29 +48,46 @@ class aligned(TorchFunctionMode):  # noqa: N801 - reads as a statement: `with al
     """
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function is F.linear:
-            return _linear(*args, **(kwargs or {}))
-        if function is torch.baddbmm and not kwargs:
-            return _baddbmm(*args)
-        return function(*args, **(kwargs or {}))
+        return _ALIGNED.get(function, function)(*args, **(kwargs or {}))
 
 
-def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    if weight.ndim != 2 or not any(side % _WIDTH for side in weight.shape):
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``F.linear`` that treats every row alike of its own accord, without the mode `aligned`.
+
+    >>> import torch
+    >>> linear(torch.ones(1, 3), torch.ones(2, 3))
+    tensor([[3., 3.]])
+    """
+    if torch._C._is_torch_function_mode_enabled():  # a mode sees this function, and not what it does
+        return handle_torch_function(linear, (input,), input, weight, bias)
+    n, ndim = len(input), input.ndim
+    more_out, more_in = (-side % _WIDTH for side in weight.shape) if weight.ndim == 2 else (0, 0)
+    few = -n % _ROWS if ndim == 2 and n < _ROWS else 0
+    if not (more_out or more_in or few):
         return F.linear(input, weight, bias)
-    more_out, more_in = (-side % _WIDTH for side in weight.shape)
-    padded_bias = None if bias is None else F.pad(bias, (0, more_out))
-    out = F.linear(F.pad(input, (0, more_in)), F.pad(weight, (0, more_in, 0, more_out)), padded_bias)
-    return out[..., : weight.shape[0]]
+    if more_in or few:
+        input = F.pad(input, (0, more_in, 0, few) if few else (0, more_in))
+    if more_out or more_in:
+        width, weight = len(weight), F.pad(weight, (0, more_in, 0, more_out))
+        bias = None if bias is None else F.pad(bias, (0, more_out))
+    out = F.linear(input, weight, bias)
+    out = out[..., :width] if more_out else out
+    return out[:n] if few else out
 
 
-def _baddbmm(bias: Tensor, input: Tensor, weight: Tensor) -> Tensor:
+def baddbmm(bias: Tensor, input: Tensor, weight: Tensor, **options: Any) -> Tensor:
+    """``torch.baddbmm``, as `linear` is ``F.linear``."""
+    if torch._C._is_torch_function_mode_enabled():
+        return handle_torch_function(baddbmm, (input,), bias, input, weight, **options)
     more_in, more_out = (-side % _WIDTH for side in weight.shape[-2:])
-    if not (more_out or more_in):
-        return torch.baddbmm(bias, input, weight)
+    if options or not (more_out or more_in):
+        return torch.baddbmm(bias, input, weight, **options)
     width = weight.shape[-1]
     bias = F.pad(bias.expand(*bias.shape[:-1], width), (0, more_out))  # a bias of one column stands for all
     return torch.baddbmm(bias, F.pad(input, (0, more_in)), F.pad(weight, (0, more_out, 0, more_in)))[..., :width]
+
+
+_ALIGNED: dict[Any, Callable[..., Tensor]] = {F.linear: linear, torch.baddbmm: baddbmm}
 
 
 def in_tiles(function: Callable[..., Any], *rows: Tensor, tile: int = TILE, places: Callable[[int], int] | None = None,
@@ -135,6 +155,7 @@ class TileSizes:
         self.tile = tile
         self._sizes = [tile * k for k in (1, 2, 3, 4, 6, 8, 12, 16) if k == 1 or tile * k * numbers <= _ROOM]
         self._equal: dict[tuple[Hashable, int], bool] = {}
+        self._lock = RLock()
 
     def choice(self, name: Hashable, function: Callable[..., Any], *rows: Tensor) -> Callable[[int], int]:
         """How many places the next tile of `function` has, by the rows that are left.
@@ -150,12 +171,13 @@ class TileSizes:
         """
 
         def equal(size: int) -> bool:
-            if (name, size) not in self._equal:
-                probe = probes(rows, size)
-                answers = [in_tiles(function, *probe, tile=tile) for tile in (self.tile, size)]
-                pairs = zip(*(a if isinstance(a, tuple) else (a,) for a in answers), strict=True)
-                self._equal[name, size] = all(torch.equal(a, b) for a, b in pairs)
-            return self._equal[name, size]
+            with self._lock:
+                if (name, size) not in self._equal:
+                    probe = probes(rows, size)
+                    answers = [in_tiles(function, *probe, tile=tile) for tile in (self.tile, size)]
+                    pairs = zip(*(a if isinstance(a, tuple) else (a,) for a in answers), strict=True)
+                    self._equal[name, size] = all(torch.equal(a, b) for a, b in pairs)
+                return self._equal[name, size]
 
         def places(left: int) -> int:
             sizes = [size for size in self._sizes if self._equal.get((name, size), True)]

@@ -73,7 +73,7 @@ def search_path(
     active, interrupted, late = torch.arange(n, device=start.device), False, False
     try:
         for step in range(options.max_steps + 1):
-            if not len(active) or options.deadline.passed:
+            if not len(active) or options.deadline.passed or options.deadline.interrupted:
                 break
             fraction = start.new_full((len(active),), furthest * step / max(options.max_steps, 1))
             count[active] = step
@@ -83,10 +83,11 @@ def search_path(
             low[active] = fraction[~done]
             if on_progress is not None:
                 on_progress(n - len(active), step)
-        late = bool(len(active)) and options.deadline.passed
+        interrupted = options.deadline.interrupted
+        late = bool(len(active)) and options.deadline.passed and not interrupted
         between = torch.where(torch.isfinite(high) & (high > 0))[0]
         for _ in range(options.refine if len(between) else 0):
-            if options.deadline.passed:
+            if options.deadline.passed or interrupted:
                 break
             middle = (low[between] + high[between]) / 2
             done = look(middle, between)
@@ -94,6 +95,7 @@ def search_path(
             count[between] += 1
     except KeyboardInterrupt:
         interrupted = True
+        options.deadline.interrupt()
         warnings.warn(f"Search interrupted with {len(active)} of {n} rows unfinished: they keep the best point found so "
                       "far.", RuntimeWarning, stacklevel=2)
     return SearchResult(

@@ -47,6 +47,30 @@ def test_what_cannot_be_had_is_refused(table_explainer, rows, options, message):
         table_explainer.explain(rows, "benign", **options)
 
 
+class Remembers(nn.Module):
+    """A network whose forward leaves something behind."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.last = net, None
+
+    def forward(self, x):
+        self.last = self.net(x)
+        return self.last
+
+
+def test_threads_share_what_leaves_nothing_behind(image_explainer, table_explainer, digits, table):
+    x = image_explainer.read_samples(digits[2][:2])
+    assert engine_of(image_explainer, x).shared and engine_of(image_explainer, x).aligned
+    assert engine_of(table_explainer, table[2]).shared
+    assert not engine_of(image_explainer, x, "eager").shared and not engine_of(image_explainer, x, "eager").aligned
+    kept = copy.copy(image_explainer)
+    kept.classifier_ = copy.copy(kept.classifier_)
+    kept.classifier_._scores = copy.copy(kept.classifier_._scores)
+    kept.classifier_._scores.module = Remembers(image_explainer.classifier_.module)
+    assert not engine_of(kept, x).shared and not engine_of(kept, x).aligned
+
+
 def test_bfloat16_is_searched_in_and_float32_comes_back(image_explainer, digits):
     x = digits[2][digits[3] == 4][:12]
     cf, plain = (image_explainer.explain(x, 9, precision=p) for p in ("bfloat16", "auto"))

@@ -63,6 +63,13 @@ def test_bits_do_not_depend_on_threads_or_workers(request, digits, table, tmp_pa
     assert stored("two", 1) == expected  # resumed
 
 
+def test_blocks_side_by_side_are_what_they_are_alone(image_explainer, digits):
+    x = digits[2][:75]
+    one = with_threads(1, lambda: image_explainer.explain(x, k=2))
+    for threads in (2, 3):
+        assert_same_results(with_threads(threads, lambda: image_explainer.explain(x, k=2)), one)
+
+
 def test_a_fit_of_a_table_does_not_depend_on_threads(table):
     X, y, _, _ = table
     one, two = (with_threads(n, lambda: PLACEExplainer(random_state=0, training_budget=0.02).fit(X, y)) for n in (1, 2))

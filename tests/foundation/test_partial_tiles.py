@@ -60,7 +60,7 @@ def sizes_seen(function, x, live, few=None):
     return seen
 
 
-@pytest.mark.parametrize(("live", "size"), [(1, 4), (4, 4), (5, 8), (20, 24), (24, 24), (25, 32), (32, 32)])
+@pytest.mark.parametrize(("live", "size"), [(1, 1), (2, 2), (3, 4), (4, 4), (5, 8), (20, 24), (24, 24), (25, 32), (32, 32)])
 def test_few_rows_are_computed_in_the_smallest_part_that_holds_them(live, size):
     net = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(288, 10))
     net.requires_grad_(False)

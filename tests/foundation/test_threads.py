@@ -10,7 +10,7 @@ from torch import nn
 
 from cfexplain.foundation.borrowed import frozen
 from cfexplain.foundation.random import seeded_torch
-from cfexplain.foundation.threads import one_thread
+from cfexplain.foundation.threads import one_thread, side_by_side
 from cfexplain.foundation.tiles import in_tiles
 
 
@@ -117,3 +117,31 @@ def test_many_threads_borrow_overlapping_networks(n):
         list(pool.map(compute, range(n)))
     assert all(part.training for net in nets for part in net.modules())
     assert all(p.requires_grad for net in nets for p in net.parameters())
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_work_side_by_side_comes_back_in_order(threads):
+    assert side_by_side(lambda i: i * i, range(7), threads, stop=lambda: None) == [i * i for i in range(7)]
+    assert side_by_side(abs, [], threads, stop=lambda: None) == []
+
+
+def test_two_threads_work_at_the_same_time():
+    both = threading.Barrier(2)
+    assert side_by_side(lambda i: both.wait(60) >= 0, range(2), 2, stop=lambda: None) == [True, True]
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_where_one_fails_the_others_are_told_and_nothing_more_is_begun(failing):
+    stopped, begun, both = threading.Event(), [], threading.Barrier(2)
+
+    def work(i):
+        begun.append(i)
+        if i < 2:
+            both.wait(60)
+        if i == failing:
+            raise KeyError(i)
+        assert stopped.wait(60)
+
+    with pytest.raises(KeyError):
+        side_by_side(work, range(9), 2, stop=stopped.set)
+    assert sorted(begun) == [0, 1]

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cfexplain.foundation.deadline import Deadline
 from cfexplain.foundation.numbers import log_odds, row_norm
 from cfexplain.search import Evaluation, SearchOptions, search
 
@@ -147,6 +148,18 @@ def test_interruption_keeps_what_was_found():
     assert found.interrupted and found.z.shape == z0.shape
     whole = run(z0, rows, step_size=0.02)
     assert torch.equal(found.z[found.finished], whole.z[found.finished])
+
+
+def test_a_search_stops_where_another_thread_was_interrupted():
+    (z0, rows), deadline = problem(30), Deadline()
+
+    def told(z, some):
+        deadline.interrupt()
+        return hyperplane(z, some)
+
+    found = run(z0, rows, told, step_size=0.02, deadline=deadline)
+    assert found.interrupted and not found.late and not found.finished.any()
+    assert (found.n_steps == 1).all()
 
 
 def test_no_rows_and_no_steps():

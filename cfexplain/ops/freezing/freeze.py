@@ -87,11 +87,15 @@ class FrozenModule(nn.Module):
         outside = next((tensor.dtype for tensor in given if tensor.is_floating_point()), None)
         half = self.precision == torch.bfloat16
         inside = torch.float32 if half else self.precision  # autocast brings single layers to bfloat16
-        args, kwargs = tree_map_only(Tensor, lambda t: t.to(inside) if t.is_floating_point() else t, (args, kwargs))
+        if any(tensor.dtype != inside for tensor in given):
+            args, kwargs = tree_map_only(Tensor, lambda t: t.to(inside) if t.is_floating_point() else t, (args, kwargs))
         device = given[0].device.type if given else "cpu"
-        with torch.autocast(device, torch.bfloat16, enabled=half, cache_enabled=False):
+        if half or torch.is_autocast_enabled(device):
+            with torch.autocast(device, torch.bfloat16, enabled=half, cache_enabled=False):
+                out = self.net(*args, **kwargs)
+        else:
             out = self.net(*args, **kwargs)
-        if outside is None:
+        if outside is None or (isinstance(out, Tensor) and out.dtype == outside):
             return out
         return tree_map_only(Tensor, lambda t: t.to(outside) if t.is_floating_point() else t, out)
 

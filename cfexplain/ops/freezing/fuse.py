@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_map_only
 
+from cfexplain.foundation.tiles import baddbmm, linear
 from cfexplain.ops.freezing.trace import is_hooked, is_in_place, trace_around
 
 __all__ = ["Counts", "Fused", "fuse"]
@@ -27,6 +28,10 @@ _NOTHING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, n
 _POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d)
 _POOLING = (F.max_pool1d, F.max_pool2d, F.max_pool3d, F.adaptive_max_pool1d, F.adaptive_max_pool2d,
             F.adaptive_max_pool3d, torch.max_pool1d, torch.max_pool2d, torch.max_pool3d)
+# Layers of torch's that multiply by matrices somewhere inside
+_MULTIPLYING = (nn.Linear, nn.Bilinear, nn.MultiheadAttention, nn.Transformer, nn.TransformerEncoder, nn.TransformerDecoder,
+                nn.TransformerEncoderLayer, nn.TransformerDecoderLayer, nn.RNNBase, nn.RNNCellBase)
+_ALIGNED: dict[Any, Any] = {F.linear: linear, torch.baddbmm: baddbmm}
 _DROPPING = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout)
 _RESHAPING = ("view", "reshape", "flatten", "unflatten", "view_as", "reshape_as", "ravel")
 _BY_STRIDES = ("as_strided", "stride", "is_contiguous", "data_ptr", "storage_offset", "untyped_storage")
@@ -44,11 +49,17 @@ class Counts:
 
 
 class Fused(nn.Module):
-    """A rewritten graph of one input. In channels last inside, if so; what comes out is contiguous."""
+    """A rewritten graph of one input. In channels last inside, if so; what comes out is contiguous.
 
-    def __init__(self, graph: fx.GraphModule, channels_last: bool):
+    Attributes
+    ----------
+    aligned : bool
+        Whether its linear layers treat every row alike of their own accord (see `cfexplain.foundation.tiles.aligned`).
+    """
+
+    def __init__(self, graph: fx.GraphModule, channels_last: bool, aligned: bool = False):
         super().__init__()
-        self.graph, self.channels_last = graph, channels_last
+        self.graph, self.channels_last, self.aligned = graph, channels_last, aligned
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.channels_last:
@@ -57,7 +68,8 @@ class Fused(nn.Module):
             # strides of one channel are ambiguous, and convolutions would take them for contiguous ones
             x = (x.reshape(len(x), *x.shape[2:], 1).permute(0, 3, 1, 2) if x.shape[1] == 1
                  else x.contiguous(memory_format=torch.channels_last))
-        return tree_map_only(Tensor, Tensor.contiguous, self.graph(x))
+        out = self.graph(x)
+        return out.contiguous() if isinstance(out, Tensor) else tree_map_only(Tensor, Tensor.contiguous, out)
 
 
 def fuse(module: nn.Module, counts: Counts, channels_last: bool) -> tuple[nn.Module, list[nn.Module]]:
@@ -112,10 +124,11 @@ def _rewritten(root: nn.Module, graph: fx.Graph, leaves: dict, counts: Counts, c
     if channels_last and convolves and problem is not None:
         counts.left.append(f"not in channels last: {problem}")
     counts.channels_last |= problem is None
+    aligned = _align(net, leaves)
     net.graph.lint()
     net.delete_all_unused_submodules()
     net.recompile()
-    return Fused(net, problem is None)
+    return Fused(net, problem is None, aligned)
 
 
 def _called(net: fx.GraphModule, node: Any, kinds: tuple[type, ...]) -> Any:
@@ -134,6 +147,32 @@ def _remove_nothings(net: fx.GraphModule, counts: Counts) -> None:
         if idle or (node.target in _DROPPING and node.kwargs.get("training") is False):
             _skip(net, node)
             counts.removed += 1
+
+
+class _Linear(nn.Linear):
+    """A linear layer that treats every row alike."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return linear(input, self.weight, self.bias)
+
+
+def _align(net: fx.GraphModule, leaves: dict) -> bool:
+    """Let all linear layers of the graph treat every row alike; whether these are all that there are."""
+    modules: dict[Any, Any] = dict(net.named_modules())
+    for node in net.graph.nodes:
+        module = _called(net, node, (nn.Linear,))
+        if module is not None:
+            module = copy.copy(module)  # another part may hold it
+            module.__class__ = _Linear
+            name = f"linear_{sum(key.startswith('linear_') for key in net._modules)}"
+            net.add_submodule(name, module)
+            node.target = name
+        elif node.target in _ALIGNED:
+            node.target = _ALIGNED[node.target]
+        elif node.op == "call_module" and (modules[node.target] in leaves or any(
+                isinstance(part, _MULTIPLYING) for part in modules[node.target].modules())):
+            return False
+    return True
 
 
 # ------------------------------------------------------------- BatchNorm
