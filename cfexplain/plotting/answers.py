@@ -8,7 +8,7 @@ import numpy as np
 
 from cfexplain.foundation.protocols import Result
 from cfexplain.plotting.axes import facts, figure_and_grid, frame_picture, say_rest, source_in_words, title
-from cfexplain.plotting.counterfactual import draw_changes, slots_of
+from cfexplain.plotting.counterfactual import draw_changes, panel_size, slots_of
 from cfexplain.plotting.pictures import GREY, VERMILLION, as_pictures
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ class AnswersDisplay:
         groups = [cf[np.flatnonzero(rows == row)] for row in np.unique(rows)[: self.n]]
         columns, image = max(map(len, groups)), cf.is_image
         slots = 0 if image else max(slots_of(group, self.max_changes) for group in groups)
-        size = (1.3 * (1 + columns), 1.65 * len(groups)) if image else (4.6 * columns, (1.4 + 0.26 * slots) * len(groups))
+        panels = [(1.3, 1.65)] if image else [panel_size(group, self.max_changes) for group in groups]
+        size = max(width for width, _ in panels) * (columns + image), max(height for _, height in panels) * len(groups)
         self.figure_, grid = figure_and_grid(ax, figure, size, len(groups), columns + image, "constrained")
         self.axes_ = np.array([[self.figure_.add_subplot(grid[r, c]) for c in range(columns + image)]
                                for r in range(len(groups))])
@@ -100,7 +101,7 @@ def _draw_pictures(group: Result, line: np.ndarray) -> None:
                       fontweight="bold", pad=3)
     for answer, panel in zip(group, line[1:], strict=False):
         words, counts = facts(answer), bool(answer.valid[0])
-        panel.set_xlabel(words if counts else str(answer.status[0]).replace("_", " "), fontsize=6.5, labelpad=2,
+        panel.set_xlabel(words if counts else str(answer.status[0]).replace("_", " "), fontsize=7.5, labelpad=2,
                          color=GREY if counts else VERMILLION)
         if not counts:
             panel.spines[:].set(color=VERMILLION, linewidth=2, linestyle=(0, (4, 2)))

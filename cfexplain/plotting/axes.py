@@ -101,15 +101,17 @@ def wrapped(text: Any, width: int, lines: int = 2) -> str:
     return "\n".join(line.strip() for line in filled).replace("$", r"\$")
 
 
-def say_rest(figure: Figure | SubFigure, ax: Axes | None, drawn: int, total: int, what: str = "rows") -> None:
-    """A line beneath the picture where it does not draw everything."""
-    if drawn >= total:
+def say_rest(figure: Figure | SubFigure, ax: Axes | None, drawn: int, total: int, what: str = "rows",
+             words: str = "") -> None:
+    """Lines beneath the picture: `words`, and how many were left out, if any were."""
+    rest = f"{drawn} of {total} {what} are drawn; n={total} draws all" if drawn < total else ""
+    text = "\n".join(line for line in (words, rest) if line)
+    if not text:
         return
-    text = f"{drawn} of {total} {what} are drawn; n={total} draws all"
     if ax is None:
-        figure.supxlabel(text, fontsize=8, color=GREY)
+        figure.supxlabel(text, fontsize=9, color=GREY)
     else:
-        ax.text(0.5, 0, text, transform=ax.transAxes, fontsize=8, color=GREY, ha="center", va="top")
+        ax.text(0.5, 0, text, transform=ax.transAxes, fontsize=9, color=GREY, ha="center", va="top")
 
 
 def title(row: Result, most: int) -> str:

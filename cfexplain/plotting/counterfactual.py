@@ -16,7 +16,6 @@ from cfexplain.plotting.axes import (
     frame_picture,
     say_rest,
     short,
-    source_in_words,
     title,
     wrapped,
 )
@@ -27,8 +26,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-__all__ = ["CounterfactualDisplay", "draw_changes", "slots_of"]
+__all__ = ["CounterfactualDisplay", "draw_changes", "panel_size", "slots_of"]
 
+# Characters in a line of a column's name, and of a cell
+NAME, CELL = 28, 34
 # So many rows are all drawn; of more only MOST, unless n says otherwise
 ALL, MOST = 12, 8
 ROWS = ("original", "reconstruction", "counterfactual", "change")
@@ -103,7 +104,11 @@ class CounterfactualDisplay:
         cf = self.cf[: self.n]
         image = layout_of(cf).is_image
         rows, columns = (len(ROWS), len(cf)) if image else _table_grid(len(cf))
-        size = _image_size(cf) if image else _table_size(cf, self.max_changes, columns)
+        if image:
+            size = _image_size(cf)
+        else:
+            width, height = panel_size(cf, self.max_changes)
+            size = width * columns, height * rows
         self.figure_, grid = figure_and_grid(ax, figure, size, rows, columns, "compressed" if image else "constrained")
         if image:
             self.axes_ = np.array([[self.figure_.add_subplot(grid[r, c]) for c in range(columns)] for r in range(rows)])
@@ -157,8 +162,15 @@ def _table_grid(n: int) -> tuple[int, int]:
     return math.ceil(n / columns), columns
 
 
-def _table_size(cf: Result, most: int, columns: int) -> tuple[float, float]:
-    return 6.4 * columns, math.ceil(len(cf) / columns) * (1.4 + 0.26 * slots_of(cf, most))
+def panel_size(cf: Result, most: int) -> tuple[float, float]:
+    """Inches that a panel of bars needs for the longest of its names and cells."""
+    names, steps = [], []
+    for row in cf:
+        for name, before, after, _ in largest_changes(row, most)[0]:
+            names += wrapped(name, NAME).split("\n")
+            steps += _step(cell_in_words(row, name, before), cell_in_words(row, name, after)).split("\n")
+    texts = 0.085 * (max(map(len, names), default=0) + max(map(len, steps), default=0))
+    return 2.4 + max(texts, 1.5), 1.45 + 0.36 * slots_of(cf, most)
 
 
 def slots_of(cf: Result, most: int) -> int:
@@ -168,9 +180,9 @@ def slots_of(cf: Result, most: int) -> int:
 
 def _step(before: str, after: str) -> str:
     """``12 → 30``; long names of categories below each other."""
-    if len(before) + len(after) <= 34:
-        return short(f"{before} → {after}", 40)
-    return f"{short(before, 34)}\n→ {short(after, 32)}"
+    if len(before) + len(after) <= CELL:
+        return short(f"{before} → {after}", CELL + 3)
+    return f"{short(before, CELL)}\n→ {short(after, CELL - 2)}"
 
 
 def draw_changes(row: Result, ax: Axes, most: int, slots: int) -> None:
@@ -183,7 +195,7 @@ def draw_changes(row: Result, ax: Axes, most: int, slots: int) -> None:
     for i, (_, before, after, _) in enumerate(changes):
         cells = [cell_in_words(row, changes[i][0], value) for value in (before, after)]
         ax.text(1.02, i, _step(*cells), transform=ax.get_yaxis_transform(), va="center", fontsize=9)
-    ax.set_yticks(range(len(changes)), [wrapped(name, 28) for name, *_ in changes], fontsize=9)
+    ax.set_yticks(range(len(changes)), [wrapped(name, NAME) for name, *_ in changes], fontsize=9)
     ax.set_ylim(slots - 0.4, -0.6)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.spines["bottom"].set_color("#BBBBBB")
@@ -199,8 +211,7 @@ def draw_changes(row: Result, ax: Axes, most: int, slots: int) -> None:
     else:
         ax.text(0.5, 0.5, "nothing changed", transform=ax.transAxes, ha="center", va="center", color=GREY)
         ax.set_xticks([])
-    ax.set_title(f"{short(source_in_words(row), 20)} → {short(row.target[0], 20)}", fontsize=11, fontweight="bold",
-                 loc="left", pad=20)
+    ax.set_title(title(row, 46), fontsize=11, fontweight="bold", loc="left", pad=20)
     words = facts(row).replace("\n", " · ")
     if not row.valid[0]:
         words = f"not valid · {words}" if row.is_regression or row.status[0] == "model_failed" else (

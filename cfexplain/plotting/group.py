@@ -18,7 +18,7 @@ from cfexplain.plotting.axes import (
     wrapped,
 )
 from cfexplain.plotting.pictures import BLUE, GREY, VERMILLION, as_pictures, difference_pictures, layout_of
-from cfexplain.plotting.words import count_rows
+from cfexplain.plotting.words import count_rows, number
 from cfexplain.tables.frames import category_places, cell_in_words, changed_cells
 
 if TYPE_CHECKING:
@@ -107,7 +107,8 @@ class GroupDisplay:
                 up = rows & (step > 0)
                 panel.barh(i, 100 * up.mean(), height=0.62, color=VERMILLION)
                 panel.barh(i, -100 * (rows & ~up).mean(), height=0.62, color=BLUE)
-                words = f"median {np.median(step[rows]):+.3g}".replace("-", "−")
+                middle = float(np.median(step[rows]))
+                words = f"median {'−' if middle < 0 else '+'}{number(abs(middle))}"
             panel.text(1.02, i, short(words, 36), transform=panel.get_yaxis_transform(), va="center", fontsize=9)
         panel.set_yticks(range(len(shown)), [wrapped(cf.feature_names[k], 24) for k in shown], fontsize=9)
         panel.set_ylim(max(len(shown), 1) - 0.4, -0.6)

@@ -115,7 +115,7 @@ class PathDisplay:
         inner = grid[0, 0].subgridspec(2 * len(cf), 1, height_ratios=[height, 0.8] * len(cf))
         self.frame_axes_ = np.full((len(cf), columns), None, dtype=object)
         self.ax_, self.density_ax_ = np.full(len(cf), None, dtype=object), np.full(len(cf), None, dtype=object)
-        before = _densities_before(self.explainer, cf)
+        before, bisected = _densities_before(self.explainer, cf), False
         for r, (row, path, frames) in enumerate(zip(cf, paths, shown, strict=True)):
             curve = self.figure_.add_subplot(inner[2 * r + 1, 0])
             self.ax_[r], self.density_ax_[r] = curve, curve.twinx()
@@ -143,8 +143,11 @@ class PathDisplay:
                                   color="#EDEDED", linewidth=0, zorder=0)
             _draw_curves(curve, self.density_ax_[r], path, at, original if first else None)
             self.density_ax_[r].axhspan(*_band(self.explainer, row), color=VERMILLION, alpha=0.12, linewidth=0)
-            _label_curves(curve, self.density_ax_[r], row, at, frames, first, path, columns if image else None, back > 0)
-        say_rest(self.figure_, ax, len(cf), len(self.cf))
+            _label_curves(curve, self.density_ax_[r], row, at, frames, first, path, columns if image else None)
+            bisected |= back > 0
+        of = "training rows" if cf.is_regression else "training rows of the target"
+        words = f"band: log density of the middle 90 % of the {of}" + (" · grey: bisecting the way back" if bisected else "")
+        say_rest(self.figure_, ax, len(cf), len(self.cf), words=words)
         return self
 
 
@@ -274,7 +277,7 @@ def _draw_curves(left: Axes, right: Axes, path: DecodedPoints, at: np.ndarray,
 
 
 def _label_curves(left: Axes, right: Axes, row: Result, at: np.ndarray, frames: np.ndarray, first: int,
-                  path: DecodedPoints, columns: int | None, back: bool) -> None:
+                  path: DecodedPoints, columns: int | None) -> None:
     if row.is_regression:
         left.set_ylabel("value", fontsize=8, color=BLUE)
         if np.issubdtype(row.target.dtype, np.number):
@@ -292,11 +295,8 @@ def _label_curves(left: Axes, right: Axes, row: Result, at: np.ndarray, frames: 
     left.set_xticks(places, names)
     left.set_xlim(-0.5, columns - 0.5 if columns is not None else at[-1] + 0.5)
     left.annotate("returned", (at[path.returned], 1), (0, 1), xycoords=left.get_xaxis_transform(),
-                  textcoords="offset points", ha="center", va="bottom", fontsize=7)
-    of = "the training rows" if row.is_regression else f"the training rows of {short(row.target[0], 20)}"
-    ground = " · grey: bisecting the way back" if back else ""
-    left.set_xlabel(f"step of the search · band: log density of the middle 90 % of {of}{ground}", fontsize=7, color=GREY,
-                    labelpad=2)
+                  textcoords="offset points", ha="center", va="bottom", fontsize=8)
+    left.set_xlabel("step of the search", fontsize=8, color=GREY, labelpad=2)
     left.tick_params(axis="x", labelsize=8, colors=GREY)
     left.tick_params(axis="y", labelsize=8, colors=BLUE)
     right.tick_params(axis="y", labelsize=8, colors=VERMILLION)

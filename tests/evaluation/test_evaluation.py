@@ -296,7 +296,10 @@ def test_a_radar_has_a_spoke_a_metric_and_better_is_outwards():
     report = Evaluation(results)
     display = report.plot("radar")
     names = display.metrics
-    assert all(report.comparable[name] for name in names) and len(display.ax_.get_xticks()) == len(names)
+    assert all(report.comparable[name] for name in names if name != "density_percentile")
+    assert len(display.ax_.get_xticks()) == len(names) and "density_percentile" in names
+    for name, label in zip(names, display.ax_.get_xticklabels(), strict=True):  # named for what is good
+        assert label.get_text().startswith("low ") == (report.metrics[name].better == "down")
     reach, inner, outer = radius(report, "reconstruction_error")
     assert reach[0] > reach[1] and inner > outer
     k = names.index("reconstruction_error")
@@ -304,6 +307,15 @@ def test_a_radar_has_a_spoke_a_metric_and_better_is_outwards():
     reach, inner, outer = radius(report, "validity")
     np.testing.assert_allclose(reach, [cf.valid.mean() for cf in results.values()])
     display.figure_.canvas.draw()
+
+
+def test_bars_are_readable_beside_much_longer_ones():
+    results = pair_of_results()
+    results["a"].n_steps[:], results["b"].n_steps[:] = 12, 1401
+    display = Evaluation(results).plot(metrics=["steps", "validity"])
+    short, long = (bar.get_window_extent().width for bar in display.ax_[0].patches)
+    assert display.ax_[0].get_xscale() == "log" and short > long / 10
+    assert display.ax_[1].get_xscale() == "linear" and {"12", "1401"} <= {text.get_text() for text in display.ax_[0].texts}
 
 
 def test_pictures_go_where_they_are_told(report):

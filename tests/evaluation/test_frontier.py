@@ -1,6 +1,7 @@
 """Many weights in one batch: each setting has the bits of its own `explain`, and the frontier is the frontier."""
 
 import copy
+import itertools
 
 import matplotlib
 import numpy as np
@@ -10,6 +11,7 @@ from sklearn.exceptions import NotFittedError
 
 from cfexplain import DiffeomorphicExplainer, Metric, PLACEExplainer, compare_frontier
 from cfexplain.evaluation.frontier import pareto_optimal
+from cfexplain.plotting import FrontierDisplay
 
 plt = pytest.importorskip("matplotlib.pyplot")
 
@@ -116,13 +118,25 @@ def test_tables_and_words(frontier):
 
 def test_the_picture_is_the_means(frontier):
     display = frontier.plot()
-    np.testing.assert_allclose([bars.lines[0].get_xydata()[0] for bars in display.ax_.containers], frontier.means)
+    points = [line for line in display.ax_.lines if line.get_marker() == "o"]
+    np.testing.assert_allclose([point.get_xydata()[0] for point in points], frontier.means)
     assert display.figure_ is display.ax_.figure and "log_density" in display.ax_.get_ylabel()
-    hollow = [bars.lines[0].get_markerfacecolor() == "white" for bars in display.ax_.containers]
-    assert hollow == (~frontier.optimal).tolist()
+    assert [point.get_markerfacecolor() == "white" for point in points] == (~frontier.optimal).tolist()
     figure, axes = plt.subplots(1, 2)
     assert frontier.plot(ax=axes[0]).ax_ is axes[0]
     figure.canvas.draw()
+
+
+def test_labels_of_settings_lie_on_no_point_and_on_no_other_label(frontier):
+    crowd = copy.copy(frontier)
+    crowd.means = np.array([[1.0, 2.0], [1.001, 2.0005], [1.0005, 1.9998]])
+    for drawn in (frontier, crowd):
+        display = FrontierDisplay.from_frontier(drawn)
+        display.figure_.canvas.draw()
+        boxes = [text.get_window_extent() for text in display.ax_.texts]
+        places = display.ax_.transData.transform(drawn.means)
+        assert len(boxes) == 3 and not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+        assert not any(box.contains(*place) for box in boxes for place in places)
 
 
 def test_bad_input_is_told_from_good(table_explainer, gradient_table_explainer, table):
