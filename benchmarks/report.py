@@ -16,6 +16,10 @@ FACES = [("valid", "valid", 2), ("every_condition", "every condition", 2), ("jud
          ("l2", "L2", 1), ("density_percentile", "density %", 0), ("realism", "realism %", 0), ("sharpness", "sharpness", 2),
          ("identity", "identity", 2), ("same_person", "same person", 2), ("upper_half", "upper half", 2),
          ("steps", "steps", 0), ("seconds", "seconds", 1)]
+ABLATION = [("valid", "valid", 2), ("converged", "conv.", 2), ("judge", "judge", 2), ("steps", "steps", 0),
+            ("percentile", "pct.", 0), ("realism", "realism", 0), ("spread", "spread", 2), ("shade_kept", "shade r", 2),
+            ("sharpness", "sharp", 2), ("specks", "specks", 3), ("grey", "grey", 2), ("columns_changed", "columns", 1),
+            ("l2", "L2", 2)]
 
 
 def load(name: str) -> dict[str, Any] | None:
@@ -178,8 +182,17 @@ def actionable(result: dict[str, Any]) -> str:
             "processor.\n\n" + table(head, rows) + "\n" + made_with(result))
 
 
+def ablation(result: dict[str, Any]) -> str:
+    rows = [[line["data"], line["pair"], line["part"]]
+            + ["–" if line.get(key) is None else f"{line[key]:.{digits}f}" for key, _, digits in ABLATION]
+            for line in result["table"]]
+    return (f"## What each part of the defaults buys\n\nThe same fitted explainers, {result['rows']} held-out rows a pair "
+            "at most, one part left out at a time: `python -m benchmarks.ablation`.\n\n"
+            + table(["data", "pair", "left out", *(head for _, head, _ in ABLATION)], rows) + "\n" + made_with(result))
+
+
 SECTIONS = {"place_mnist": mnist, "place_faces": faces, "place_small": small, "place_tables": tables,
-            "actionable": actionable, "thickness": thickness,
+            "actionable": actionable, "ablation": ablation, "thickness": thickness,
             "speed_digits": speed_digits, "speed_published": speed_published, "speed_table": speed_table,
             "speed_diffeomorphic": speed_diffeomorphic, "speed_scaling": speed_scaling}
 
