@@ -43,8 +43,14 @@ def machine() -> dict[str, Any]:
     packages = ("cfexplain", "torch", "scikit-learn", "zuko", "skorch", "numpy")
     cpu = next((line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.processor())
     return {"versions": {name: version(name) for name in packages}, "python": platform.python_version(), "cpu": cpu,
-            "cores": os.cpu_count(), "torch_threads": torch.get_num_threads(),
+            "cores": os.cpu_count(), "torch_threads": torch.get_num_threads(), "load": os.getloadavg()[0],
+            "bfloat16": {"amx": _can("_is_amx_tile_supported"), "avx512_bf16": _can("_is_avx512_bf16_supported")},
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None}
+
+
+def _can(check: str) -> bool | None:
+    """What torch says that this processor can; None where it does not know."""
+    return getattr(torch.cpu, check)() if hasattr(torch.cpu, check) else None
 
 
 def _cpuinfo() -> list[str]:

@@ -3,12 +3,15 @@
     python -m benchmarks.speed [digits published table diffeomorphic scaling] [--repeats 7] [--quick]
 
 The loop is what published code does: one image, a look at the numbers every step. It runs on the first images of the batch
-and is scaled by gradient steps, which both count. Needs ``mnist.npz`` in ``$CFEXPLAIN_DATA``; networks are kept.
+and is scaled by gradient steps, which both count. All compute with one thread, but where the name says with how many.
+What is stored says whether the processor has matrix units for bfloat16 (AMX), and how busy it was. Needs ``mnist.npz``
+in ``$CFEXPLAIN_DATA``; networks are kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import time
 import warnings
@@ -28,17 +31,23 @@ from benchmarks.speed.scaling import against_latent, against_rows, against_side
 from cfexplain import DiffeomorphicExplainer, PLACEExplainer
 from cfexplain.datasets import load_mnist
 
-BACKENDS: dict[str, dict[str, str]] = {"eager": {"backend": "eager"}, "packed": {"backend": "packed"},
+CORES = os.cpu_count() or 1
+BACKENDS: dict[str, dict[str, Any]] = {"eager": {"backend": "eager"}, "packed": {"backend": "packed"},
                                        "packed, bfloat16": {"backend": "packed", "precision": "bfloat16"}}
+ON_ALL_CORES = {f"{name}, {CORES} threads": {**options, "threads": CORES} for name, options in BACKENDS.items()
+                if name != "eager"}
 
 
-def batched(explainer: Any, x: np.ndarray, target: Any, **options: str) -> tuple[float, int, Any]:
-    """Seconds, evaluations and results of one call of ``explain``."""
+def batched(explainer: Any, x: np.ndarray, target: Any, threads: int = 1, **options: str) -> tuple[float, int, Any]:
+    """Seconds, evaluations and results of one call of ``explain``, which may use so many threads."""
+    torch.set_num_threads(threads)
     started = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cf = explainer.explain(x, target, **options)
-    return time.perf_counter() - started, int(cf.n_steps.sum()) + len(x), cf
+    seconds = time.perf_counter() - started
+    torch.set_num_threads(1)
+    return seconds, int(cf.n_steps.sum()) + len(x), cf
 
 
 def spread(ratios: list[float]) -> dict[str, float]:
@@ -46,7 +55,7 @@ def spread(ratios: list[float]) -> dict[str, float]:
 
 
 def compare(explainer: Any, x: np.ndarray, target: Any, repeats: int, loop_rows: int,
-            backends: dict[str, dict[str, str]] = BACKENDS) -> dict[str, Any]:
+            backends: dict[str, dict[str, Any]] = BACKENDS) -> dict[str, Any]:
     """Rows a second of each backend over those of the loop at the same number of evaluations a row."""
     if hasattr(explainer, "refine"):
         explainer.set_params(refine=0)  # bisections need no gradient: a step would not be a step
@@ -66,6 +75,8 @@ def compare(explainer: Any, x: np.ndarray, target: Any, repeats: int, loop_rows:
     return {"rows": len(x), "loop_rows_per_second": statistics.median(loops), "repeats": repeats, "backends": {
         name: {**spread(r), "evaluations_a_row": per_row[name],
                "valid": float(found[name].valid.mean()),
+               "density_percentile": float(np.median(found[name].density_percentile)),
+               "steps": float(np.median(found[name].n_steps)),
                "same_steps_as_eager": float((found[name].n_steps == eager.n_steps).mean()),
                "same_validity_as_eager": float((found[name].valid == eager.valid).mean())}
         for name, r in ratios.items()}}
@@ -76,7 +87,8 @@ def digits(repeats: int, quick: bool) -> dict[str, Any]:
     ours, x = place(quick)
     result: dict[str, Any] = {"threads": torch.get_num_threads(), "against_one_image_loop": []}
     for n in (1, 64) if quick else (1, 64, 512):
-        result["against_one_image_loop"].append(compare(ours, x[:n], 9, repeats, min(n, 6)))
+        result["against_one_image_loop"].append(
+            compare(ours, x[:n], 9, repeats, min(n, 6), {**BACKENDS, **(ON_ALL_CORES if n >= 64 else {})}))
         print(result["against_one_image_loop"][-1], flush=True)
     some, alternatives = x[:64], {}
     for name, compiled in (("eager batch, no row leaves", False), ("the same, torch.compile", True)):
@@ -132,7 +144,7 @@ def table(repeats: int, quick: bool) -> dict[str, Any]:
     ours.set_params(sparse=False)  # the loop knows the search alone
     x = X.astype(np.float32)
     x = x[ours.predict(x) == 0][:64 if quick else 512]
-    return compare(ours, x, 1, repeats, 12, {k: v for k, v in BACKENDS.items() if "bfloat16" not in k})
+    return compare(ours, x, 1, repeats, 12, {k: v for k, v in {**BACKENDS, **ON_ALL_CORES}.items() if "bfloat16" not in k})
 
 
 def diffeomorphic(repeats: int, quick: bool) -> dict[str, Any]:
@@ -175,6 +187,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--quick", action="store_true", help="tiny trainings and batches: a check, not a result")
     options = parser.parse_args()
+    torch.set_num_threads(1)
     for name in options.names:
         result = EXPERIMENTS[name](1 if options.quick else options.repeats, options.quick)
         print(name, result, machine() if options.quick else "", flush=True)

@@ -20,6 +20,7 @@ from cfexplain.classifiers.outputs import ModuleScores
 from cfexplain.density import ConditionalFlow
 from cfexplain.explainers.attributes import ExplainerParameters
 from cfexplain.foundation.optional import import_triton, no_cuda
+from cfexplain.foundation.precision import computes_in_bfloat16
 from cfexplain.foundation.weight_cache import cached_by_weights
 from cfexplain.nets.flow_nets import VectorFlowNet
 from cfexplain.ops.coupling_flow import NotPackable, PackedFlow
@@ -73,7 +74,8 @@ def check_backend(backend: str, precision: str, device: torch.device) -> str:
     Raises
     ------
     ValueError
-        An unknown name, a precision for a backend that has none, or CUDA graphs where there is no CUDA device.
+        An unknown name, a precision for a backend that has none, or that the processor lacks, or CUDA graphs where there is
+        no CUDA device.
     ImportError
         "triton", which is not installed, or too old.
     """
@@ -84,6 +86,9 @@ def check_backend(backend: str, precision: str, device: torch.device) -> str:
     if backend == "eager" and precision != "auto":
         raise ValueError(f"precision={precision!r} is of frozen copies, but backend='eager' searches with the networks as "
                          "they are. Use backend='packed'.")
+    if precision == "bfloat16" and not computes_in_bfloat16(device):
+        raise ValueError(f"precision='bfloat16' was asked for, but {str(device)!r} only emulates it, which is slower than "
+                         "float32: a processor needs AVX512-BF16 or AMX. Use precision='auto'.")
     if backend in ("graph", "triton"):
         if device.type != "cuda":
             raise ValueError(f"backend={backend!r} captures CUDA graphs, but the explainer computes on {str(device)!r}"

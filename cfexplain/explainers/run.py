@@ -101,7 +101,9 @@ class Run:
         take as long as each other, each gets its share.
         """
         most = max(1, (BLOCK_WITHIN_TIME if self.deadline.limited else BLOCK) // self.k)
-        count = max(-(-n // most), min(threads, n // self.options.tile), 1)
+        sizes = self.judge.sizes(self.options.tile)
+        least = max(self.options.tile, 0 if sizes is None else sizes.largest // 2)  # they gain from each other's company
+        count = max(-(-n // most), min(threads, n // least), 1)
         if threads > 1 and count > 1:
             count = -(-count // threads) * threads
             return [np.arange(n)[i::count] for i in range(count)]

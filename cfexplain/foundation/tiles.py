@@ -157,6 +157,19 @@ class TileSizes:
         self._equal: dict[tuple[Hashable, int], bool] = {}
         self._lock = RLock()
 
+    @property
+    def largest(self) -> int:
+        """Rows of the largest tile that may be tried."""
+        return self._sizes[-1]
+
+    def alike(self, name: Hashable, one: Callable[..., Any], other: Callable[..., Any], *rows: Tensor) -> bool:
+        """Whether two ways to compute the same, of which `name` is the name, give every row of a tile the same bits."""
+        with self._lock:
+            if (name, 0) not in self._equal:
+                probe = probes(rows, self.tile)
+                self._equal[name, 0] = _equal(*(in_tiles(function, *probe, tile=self.tile) for function in (one, other)))
+            return self._equal[name, 0]
+
     def choice(self, name: Hashable, function: Callable[..., Any], *rows: Tensor) -> Callable[[int], int]:
         """How many places the next tile of `function` has, by the rows that are left.
 
@@ -174,9 +187,7 @@ class TileSizes:
             with self._lock:
                 if (name, size) not in self._equal:
                     probe = probes(rows, size)
-                    answers = [in_tiles(function, *probe, tile=tile) for tile in (self.tile, size)]
-                    pairs = zip(*(a if isinstance(a, tuple) else (a,) for a in answers), strict=True)
-                    self._equal[name, size] = all(torch.equal(a, b) for a, b in pairs)
+                    self._equal[name, size] = _equal(*(in_tiles(function, *probe, tile=tile) for tile in (self.tile, size)))
                 return self._equal[name, size]
 
         def places(left: int) -> int:
@@ -186,6 +197,11 @@ class TileSizes:
             return size
 
         return places
+
+
+def _equal(some: Any, other: Any) -> bool:
+    pairs = zip(*(a if isinstance(a, tuple) else (a,) for a in (some, other)), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
 
 
 def _nearest(sizes: list[int], left: int) -> int:

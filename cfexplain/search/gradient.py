@@ -154,12 +154,16 @@ def search(
     path: list[list[Tensor]] = [[] for _ in start] if options.record_path else []
     active = torch.arange(len(start), device=start.device)
     tile_places = {gradient: _places(evaluate, start, reference, rows, options, gradient) for gradient in (True, False)}
+    together = _together(evaluate, start, reference, rows, options)
     known: dict[bool, tuple[Tensor, TileRows]] = {}
     interrupted = False
     try:
         while len(active) and not options.deadline.passed and not options.deadline.interrupted:
             refining = state.refined[active] >= 0
-            for moving, gradient in ((active[~refining], True), (active[refining], False)):
+            passes: list[tuple[Tensor, bool]] = [(active[~refining], True), (active[refining], False)]
+            if together(*(len(index) for index, _ in passes)):
+                passes = [(torch.cat([index for index, _ in passes]), True)]
+            for moving, gradient in passes:
                 while len(moving):
                     places = tile_places[gradient](len(moving))
                     tile, moving = moving[:places], moving[places:]
@@ -205,6 +209,27 @@ def evaluate_tile(evaluate: Callable[[Tensor, Mapping[str, Tensor]], Evaluation]
         point = evaluate(z, rows)
         gradient = torch.autograd.grad(point.loss.sum(), z)[0] if needs_gradient else torch.zeros_like(z)
     return gradient, point.loss.detach(), point.score.detach(), point.done, point.valid
+
+
+def _together(evaluate: Callable, start: Tensor, reference: Tensor, rows: Mapping[str, Tensor], options: SearchOptions,
+              ) -> Callable[[int, int], bool]:
+    """Whether so many rows that descend and so many that are bisected are better evaluated in the same tiles, with a
+    gradient that the latter do not need: one tile less, where a row's bits do not depend on whether it is differentiated.
+    """
+    sizes = options.sizes
+    if sizes is None or not options.refines or not len(start):
+        return lambda descending, refining: False
+
+    def judged(needs_gradient: bool) -> Callable[..., tuple[Tensor, ...]]:
+        return lambda z, *values: evaluate_tile(
+            evaluate, z, TileRows(zip(rows, values, strict=True), live=len(z)), needs_gradient, options.aligned)[1:]
+
+    def better(descending: int, refining: int) -> bool:
+        if not descending or not refining or (refining > options.tile // 2 and descending + refining > sizes.largest):
+            return False
+        return sizes.alike("differentiated", judged(True), judged(False), start, *rows.values())
+
+    return better
 
 
 def _places(evaluate: Callable, start: Tensor, reference: Tensor, rows: Mapping[str, Tensor], options: SearchOptions,

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from cfexplain import PLACEExplainer
-from cfexplain.explainers.backends import make_engine
+from cfexplain.explainers.backends import check_backend, make_engine
+from cfexplain.foundation.precision import computes_in_bfloat16
 
 pytestmark = pytest.mark.usefixtures("quietly")
 
@@ -71,6 +72,14 @@ def test_threads_share_what_leaves_nothing_behind(image_explainer, table_explain
     assert not engine_of(kept, x).shared and not engine_of(kept, x).aligned
 
 
+def test_a_processor_without_bfloat16_is_named(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    with pytest.raises(ValueError, match="'cpu' only emulates it.*precision='auto'"):
+        check_backend("auto", "bfloat16", torch.device("cpu"))
+    assert check_backend("auto", "auto", torch.device("cpu")) == "packed"
+
+
+@pytest.mark.skipif(not computes_in_bfloat16("cpu"), reason="this processor emulates bfloat16")
 def test_bfloat16_is_searched_in_and_float32_comes_back(image_explainer, digits):
     x = digits[2][digits[3] == 4][:12]
     cf, plain = (image_explainer.explain(x, 9, precision=p) for p in ("bfloat16", "auto"))

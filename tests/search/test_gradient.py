@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from cfexplain.foundation.deadline import Deadline
 from cfexplain.foundation.numbers import log_odds, row_norm
+from cfexplain.foundation.tiles import TileSizes
 from cfexplain.search import Evaluation, SearchOptions, search
 
 
@@ -66,6 +67,28 @@ def test_a_row_has_the_same_bits_alone_in_a_batch_and_in_any_order(n, seed, upda
     alone = run(z0[pick : pick + 1], {k: v[pick : pick + 1] for k, v in rows.items()}, update=update, max_steps=30,
                 refine=2)
     assert torch.equal(alone.z[0], together.z[pick])
+
+
+@pytest.mark.parametrize("differs", [False, True])
+def test_company_that_saves_a_tile_changes_no_bit(differs):
+    """Rows that are bisected join those that descend, but where a row comes out otherwise when it is differentiated."""
+    z0, rows = problem(30, seed=3)
+    modes = []
+
+    def evaluate(z, some):
+        modes.append(torch.is_grad_enabled())
+        there = z * 1.001 if differs and torch.is_grad_enabled() else z
+        return hyperplane(there, some)
+
+    apart = run(z0, rows, evaluate, refine=3, step_size=0.5)
+    alone = len(modes)
+    sizes = TileSizes(8, numbers=5)
+    run(z0, rows, evaluate, refine=3, step_size=0.5, sizes=sizes)  # which finds out
+    before = len(modes)
+    together = run(z0, rows, evaluate, refine=3, step_size=0.5, sizes=sizes)
+    assert torch.equal(together.z, apart.z) and torch.equal(together.n_steps, apart.n_steps)
+    assert len(modes) - before < alone
+    assert differs or all(modes[before:][:-4])  # only the last rows have none beside them that descend
 
 
 def test_adam_follows_torch_optim():
