@@ -42,7 +42,7 @@ _EXPECTED: dict[tuple[str, str], tuple[Callable[[Any], bool], str]] = {  # of te
 
 
 def read_config(path: Path, overrides: list[str]) -> dict[str, dict[str, Any]]:
-    """The sections of a TOML file, with ``section.key=value`` replaced.
+    """The sections of a TOML file, with ``section.key=value`` replaced; of a folder or file of data the defaults for it.
 
     Raises
     ------
@@ -50,10 +50,15 @@ def read_config(path: Path, overrides: list[str]) -> dict[str, dict[str, Any]]:
         Not TOML, or a section or key that is unknown or missing; the message names it.
     """
     toml: Any = optional_import("tomllib" if sys.version_info >= (3, 11) else "tomli", "reading config files")
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}. Expected a config file in TOML; `cfexplain --help` shows one.")
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {path}. Expected a config file in TOML (`cfexplain fit --help` shows "
+                                "one), or training data: a folder of images with one subfolder a class, an .npz, or a .csv.")
     try:
-        config = toml.loads(path.read_text(encoding="utf-8"))
+        if path.is_dir() or path.suffix.lower() in (".npz", ".csv"):
+            config: dict[str, Any] = {"data": {"path": path.resolve().name}}
+            path = path.resolve()
+        else:
+            config = toml.loads(path.read_text(encoding="utf-8"))
     except (toml.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not valid TOML: {error}.") from error
     for override in overrides:

@@ -30,11 +30,10 @@ _CONFIG = """\
 _EPILOG = f"""\
 A first session, on a folder of images with one subfolder a class:
 
-  cfexplain fit config.toml --out smiles.safetensors
+  cfexplain fit faces/ --out smiles.safetensors
   cfexplain explain smiles.safetensors new_faces/ --target smiling --out results/
-  cfexplain report results/ --out report.html
 
-with this config.toml:
+results/report.html shows what was found. For a model of your own, `cfexplain fit config.toml`, with this config.toml:
 
 {_CONFIG}
 exit status: 0 done; 1 something that was passed is wrong, and the message says what; 2 the command line itself;
@@ -86,7 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     fit = add("fit", lambda commands, o: commands.run_fit(o),
               "learn from training data what counterfactuals need, as a config file says, and save it",
               f"a config file, in TOML:\n\n{_CONFIG}")
-    fit.add_argument("config", type=Path, help="a TOML file: [data], [explainer] and, for a model of yours, [classifier]")
+    fit.add_argument("config", type=Path,
+                     help="a TOML file: [data], [explainer] and, for a model of yours, [classifier]; or the training data "
+                     "alone: a folder of images with one subfolder a class, an .npz, or a .csv")
     fit.add_argument("--out", type=Path, required=True, help="the file to write (.safetensors)")
     fit.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides",
                      help="replace one entry of the config file, for example --set explainer.training_budget=0.1")

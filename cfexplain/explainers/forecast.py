@@ -13,6 +13,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from torch import nn
 
+from cfexplain.classifiers.pipeline import PipelineModel
 from cfexplain.foundation.progress import NoRehearsalError, Rehearsal, bar_delay, minutes, rehearsing
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ def seconds_to_fit(explainer: CounterfactualExplainer, X: np.ndarray, y: np.ndar
     hundred of these rows are too few to be fitted, or a part of the fit takes as long in a rehearsal (a GAN, a painter,
     codes that are searched for).
     """
-    if not (explainer.classifier is None or isinstance(explainer.classifier, (nn.Module, BaseEstimator))):
+    model = explainer.classifier
+    model = model.pipe if isinstance(model, PipelineModel) else model
+    if not (model is None or isinstance(model, (nn.Module, BaseEstimator))):
         return None
     most = int(np.clip(_ROWS * _PIXELS / max(X[0].size, 1), _FEWEST, _ROWS))
     order = np.argsort(y, kind="stable")

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from cfexplain.foundation.numbers import probability
 from cfexplain.foundation.protocols import MeasuredResult, Result
 from cfexplain.tables.frames import cell_in_words, largest_changes
 
-__all__ = ["CONDITIONS_IN_WORDS", "FIRST", "changes_in_words", "count_rows", "equals", "number", "probability", "rank",
+__all__ = ["CONDITIONS_IN_WORDS", "FIRST", "changes_in_words", "count_rows", "equals", "number", "rank",
            "share", "summary", "unanswered"]
 
 FIRST = "What to look at first:"
@@ -22,17 +23,6 @@ CONDITIONS_IN_WORDS = {
     "value": "value reached", "features": "typical features", "ink": "no greyer than real ones"}
 # already_target was not searched
 _SEARCHED = ("converged", "step_budget", "implausible", "time_limit", "repeated", "not_found", "model_failed")
-
-
-def probability(p: float) -> str:
-    """Two digits; what would round to 0 or 1 is written as < 0.01 or > 0.99.
-
-    >>> probability(0.876), probability(0.9999), probability(1.0), probability(float("nan"))
-    ('0.88', '> 0.99', '1.00', '–')
-    """
-    if not np.isfinite(p):
-        return "–"
-    return "> 0.99" if 0.995 <= p < 1 else "< 0.01" if 0 < p < 0.005 else f"{p:.2f}"
 
 
 def equals(p: float) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cfexplain.foundation import numbers as in_numbers
 from cfexplain.foundation.protocols import Result
 from cfexplain.plotting import words as in_words
 from cfexplain.plotting.words import CONDITIONS_IN_WORDS, unanswered
@@ -45,8 +46,8 @@ def number(value: Any, digits: int = 3) -> str:
 
 
 def probability(p: float) -> str:
-    """As `cfexplain.plotting.words.probability`, escaped."""
-    return html.escape(in_words.probability(p)).replace(" ", "\u00a0")
+    """As `cfexplain.foundation.numbers.probability`, escaped."""
+    return html.escape(in_numbers.probability(p)).replace(" ", "\u00a0")
 
 
 def cell(row: Result, column: int, value: float) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cfexplain.foundation.numbers import probability
+
 __all__ = ["Plan", "Step"]
 
 
@@ -56,8 +58,11 @@ class Plan:
         return len(self.steps)
 
     def __str__(self) -> str:
-        number = ".4g" if self.is_value else ".2f"
-        what = f"The value is {self.start:.4g} (target {self.target})." if self.is_value else (
-            f"The probability of {self.target} is {self.start:.2f}.")
-        return "\n".join([what, *(f"{i}. {step.column} {step.before} → {step.after}: {step.said:{number}}"
-                                  for i, step in enumerate(self.steps, 1))])
+        if self.is_value:
+            what = f"The value is {self.start:.4g} (target {self.target})."
+            said = [f"{step.said:.4g}" for step in self.steps]
+        else:
+            what = f"The probability of {self.target} is {probability(self.start)}."
+            said = [probability(step.said) for step in self.steps]
+        return "\n".join([what, *(f"{i}. {step.column} {step.before} → {step.after}: {words}"
+                                  for i, (step, words) in enumerate(zip(self.steps, said, strict=True), 1))])
