@@ -1,10 +1,10 @@
 """README's own text is run, as a newcomer would run it: in an empty folder, with nothing else at hand."""
 
 import re
+import resource
 import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +23,13 @@ def block(after, language="python"):
 
 
 def run(folder, *code, seconds):
-    began = time.monotonic()
-    done = subprocess.run(code, cwd=folder, capture_output=True, text=True, timeout=2 * seconds)
+    """What it says, if it takes at most so many seconds of processors: of an idle machine nobody waits longer."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(code, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert time.monotonic() - began < seconds, f"took {time.monotonic() - began:.0f} s"
+    now = resource.getrusage(resource.RUSAGE_CHILDREN)
+    took = now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
+    assert took < seconds, f"took {took:.0f} s"
     return done
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -319,7 +320,12 @@ def adapt_classifier(
         raise TypeError(
             f"classifier is {what}. Expected a torch nn.Module, a fitted skorch net, a fitted scikit-learn classifier "
             "or Pipeline (an object with predict), a FrozenEstimator around one of them, or None to train a default "
-            "classifier. A class must be instantiated and fitted; a function can be wrapped in an nn.Module."
+            "classifier. " + (
+                "A file is read first: cfexplain.load(path) for an explainer, torch.load(path) for a network of yours."
+                if isinstance(classifier, (str, os.PathLike)) else
+                "A dict of weights is no network: build the network, and net.load_state_dict(weights)."
+                if isinstance(classifier, dict) else
+                "A class must be instantiated and fitted; a function can be wrapped in an nn.Module.")
         )
     black_box = BlackBox(classifier, X, y, classes, layout)
     if examine:

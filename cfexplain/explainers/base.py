@@ -30,7 +30,7 @@ from cfexplain.coordinates import Coordinates
 from cfexplain.coordinates.detail import detail_modes
 from cfexplain.coordinates.named import make_coordinates
 from cfexplain.density import Prior
-from cfexplain.density.named import make_density
+from cfexplain.density.named import check_density, make_density
 from cfexplain.explainers.answers import repeated_answers
 from cfexplain.explainers.attributes import ExplainerParameters
 from cfexplain.explainers.binding import binding_of_explainer
@@ -43,7 +43,12 @@ from cfexplain.explainers.found import Found
 from cfexplain.explainers.painting import fit_painter
 from cfexplain.explainers.plans import MOST, ORDERS, plans_of
 from cfexplain.explainers.real_rows import RANKED, density_percentile, keep_rows, outside_the_data
-from cfexplain.explainers.reconstruction import reconstruction_figures, rows_to_reconstruct, warn_of_reconstruction
+from cfexplain.explainers.reconstruction import (
+    reconstruction_figures,
+    rows_to_reconstruct,
+    warn_of_flat_pictures,
+    warn_of_reconstruction,
+)
 from cfexplain.explainers.regions import auto_regions, faded, read_regions
 from cfexplain.explainers.resources import infer_device
 from cfexplain.explainers.run import Run
@@ -84,7 +89,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
 
     # ------------------------------------------------------------------ fit
     @with_own_modes
-    def fit(self, X: Any, y: Any) -> CounterfactualExplainer:
+    def fit(self, X: Any, y: Any = None) -> CounterfactualExplainer:
         """Train what the method needs: coordinates, density, and a classifier where none was given.
 
         A ``random_state`` makes it reproducible. The default networks of images are trained with all threads that torch may
@@ -123,6 +128,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
                             channels=self.channels)
         self.dtype_ = X.dtype
         self.device_ = infer_device(self.device, self.classifier)
+        warn_of_flat_pictures(self, X)
         with own_modes(self.device_):
             announce(self, X, y)
             return self._fit(X, y)
@@ -133,6 +139,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         if len(X) > 1 and (X[:1] == X).all():
             raise ValueError(f"All {len(X)} rows of X are equal: nothing tells the classes apart, and there is nothing to "
                              "change. Pass rows that differ.")
+        check_density(self.density)
         self.column_rules_, self.region_ = read_column_rules(self, X), self._read_region()
         budget: dict[str, Any] = {
             "training_budget": self.training_budget, "verbose": self.verbose, "device": str(self.device_)}

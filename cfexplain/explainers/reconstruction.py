@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from cfexplain.explainers.attributes import ExplainerParameters
+from cfexplain.foundation.containers import flat_pictures
 from cfexplain.foundation.exceptions import warn_caller
 from cfexplain.metrics.realism import sharpness_ratio
 
-__all__ = ["reconstruction_figures", "rows_to_reconstruct", "warn_of_reconstruction"]
+__all__ = ["reconstruction_figures", "rows_to_reconstruct", "warn_of_flat_pictures", "warn_of_reconstruction"]
 
 _ROWS, _NUMBERS = 512, 2**22  # at most; of photographs fewer rows hold enough numbers
 _FEWEST = 20  # held-out rows of which figures say something
@@ -71,3 +72,14 @@ def warn_of_reconstruction(explainer: ExplainerParameters, figures: dict[str, An
             f"{' and '.join(found)}: counterfactuals are drawn by it, too. More latents may help, as in "
             f"coordinates=VAE(latent_dim={2 * explainer.coordinates_.latent_dim_}), or a larger training_budget, more rows, "
             "or an autoencoder of your own (docs/howto/own_autoencoder.md). The figures are in reconstruction_.")
+
+
+def warn_of_flat_pictures(explainer: ExplainerParameters, X: np.ndarray) -> None:
+    """Say so where rows that are taken for a table look like flattened images."""
+    shape = None if explainer.layout_.is_image else flat_pictures(X)
+    if shape is not None:
+        size = "×".join(map(str, shape[1:])) + (" in colour" if shape[0] == 3 else "")
+        scale = "" if X.max() <= 1 else " / 255"
+        warn_caller(f"X has {X.shape[1]} columns, as many as an image of {size} has pixels, and values like pixels, but is "
+                    f"taken for a table. If these are images, pass X.reshape(-1, {', '.join(map(str, shape))}){scale}, or "
+                    f"image_shape={shape} with X{scale} as it is.")

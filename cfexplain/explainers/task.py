@@ -90,7 +90,10 @@ class Classification:
 
     @staticmethod
     def adapt(classifier: Any, X: np.ndarray, y: np.ndarray, **options: Any) -> Any:
-        check_classification_targets(y)
+        try:
+            check_classification_targets(y)
+        except ValueError as error:
+            raise ValueError(f"{error} To explain a regressor: DiffeomorphicExplainer(model, task='regression').") from error
         return adapt_classifier(classifier, X, y, _check_classes(y), examine=True, **options)
 
     def goal(self, model: Any, X: np.ndarray, target: Any) -> Goal:

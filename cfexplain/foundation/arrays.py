@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from sklearn.utils.validation import validate_data
 
+from cfexplain.foundation.containers import stacked, where_missing, where_text
 from cfexplain.foundation.exceptions import DataRangeError, warn_caller
 
 __all__ = ["CHANNELS", "Layout", "channels_first", "in_container", "read_channels", "read_samples", "restore_samples",
@@ -196,8 +197,12 @@ def read_samples(
     TypeError
         float16, or values that are not numbers.
     """
-    X = to_numpy(X)
+    X = to_numpy(stacked(X))
     shape = getattr(X, "shape", None)
+    if shape is not None and len(shape) == 1:
+        raise ValueError(f"X has shape {shape}, one number a sample. Expected rows of a table, (n, columns), or images, (n, "
+                         "H, W) or (n, C, H, W); in fit(X, y) the samples come first. Reshape your data: a single column "
+                         "is X.reshape(-1, 1).")
     if shape is not None and len(shape) > 4:
         raise ValueError(f"Expected samples of at most 3 dimensions (C, H, W), got an array of shape {shape}.")
     many = shape is not None and len(shape) in (3, 4)
@@ -213,7 +218,7 @@ def read_samples(
         if not reset and sample_shape != estimator.layout_.user_shape:
             raise ValueError(
                 f"X has samples of shape {sample_shape}, but {type(estimator).__name__} was fitted on samples of shape "
-                f"{estimator.layout_.user_shape}."
+                f"{estimator.layout_.user_shape}.{_moved_channels(sample_shape, estimator.layout_.user_shape)}"
             )
         if 0 in X.shape[1:]:
             raise ValueError(f"X has an empty side: shape {X.shape}.")
@@ -223,7 +228,15 @@ def read_samples(
             f"X has shape {shape}, but {type(estimator).__name__} was fitted on samples of shape "
             f"{estimator.layout_.user_shape}. For one sample, pass X[None]."
         )
-    out = validate_data(estimator, X, y, reset=reset, dtype=_FLOATS, order="C")
+    try:
+        out = validate_data(estimator, X, y, reset=reset, dtype=_FLOATS, order="C")
+    except ValueError as error:
+        first = str(error).partition("\n")[0]
+        more = where_missing(X) if "NaN" in first else where_text(X) if "could not convert" in first else (
+            " Of one-hot labels pass y.argmax(1)." if "1d array" in first and np.ndim(y) == 2 else "")
+        if not more:
+            raise
+        raise ValueError(f"{first.rstrip(chr(46))}.{more}") from error
     X, rest = (out[0], out[1:]) if isinstance(out, tuple) else (out, ())
     if reset:
         estimator.layout_ = Layout.of(sample_shape if many else (X.shape[1],), image_shape, channels)
@@ -249,6 +262,16 @@ def in_container(array: np.ndarray, like: Any) -> Any:
         return tensor.to(like.dtype) if like.dtype.is_floating_point else tensor
     dtype = getattr(like, "dtype", None)
     return array.astype(dtype, copy=False) if dtype in _FLOATS else array
+
+
+def _moved_channels(shape: tuple[int, ...], fitted: tuple[int, ...]) -> str:
+    """What to do where the channels of X are at the other end."""
+    if len(shape) == len(fitted) == 3 and shape != fitted:
+        if (shape[2], *shape[:2]) == fitted:
+            return " Its channels come last: pass np.moveaxis(X, -1, 1)."
+        if (*shape[1:], shape[0]) == fitted:
+            return " Its channels come first: pass np.moveaxis(X, 1, -1)."
+    return ""
 
 
 def _refuse_integers(X: Any, data_range: tuple[float, float] | None) -> None:

@@ -59,7 +59,7 @@ def label_indices(labels: Any, classes: np.ndarray) -> np.ndarray:
     if (index < 0).any():
         unknown = labels.reshape(-1)[index < 0].tolist()
         raise TargetError(
-            f"{unknown[0]!r} is not a class of the explained classifier; {meant(unknown[0], np.asarray(classes).tolist())}"
+            f"{unknown[0]!r} is not a class of the explained classifier. {meant(unknown[0], np.asarray(classes).tolist())}"
             f"Its classes are {np.asarray(classes).tolist()!r}. Pass labels, not indices."
         )
     return index.reshape(labels.shape)

@@ -10,18 +10,18 @@ __all__ = ["check_known", "meant"]
 
 
 def meant(name: Any, names: Iterable[Any]) -> str:
-    """``"did you mean …? "`` with the nearest of `names`, or nothing where none is near; their kinds need not be the same.
+    """``"Did you mean …? "`` with the nearest of `names`, or nothing where none is near; their kinds need not be the same.
 
     >>> meant("metod", ["method", "seed"]), meant("9", [8, 9]), meant("x", ["method"])
-    ("did you mean 'method'? ", 'did you mean 9? ', '')
+    ("Did you mean 'method'? ", 'Did you mean 9? ', '')
     """
     known = {str(one).lower(): one for one in names}
     near = difflib.get_close_matches(str(name).lower(), list(known), 1)
-    return f"did you mean {known[near[0]]!r}? " if near else ""
+    return f"Did you mean {known[near[0]]!r}? " if near else ""
 
 
 def check_known(name: Any, names: Iterable[Any], what: str) -> None:
     """Raise ValueError, with the nearest name and all of them, where `name` is none of `names`."""
     names = list(names)
     if name not in names:
-        raise ValueError(f"{name!r} is no {what}; {meant(name, names)}Known: {', '.join(map(str, names))}.")
+        raise ValueError(f"{name!r} is no {what}. {meant(name, names)}Known: {', '.join(map(str, names))}.")

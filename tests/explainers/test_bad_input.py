@@ -1,6 +1,7 @@
 """What each method of another paper does, against its own formula."""
 
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -254,3 +255,61 @@ def test_a_parameter_set_after_fit_is_checked_by_explain_and_explain_to(image_ex
 def test_options_of_explain(image_explainer, digits, name, value):
     with pytest.raises((ValueError, TypeError), match=name):
         image_explainer.explain(digits[2][:2], **{name: value})
+
+
+def what_newcomers_pass():
+    """Name, the call, and words of the message: what came, and how to mend it."""
+    from PIL import Image
+    from torch.utils.data import DataLoader, TensorDataset
+
+    rng = np.random.RandomState(0)
+    X, y = rng.rand(40, 8, 8).astype(np.float32), np.arange(40) % 2
+    pictures = [Image.fromarray(np.uint8(255 * x)) for x in X]
+    rows, names = X.reshape(40, -1)[:, :3], np.array(["no", "yes"])[y]
+    data = TensorDataset(torch.from_numpy(X), torch.from_numpy(y))
+    frame = pytest.importorskip("pandas").DataFrame(rows, columns=["age", "debt", "income"])
+    gap, text = frame.copy(), frame.assign(job=names)
+    gap.iloc[7, 1] = np.nan
+    yield "pictures", lambda: small().fit(pictures, y), r"list of pictures of Pillow.*np.stack\(X\) / np.float32\(255\)"
+    yield "picture", lambda: small().fit(pictures[0], y), r"a picture of Pillow.*np.asarray\(X\)\[None\]"
+    yield "loader", lambda: small().fit(DataLoader(data)), r"DataLoader.*torch.cat"
+    yield "dataset", lambda: small().fit(data), r"TensorDataset.*torch.stack"
+    yield "no labels", lambda: small().fit(X), "requires y"
+    yield "swapped", lambda: small().fit(y, X), r"shape \(40,\).*samples come first"
+    yield "one-hot", lambda: small().fit(X, np.eye(2)[y]), r"argmax\(1\)"
+    yield "values for labels", lambda: small().fit(rows, rng.rand(40)), "task='regression'"
+    yield "a gap", lambda: small().fit(gap, y), r"NaN.*column 'debt', first in row 7; 1 of 40.*explain_pipeline"
+    yield "text", lambda: small().fit(text, y), r"\['job'\] hold no numbers.*explain_pipeline"
+    yield "weights", lambda: small(classifier=torch.nn.Linear(3, 2).state_dict()).fit(rows, y), "load_state_dict"
+    yield "a path", lambda: small(classifier="net.pt").fit(rows, y), r"torch.load\(path\)"
+    yield "a density's name", lambda: small(density="kernl").fit(rows, y), "Did you mean 'kernel'"
+    yield "a target's name", lambda: small().fit(rows, names).explain(rows[:2], "yess"), "Did you mean 'yes'"
+    yield "a target's kind", lambda: small().fit(rows, y).explain(rows[:2], "1"), "Did you mean 1"
+
+
+@pytest.mark.parametrize("case", list(what_newcomers_pass()), ids=lambda case: case[0])
+def test_what_newcomers_pass_is_told_with_its_fix(case):
+    _, call, words = case
+    with pytest.raises((TypeError, ValueError), match=f"(?s){words}"):
+        call()
+
+
+def test_channels_at_the_other_end_and_lists_of_arrays():
+    X, y = np.random.RandomState(0).rand(40, 3, 8, 8).astype(np.float32), np.arange(40) % 2
+    explainer = small().fit(list(X), y)  # as if they were stacked
+    assert explainer.layout_.net_shape == (3, 8, 8)
+    with pytest.raises(ValueError, match=r"come last: pass np.moveaxis\(X, -1, 1\)"):
+        explainer.explain(np.moveaxis(X[:2], 1, -1))
+    tensors = [torch.from_numpy(x) for x in X[:2]]
+    np.testing.assert_array_equal(explainer.explain(tensors).x_cf, explainer.explain(X[:2]).x_cf)
+
+
+def test_flattened_images_are_noticed_and_tables_are_not():
+    X, y = np.random.RandomState(0).rand(40, 784).astype(np.float32).round(1), np.arange(40) % 2
+    for pixels, words in ((X, r"X.reshape\(-1, 1, 28, 28\), or"), (255 * X, r"X.reshape\(-1, 1, 28, 28\) / 255")):
+        with pytest.warns(UserWarning, match=words):
+            small().fit(pixels, y)
+    for table in (X[:, :30], X - 0.5, (X > 0.5).astype(np.float32)):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "X has .* columns, as many as")
+            small().fit(table, y)

@@ -99,7 +99,7 @@ def test_the_edge_of_the_range_has_a_hair_of_slack():
     (torch.zeros(2, 2).half(), {}, TypeError, "float32"),
     (np.zeros((2, 4, 4), np.uint8), {"data_range": (0, 1)}, DataRangeError, "/ 255"),
     (np.zeros((2, 16), int), {"data_range": (0, 1), "image_shape": (4, 4)}, DataRangeError, "integers"),
-    (np.zeros(4), {}, ValueError, "2D"), (np.zeros((0, 3)), {}, ValueError, "0 sample"),
+    (np.zeros(4), {}, ValueError, "one number a sample"), (np.zeros((0, 3)), {}, ValueError, "0 sample"),
     (np.array([[np.nan, 1]]), {}, ValueError, "NaN"), (np.full((1, 2, 2), np.inf), {}, ValueError, "infinity")])
 def test_arrays_that_cannot_be_read_say_why(X, options, error, message):
     with pytest.raises(error, match=message):

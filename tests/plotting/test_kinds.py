@@ -33,7 +33,7 @@ def test_every_kind_is_drawn_by_its_display(digit_paths, table_paths, digits, ta
 
 
 def test_a_kind_that_there_is_not_is_named_with_the_nearest():
-    for kind, said in (("densty", "did you mean 'density'"), ("pie", "Known: pixels, columns, answers"),
+    for kind, said in (("densty", "Did you mean 'density'"), ("pie", "Known: pixels, columns, answers"),
                        ("radar", r"evaluate\(...\).plot\('radar'\)"), ("maps", "compare_saliency")):
         with pytest.raises(ValueError, match=said):
             made(3).plot(kind)
