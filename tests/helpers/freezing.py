@@ -85,9 +85,9 @@ def stack(layers):
 
 # name -> (network, shape of a sample, BatchNorms folded, ReLUs swapped)
 NETS = {
-    "cnn": (lambda: cnn((3, 20, 28), 10), (3, 20, 28), 3, 3),
+    "cnn": (lambda: cnn((3, 20, 28), 10), (3, 20, 28), 3, 0),
     "mlp": (lambda: mlp(7, 3), (7,), 0, 0),
-    "classifier of images": (lambda: ClassifierNet((1, 28, 28), 10), (1, 28, 28), 3, 3),
+    "classifier of images": (lambda: ClassifierNet((1, 28, 28), 10), (1, 28, 28), 3, 0),
     "classifier of tables": (lambda: ClassifierNet((9,), 2), (9,), 0, 0),
     "encoder": (lambda: AutoencoderNet((1, 28, 28), 8, variational=True).encoder, (1, 28, 28), 3, 0),
     "decoder": (lambda: AutoencoderNet((1, 28, 28), 8, variational=True).decoder, (8,), 2, 0),
