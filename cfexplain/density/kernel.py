@@ -15,23 +15,29 @@ from cfexplain.foundation.random import draw_seed
 from cfexplain.foundation.tiles import in_tiles
 from cfexplain.persistence import storable
 
-__all__ = ["KernelDensity"]
+__all__ = ["KernelDensity", "columns_of"]
 
 _TILE = 256  # rows evaluated at once, always: the bits of a row then do not depend on how many others came with it
 _SHARE, _LEAST_WIDTH = 0.5, 1e-3
+_WIDTHS = (0.1, 0.14, 0.2, 0.28, 0.4, 0.56, 0.8, 1.12, 1.6)  # that are tried, in standard deviations
+_TRIED = 400  # rows of a class that they are tried on
+_SWAPPED = 2  # columns of these that come from another row
+_NEARLY = 0.9  # of what the best width tells: the widest that tells as much is taken
 
 
 @storable
 class KernelDensity(ClassDensity):
     """Class-conditional density log p(z | y) of tables: the mean of normal densities around training rows of the class.
 
-    Codes are standardised first, but for those that are only ever 0 or 1. The width of the kernels of a class is half the
-    median distance from a row to its k-th neighbour in the class.
+    Codes are standardised first, but for those that are only ever 0 or 1. The width of the kernels of a class is one that
+    tells its rows, each by the others, from the same rows with two columns of another row: kernels as wide as rows of many
+    columns lie apart tell nothing of a change of one column. Where no width tells them apart, it is half the median distance
+    from a row to its k-th neighbour in the class.
 
     Parameters
     ----------
     neighbours : int, default=5
-        k of the width.
+        k of that width.
     most : int, default=2000
         Training rows a class that are kept, drawn at random.
     random_state : int, RandomState or None
@@ -73,7 +79,7 @@ class KernelDensity(ClassDensity):
         for k, far in enumerate(apart):
             place = min(self.neighbours, far.shape[1] - 1)
             typical = float(np.median(np.sort(far, axis=1)[:, place - 1])) if place else 1.0
-            self.widths_[k] = max(_SHARE * typical, _LEAST_WIDTH)
+            self.widths_[k] = self._telling_width(self.rows_[k], flags, far, random) or max(_SHARE * typical, _LEAST_WIDTH)
         self.log_densities_ = []
         for k, far in enumerate(apart):  # of each row by the others
             power = torch.from_numpy(-far**2 / (2 * self.widths_[k] ** 2))
@@ -81,6 +87,34 @@ class KernelDensity(ClassDensity):
             self.log_densities_.append(np.sort(or_impossible(
                 (power.logsumexp(1) - math.log(count) + self._constant(k)).numpy().astype(Z.dtype))))
         return self
+
+    @staticmethod
+    def _telling_width(rows: np.ndarray, flags: np.ndarray, far: np.ndarray, random: np.random.RandomState) -> float | None:
+        """The widest that tells rows from such with columns of another row; None if none does, or there are few rows."""
+        columns, n = columns_of(rows, flags), len(rows)
+        swapped = min(_SWAPPED, len(columns) // 2)
+        if not swapped or n < 20:
+            return None
+        some = random.permutation(n)[:_TRIED]
+        mixed, other = rows[some].copy(), rows[random.randint(0, n, len(some))]
+        for i in range(len(some)):
+            for first, last in (columns[c] for c in random.permutation(len(columns))[:swapped]):
+                mixed[i, first:last] = other[i, first:last]
+        new = (mixed != rows[some]).any(1)
+        if not new.any():
+            return None
+        some, mixed = some[new], mixed[new]
+        away = torch.cdist(torch.from_numpy(mixed).double(), torch.from_numpy(rows).double())
+        away[torch.arange(len(some)), torch.from_numpy(some)] = torch.inf  # the row that it was made of
+        told = []
+        for width in _WIDTHS:
+            real, made = ((-distance.square() / (2 * width**2)).logsumexp(1).numpy()
+                          for distance in (torch.from_numpy(far[some]), away))
+            order = np.sort(made)
+            below = np.searchsorted(order, real, "left") + np.searchsorted(order, real, "right")
+            told.append(float(below.mean()) / (2 * len(made)) - 0.5)  # the area under the curve, but for chance
+        enough = _NEARLY * max(told)
+        return max(width for width, tells in zip(_WIDTHS, told, strict=True) if tells >= enough) if enough > 0.02 else None
 
     @staticmethod
     def _apart(rows: np.ndarray) -> np.ndarray:
@@ -115,3 +149,22 @@ class KernelDensity(ClassDensity):
             return or_impossible(np.stack(each, 1)[np.arange(len(Z)), self._indices(y, len(Z))])
         share = np.log([len(rows) for rows in self.rows_]) - np.log(sum(map(len, self.rows_)))
         return or_impossible(np.logaddexp.reduce(np.stack(each, 1) + share, axis=1).astype(self.loc_.dtype))
+
+
+def columns_of(rows: np.ndarray, flags: np.ndarray) -> list[tuple[int, int]]:
+    """Codes that belong together, (first, last + 1): neighbouring flags of which exactly one is set, and all others alone.
+
+    Examples
+    --------
+    >>> rows = np.array([[0.3, 1, 0, 0, 1], [0.1, 0, 1, 0, 0], [0.2, 0, 0, 1, 1]])
+    >>> columns_of(rows, np.array([False, True, True, True, True]))
+    [(0, 1), (1, 4), (4, 5)]
+    """
+    out, first = [], 0
+    while first < rows.shape[1]:
+        last, total = first + 1, rows[:, first]
+        while flags[first] and last < rows.shape[1] and flags[last] and not (total == 1).all():
+            total, last = total + rows[:, last], last + 1
+        out.append((first, last if flags[first] and (total == 1).all() else first + 1))
+        first = out[-1][1]
+    return out

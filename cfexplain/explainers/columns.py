@@ -58,7 +58,6 @@ class Columns:
         for first, last in self.groups:
             self.free[first:last] = False
         self.numbers = np.flatnonzero(self.free)
-
     @classmethod
     def of_numbers(cls, real: np.ndarray, scale: np.ndarray, *rules: Any, prices: Costs | None = None,
                    names: Any = ()) -> Columns:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cfexplain.explainers.columns import Columns
+from cfexplain.explainers.real_values import RealValues
 from cfexplain.explainers.shape import Shape
 from cfexplain.explainers.verdict import Judged, Verdict
 
@@ -27,8 +28,8 @@ _OF_A_SET = 3  # of them of the same columns
 _HALVINGS = 7
 _JUDGED = (12, 24, 48)  # candidates of which the conditions are asked, in turn, until one holds
 _TIE = 1e-6
-UNUSUAL = 1.0  # what a nat less typical than the median row costs, in standard deviations; its root counts
 CHARGE = 1.0  # what one more column costs, in standard deviations, beside its change
+CROWD = 0.6  # of which the third column costs so much more, and n columns (n - 2)² times as much
 
 
 @dataclass
@@ -87,12 +88,14 @@ class Scan:
     columns : Columns
     shape : Shape
         What is typical, roughly.
+    values : RealValues
     most : int, optional
         Columns that may change.
     """
 
-    def __init__(self, verdict: Verdict, columns: Columns, shape: Shape, most: int | None = None):
-        self.verdict, self.columns, self.shape = verdict, columns, shape
+    def __init__(self, verdict: Verdict, columns: Columns, shape: Shape, values: RealValues,
+                 most: int | None = None):
+        self.verdict, self.columns, self.shape, self.values = verdict, columns, shape, values
         # of prices that are given the total is minimised, and nothing else
         self.charge = _TIE if columns.prices else CHARGE
         self.most = MOST if most is None else most
@@ -143,7 +146,7 @@ class Scan:
             pool.density, pool.opinion = _rounded(said.log_density), _rounded(said.opinion)
             pool.complete = pool.sure & said.conditions.all(1)
             pool.off = self._off(pool.density, pool.opinion, which)
-            pool.unusual = np.round(self._unusual(pool.density, which), 4)
+            pool.unusual = self.unusual(pool.density, which)
         return pool
 
     def _allowed(self, owner: np.ndarray, acted: np.ndarray) -> np.ndarray:
@@ -152,6 +155,12 @@ class Scan:
             return np.ones(len(owner), dtype=bool)
         avoid = self.avoid[owner]
         return ~((acted[:, None] | ~avoid).all(2) & avoid.any(2)).any(1)
+
+    def unusual(self, log_density: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """What it costs to be less typical; nothing, where prices are given."""
+        if not self.judges or self.columns.prices:
+            return np.zeros(len(rows))
+        return np.round(self.verdict.unusual(log_density, rows), 4)
 
     def _off(self, density: np.ndarray, opinion: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """How far candidates are from the conditions that do not ask the model: √nats and log-odds."""
@@ -166,7 +175,9 @@ class Scan:
         return self._cost(codes, x, self.columns.acted(codes, x))
 
     def _cost(self, codes: np.ndarray, x: np.ndarray, acted: np.ndarray) -> np.ndarray:
-        return np.round((np.where(acted, self.columns.costs(codes, x), 0.0) + self.charge * acted).sum(1), 9)
+        count = acted.sum(1)
+        crowd = self.charge * (count + CROWD * np.maximum(count - 2, 0) ** 2)
+        return np.round(np.where(acted, self.columns.costs(codes, x), 0.0).sum(1) + crowd, 9)
 
     def _singles(self, rows: np.ndarray, also: np.ndarray | None) -> _Pool:
         x, width, parts = self.verdict.X[rows], len(self.columns.places), []
@@ -219,30 +230,35 @@ class Scan:
             # as if effects added up
             score = beam.score[left] + singles.score[right] - start[owner]
             short = self._short(score, rows[owner], None if needed is None else needed[owner])
-            far = short.copy()
+            far, likely, near = short.copy(), cost, cost
             if self.judges:
+                which = rows[owner]
                 density = beam.density[left] + singles.density[right] - typical[owner]
                 agreed = beam.opinion[left] + singles.opinion[right] - opinion[owner]
-                short += self._off(density, agreed, rows[owner])
                 # and as the columns of real rows hang together
-                far += self._off(density - self.shape.together(beam.codes - X[beam.owner], left, singles.codes - X[
-                    singles.owner], right, column, rows[owner], self.columns.places), agreed, rows[owner])
+                hung = density - self.shape.together(beam.codes - X[beam.owner], left, singles.codes - X[singles.owner],
+                                                     right, column, which, self.columns.places)
+                short += self._off(density, agreed, which)
+                far += self._off(hung, agreed, which)
+                likely, near = (np.round(cost + self.unusual(said, which), 5) for said in (density, hung))
             far, short = np.round(far, 4), np.round(short, 4)
             hope = np.round(cost + rate[owner] * short, 6)
-            first = [(np.where(short > 0, np.inf, cost), short), (hope,), (short, cost), (far, cost)]
-            some = np.flatnonzero(np.logical_or.reduce([rank_of(owner, *keys) < _ASKED // len(first) for keys in first]))
+            first = [(np.where(short > 0, np.inf, cost), short), (np.where(short > 0, np.inf, likely), short), (hope,),
+                     (short, cost), (far, near)]
+            some = np.flatnonzero(np.logical_or.reduce([rank_of(owner, *keys) < _ASKED // 4 for keys in first]))
             left, right, owner = left[some], right[some], owner[some]
             asked = _once(self._asked(rows, owner, self._joined(beam, left, singles, right, column),
                                       beam.acted[left] | singles.acted[right]))
             pools.append(asked)
             self._note(best, asked)
-            short = np.round(asked.off + asked.unusual + self._short(asked.score, rows[asked.owner], None if needed is None
+            short = np.round(asked.off + self._short(asked.score, rows[asked.owner], None if needed is None
                                                      else needed[asked.owner]), 4)
             # what will do already gets no cheaper by one more column
             hope = np.round(asked.cost + rate[asked.owner] * short, 6)
             done = asked.complete & (asked.unusual == 0)
-            beam = asked[~done & ((rank_of(asked.owner, done, short, asked.cost) < _BEAM // 2)
-                                            | (rank_of(asked.owner, done, hope) < _BEAM // 2))]
+            first = [(short, asked.cost), (hope,)]
+            beam = asked[~done & np.logical_or.reduce(
+                [rank_of(asked.owner, done, *keys) < _BEAM // len(first) for keys in first])]
         return _Pool.concatenate(pools)
 
     def _joined(self, beam: _Pool, left: np.ndarray, singles: _Pool, right: np.ndarray, column: np.ndarray) -> np.ndarray:
@@ -319,7 +335,22 @@ class Scan:
             at = some[fine]
             drawn.codes[at], drawn.score[at], drawn.gap[at] = codes[fine], asked.score[fine], asked.gap[fine]
             near, far = np.where(fine, near, share), np.where(fine, share, far)
+        self._to_real(drawn, x, rows, some, place)
         drawn.cost[some] = self._cost(drawn.codes[some], x[some], drawn.acted[some])
+
+    def _to_real(self, drawn: _Pool, x: np.ndarray, rows: np.ndarray, some: np.ndarray, place: np.ndarray) -> None:
+        """Move that number of some candidates on to a value that real rows have, where a column has few, in place."""
+        codes = drawn.codes[some].copy()
+        codes[np.arange(len(some)), place] = self.values.onward(
+            codes[np.arange(len(some)), place], x[some, place], place, rows[drawn.owner[some]])
+        codes = self.columns.ruled(codes, x[some], drawn.acted[some])
+        new = np.flatnonzero((codes != drawn.codes[some]).any(1))
+        if not len(new):
+            return
+        asked = self.verdict.asked(codes[new], rows[drawn.owner[some[new]]])
+        fine = np.where(drawn.sure[some[new]], asked.sure, asked.gap == 0)
+        at = some[new[fine]]
+        drawn.codes[at], drawn.score[at], drawn.gap[at] = codes[new[fine]], asked.score[fine], asked.gap[fine]
 
     # ------------------------------------------------------------------------- judged
     def _best(self, pool: _Pool, rows: np.ndarray) -> Answers:
@@ -341,7 +372,7 @@ class Scan:
             said = self.verdict.judge(pool.codes[some], rows[pool.owner[some]])
             count = np.where(pool.gap[some] == 0, 1 + said.conditions.sum(1), 0)
             every = (pool.gap[some] == 0) & said.conditions.all(1)
-            price = np.where(every, pool.cost[some] + self._unusual(said.log_density, rows[pool.owner[some]]), 0.0)
+            price = np.where(every, pool.cost[some] + self.unusual(said.log_density, rows[pool.owner[some]]), 0.0)
             by = np.lexsort([rank[some], np.round(price, 6), -count, ~every, pool.owner[some]])
             who, first = np.unique(pool.owner[some][by], return_index=True)
             chosen = by[first]
@@ -352,13 +383,6 @@ class Scan:
             for name, values in vars(judged).items():
                 values[who] = getattr(said, name)[chosen]
         return Answers(x_cf, complete, valid, judged)
-
-    def _unusual(self, log_density: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """What it costs to be less typical than the median row of the class; nothing, where prices are given."""
-        if not self.judges or self.columns.prices:
-            return np.zeros(len(rows))
-        below = np.maximum(self.verdict.median[rows] - np.nan_to_num(log_density, nan=-1e6, neginf=-1e6), 0)
-        return UNUSUAL * np.sqrt(below)
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:

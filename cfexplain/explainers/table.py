@@ -11,6 +11,7 @@ from cfexplain.explainers.column_rules import column_names_of, read_costs
 from cfexplain.explainers.columns import Columns
 from cfexplain.explainers.fewer import Fewer
 from cfexplain.explainers.found import Found
+from cfexplain.explainers.real_values import RealValues
 from cfexplain.explainers.repair import Repair
 from cfexplain.explainers.scan import Answers, Scan
 from cfexplain.explainers.shape import Shape
@@ -82,7 +83,8 @@ class TableRun:
         self.rows = np.flatnonzero(verdict.goal.moving & ~verdict.goal.unbounded)
         self.answered = np.zeros(len(verdict.X), dtype=bool)
         shape = Shape(verdict, table.real, table.answers)
-        self.scan = Scan(verdict, table.columns, shape, table.most) if table.sparse else None
+        values = RealValues(verdict, table.columns, table.real, table.answers)
+        self.scan = Scan(verdict, table.columns, shape, values, table.most) if table.sparse else None
         self.answers: Answers | None = None if self.scan is None else self.scan(self.rows)
         if self.answers is not None:
             self.answered[self.rows[self.answers.complete]] = True

@@ -20,6 +20,9 @@ __all__ = ["Asked", "Judged", "Verdict"]
 TOGETHER = 256  # rows that are judged at once
 NUMBERS = 2**22  # of candidates that are held at once: bounds memory
 _OF_THE_MODEL = ("decision", "value")  # conditions that ask the model alone
+UNIQUE = 8.0  # the price of being less typical than any row of the class, in standard deviations of a number
+_ENOUGH = 0.6  # the quantile of the class's densities from which on nothing is to be paid
+_TAIL = 0.05  # the quantile below which densities are told apart by how low they are
 _CERTAIN = 35.0  # log-odds beyond which nothing is surer
 
 
@@ -82,7 +85,6 @@ class Verdict:
         self.is_class = isinstance(explainer.task_, Classification)
         self.names = list(prepared)
         self.wanted = prepared["typical"].cpu().numpy()
-        self.median = explainer.density_.quantiles_by_index(0.5)[goal.rows["target"]]
         self.known = {name: values for name, values in prepared.items() if values.ndim == 1}
         self.terms = [term for term in run.objective.terms if term.name in _OF_THE_MODEL]
 
@@ -161,6 +163,24 @@ class Verdict:
             own = [k for k, name in enumerate(run.judge.conditions) if name in _OF_THE_MODEL]
             conditions[:, own] = self.asked(x_cf, rows).sure[:, None]
         return Judged(z, log_density, valid, opinion, conditions)
+
+    def unusual(self, log_density: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """What it costs to be less typical than most of the class, in standard deviations of a number, (n,).
+
+        By rank among the class's own training rows, so that no unit of the density counts: nothing from the `_ENOUGH`
+        quantile on, and `UNIQUE` at the end, beyond which it rises slowly. A row with much that cannot change may never get
+        there, and a column more for little is not worth its cost.
+        """
+        density, out = self.explainer.density_, np.empty(len(rows))
+        log_density, labels = np.nan_to_num(log_density, nan=-1e6, neginf=-1e6), self.goal.rows["target"][rows]
+        for label in np.unique(labels):
+            some, known = labels == label, density.log_densities_[label]
+            known = known[np.isfinite(known)]
+            rank = np.interp(log_density[some], known, np.linspace(0, 1, len(known))) if len(known) else np.ones(some.sum())
+            low, half = np.quantile(known, [_TAIL, 0.5]) if len(known) else (-np.inf, np.inf)
+            beyond = np.maximum(low - log_density[some], 0) / max(half - low, 1e-6)
+            out[some] = UNIQUE * np.maximum(1 - rank / _ENOUGH, 0) + np.sqrt(beyond)
+        return out
 
     def write(self, found: Found, rows: np.ndarray, x_cf: np.ndarray, judged: Judged) -> None:
         """What was judged, in place of what was `found` of `rows`."""
