@@ -53,3 +53,11 @@ class RealValues:
             inside = (at >= 0) & (at < len(known))
             out[some[inside]] = known[at[inside]]
         return out
+
+    def unknown(self, codes: np.ndarray, before: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """How many numbers of `codes` (n, width), in place of the rows `before`, have a value that is not known, (n,)."""
+        count, label = np.zeros(len(codes)), self.target[rows]
+        for (wanted, place), known in self.known.items():
+            some = np.flatnonzero((label == wanted) & (codes[:, place] != before[:, place]))
+            count[some] += ~np.isin(codes[some, place], known)
+        return count

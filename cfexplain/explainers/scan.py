@@ -25,11 +25,13 @@ _ASKED = 256  # combinations of each size that the model is asked about
 _BEAM = 48  # of which larger ones are made
 _DRAWN = 32  # candidates that are drawn back
 _OF_A_SET = 3  # of them of the same columns
+_MOVED, _TURNS = 6, 2  # sets of columns whose values are tried again, and how often
 _HALVINGS = 7
 _JUDGED = (12, 24, 48)  # candidates of which the conditions are asked, in turn, until one holds
 _TIE = 1e-6
 CHARGE = 1.0  # what one more column costs, in standard deviations, beside its change
-CROWD = 0.6  # of which the third column costs so much more, and n columns (n - 2)² times as much
+UNKNOWN = 3.0  # what a value costs that no real row has, where rows repeat each other
+CROWD = 1.0  # of which the third column costs so much more, and n columns (n - 2)² times as much
 
 
 @dataclass
@@ -128,7 +130,7 @@ class Scan:
 
     def _part(self, rows: np.ndarray, avoid: np.ndarray | None, also: np.ndarray | None) -> Answers:
         self.avoid = avoid
-        return self._best(self._drawn_back(self._combined(rows, also), rows), rows)
+        return self._best(self._drawn_back(self._moved(self._combined(rows, also), rows), rows), rows)
 
     # ---------------------------------------------------------------- candidates
     def _asked(self, rows: np.ndarray, owner: np.ndarray, codes: np.ndarray, acted: np.ndarray) -> _Pool:
@@ -142,11 +144,14 @@ class Scan:
         zero = np.zeros(len(owner))
         pool = _Pool(owner, codes, acted, cost, asked.score, asked.gap, asked.sure, *4 * (zero,), asked.sure.copy())
         if self.judges and len(pool):
-            said, which = self.verdict.judge(pool.codes, rows[pool.owner]), rows[pool.owner]
+            verdict, which = self.verdict, rows[pool.owner]
+            said = verdict.judge(pool.codes, which)
             pool.density, pool.opinion = _rounded(said.log_density), _rounded(said.opinion)
             pool.complete = pool.sure & said.conditions.all(1)
             pool.off = self._off(pool.density, pool.opinion, which)
             pool.unusual = self.unusual(pool.density, which)
+            if not self.columns.prices:
+                pool.unusual += UNKNOWN * self.values.unknown(pool.codes, verdict.X[which], which)
         return pool
 
     def _allowed(self, owner: np.ndarray, acted: np.ndarray) -> np.ndarray:
@@ -289,6 +294,28 @@ class Scan:
         # a little above the cheapest that will do: what is drawn back may become cheaper than it
         np.minimum.at(best, pool.owner[pool.complete], 1.5 * (pool.cost + pool.unusual)[pool.complete])
 
+    def _moved(self, pool: _Pool, rows: np.ndarray) -> _Pool:
+        """With other values in the columns of the best of each few sets of columns, one column at a time, in turns."""
+        if not self.judges:  # then the nearest that the model accepts is best, which drawing back finds
+            return pool
+        values = self.columns.values()
+        for _ in range(_TURNS):
+            hope = np.round(pool.cost + pool.off + pool.unusual, 5)
+            of_its_set = rank_of(_group(pool.owner, pool.acted), ~pool.sure, hope) == 0
+            best = pool[of_its_set & pool.sure]
+            best = best[rank_of(best.owner, ~best.complete, np.round(best.cost + best.off + best.unusual, 5)) < _MOVED]
+            parts = []
+            for k, (first, last) in enumerate(self.columns.places):
+                some = np.flatnonzero(best.acted[:, k])
+                codes = np.repeat(best.codes[some], len(values[k]), axis=0)
+                codes[:, first:last] = np.tile(values[k], (len(some), 1))
+                which = np.repeat(some, len(values[k]))
+                parts.append((best.owner[which], codes, best.acted[which]))
+            owner, codes, acted = (np.concatenate(part) for part in zip(*parts, strict=True))
+            order = np.argsort(owner, kind="stable")
+            pool = _once(_Pool.concatenate([pool, self._asked(rows, owner[order], codes[order], acted[order])]))
+        return pool
+
     # ------------------------------------------------------------------ drawn back
     def _drawn_back(self, pool: _Pool, rows: np.ndarray) -> _Pool:
         """The cheapest that the model accepts, with each number as near to the row as it accepts; and as they were.
@@ -312,6 +339,7 @@ class Scan:
         x = self.verdict.X[rows[drawn.owner]]
         for turn in range(int(drawn.acted.sum(1).max())):
             self._draw_one(drawn, x, rows, turn)
+        drawn = self._asked(rows, drawn.owner, drawn.codes, drawn.acted)  # as typical as they are now
         return _once(_Pool.concatenate([pool, drawn]))
 
     def _draw_one(self, drawn: _Pool, x: np.ndarray, rows: np.ndarray, turn: int) -> None:
@@ -372,7 +400,7 @@ class Scan:
             said = self.verdict.judge(pool.codes[some], rows[pool.owner[some]])
             count = np.where(pool.gap[some] == 0, 1 + said.conditions.sum(1), 0)
             every = (pool.gap[some] == 0) & said.conditions.all(1)
-            price = np.where(every, pool.cost[some] + self.unusual(said.log_density, rows[pool.owner[some]]), 0.0)
+            price = np.where(every, pool.cost[some] + pool.unusual[some], 0.0)
             by = np.lexsort([rank[some], np.round(price, 6), -count, ~every, pool.owner[some]])
             who, first = np.unique(pool.owner[some][by], return_index=True)
             chosen = by[first]

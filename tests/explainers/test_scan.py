@@ -59,6 +59,57 @@ def test_no_change_of_two_columns_is_cheaper(people, model):
     assert (cost <= 1.05 * optimum).mean() >= 0.85 and cost.sum() <= 1.05 * optimum.sum()
 
 
+def total(explainer, x_cf, x, X, target):
+    """What the scan minimises, computed anew: columns, crowded beyond two, changes, and how rare the answer is."""
+    density = explainer.density_
+    said, known = density.score_samples(x_cf, np.full(len(x_cf), target)), density.log_densities_[target]
+    changed = (x_cf != x).sum(1)
+    below = np.maximum(np.quantile(known, 0.05) - said, 0) / (np.median(known) - np.quantile(known, 0.05))
+    rank = np.interp(said, known, np.linspace(0, 1, len(known)))
+    return (changed + np.maximum(changed - 2, 0) ** 2 + (np.abs(x_cf - x) / X.std(0)).sum(1)
+            + 10 * np.maximum(1 - rank / 0.6, 0) + np.sqrt(below))
+
+
+def test_with_the_density_in_the_choice_no_change_of_two_columns_is_cheaper(people):
+    X, y = people
+    model = GradientBoostingClassifier(n_estimators=40, random_state=0).fit(X, y)
+    rows = X[:400][model.predict(X[:400]) == 0][:12]
+    explainer = ScanExplainer(model, random_state=0).fit(X, y)
+    cf = explainer.explain(rows, 1)
+    assert cf.valid.all() and np.median(cf.density_percentile) >= 50
+    found, best = total(explainer, cf.x_cf, rows, X, 1), np.full(len(rows), np.inf)
+    grid = [np.unique(np.quantile(X[:, k], np.linspace(0, 1, 21))) for k in range(X.shape[1])]
+    for i, x in enumerate(rows):
+        for columns in itertools.chain.from_iterable(itertools.combinations(range(5), size) for size in (1, 2)):
+            tried = np.repeat(x[None], np.prod([len(grid[k]) for k in columns]), axis=0)
+            tried[:, columns] = np.stack(np.meshgrid(*(grid[k] for k in columns), indexing="ij"), -1).reshape(
+                -1, len(columns))
+            fine = tried[model.predict_proba(tried)[:, 1] >= 0.55]
+            best[i] = min(best[i], total(explainer, fine, x, X, 1).min(initial=np.inf))
+    assert found.sum() <= 1.05 * best.sum()
+
+
+def test_values_of_lumpy_columns_are_those_of_real_rows(people):
+    X, y = people
+    lumpy = X.copy()
+    random = np.random.RandomState(1)
+    lumpy[:, 1] = random.choice([0, 0, 0, 0, 310.0, 770.0, 1502.0], size=len(X))
+    y = (lumpy[:, 1] + 400 * (X[:, 4] > 0) + 50 * random.normal(size=len(X)) > 500).astype(int)
+    model = RandomForestClassifier(30, min_samples_leaf=3, random_state=0).fit(lumpy, y)
+    rows = lumpy[model.predict(lumpy) == 0][:40]
+    cf = ScanExplainer(model, random_state=0).fit(lumpy, y).explain(rows, 1)
+    assert cf.valid.all() and np.isin(cf.x_cf[:, 1], lumpy[:, 1]).all() and (cf.x_cf[:, 1] != rows[:, 1]).any()
+
+
+def test_kernels_tell_rows_from_such_with_columns_of_another_row():
+    random = np.random.RandomState(0)
+    Z = np.repeat(random.normal(size=(800, 4)), 4, axis=1) + 0.2 * random.normal(size=(800, 16))  # columns that go together
+    density = KernelDensity(random_state=0).fit(Z[:400])
+    swapped = Z[400:].copy()
+    swapped[:, 3] = np.roll(swapped[:, 3], 1)
+    assert (density.score_samples(Z[400:]) > density.score_samples(swapped)).mean() > 0.8
+
+
 def test_no_more_columns_than_may_change_and_what_one_column_reaches_is_found(people):
     X, y = people
     model = RandomForestClassifier(30, random_state=0).fit(X, y)
