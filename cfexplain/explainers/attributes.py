@@ -20,6 +20,7 @@ from cfexplain.density import ClassDensity
 from cfexplain.explainers.task import Classification, Regression
 from cfexplain.foundation.arrays import CHANNELS, Layout
 from cfexplain.foundation.parameters import MOST, TRAINING, Choice, Number, Rule
+from cfexplain.nets.latent_judge import LatentJudge
 from cfexplain.nets.painter import Painter
 from cfexplain.objective import Term
 from cfexplain.persistence import MayBeAbsent
@@ -75,7 +76,7 @@ class ExplainerAttributes:
         **TRAINING, "batch_size": Number(1, 2**16, whole=True, words=("auto",)),
         "max_steps": Number(0, MOST, whole=True), "refine": Number(0, MOST, whole=True, none=True),
         "patience": Number(0, MOST, whole=True),
-        "step_size": Number(0, between=True, none=True), "start": Number(0, 1, words=("latent", "swap")),
+        "step_size": Number(0, between=True, none=True), "start": Number(0, 1, words=("latent", "swap", "learned")),
         "update": Choice(("adam", "normalized")), "stop": Choice(("conditions", "converged")),
         "clip": Choice(CLIP_MODES), "detail": Choice(("auto", "decoder", "residual", "blend", "learned")),
         "tau": Number(0, between=True), "max_fraction": Number(0, between=True),
@@ -117,6 +118,7 @@ class ExplainerAttributes:
     # what `detail="learned"` paints with, and how it was learned
     painter_: MayBeAbsent[Painter | None]
     painting_: MayBeAbsent[list[dict[str, float]]]
+    start_: MayBeAbsent[LatentJudge | None]  # what `start="learned"` starts with
     column_rules_: ColumnRules | None
     region_: Tensor | None
     # Some training rows of tables, what the model says of them, and their log densities in a regression; not in files of

@@ -25,7 +25,6 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from cfexplain.classifiers.features import ClassFeatures
-from cfexplain.classifiers.latent import train_latent_ensemble
 from cfexplain.coordinates import Coordinates
 from cfexplain.coordinates.detail import detail_modes
 from cfexplain.coordinates.named import make_coordinates
@@ -40,6 +39,8 @@ from cfexplain.explainers.confidence import confidence_limits, measure_confidenc
 from cfexplain.explainers.decoded_path import DecodedPath, decode_path
 from cfexplain.explainers.forecast import announce
 from cfexplain.explainers.found import Found
+from cfexplain.explainers.from_codes import learn_from_codes
+from cfexplain.explainers.learned_start import check_can_learn, fit_start
 from cfexplain.explainers.painting import fit_painter
 from cfexplain.explainers.plans import MOST, ORDERS, plans_of
 from cfexplain.explainers.real_rows import RANKED, density_percentile, keep_rows, outside_the_data
@@ -170,17 +171,11 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             some = rows_to_reconstruct(self, rows, fresh)
             self.reconstruction_ = reconstruction_figures(self, X[rows[some]], codes[some])
             warn_of_reconstruction(self, self.reconstruction_)
-        if unfitted:
-            self.density_.fit(codes, groups[rows], std=std)
+        learn_from_codes(self, unfitted, codes, std, groups[rows], seed, budget)
         self.painter_ = None
         if self.detail == "learned":
             detail_modes(self.detail, self.layout_.is_image, self.coordinates_.stages)
             self.painter_ = fit_painter(self, X[rows], groups[rows], codes, seed + 5)
-        self.opinions_ = None
-        if self.second_opinion:
-            self.opinions_ = train_latent_ensemble(
-                codes, std, groups[rows], len(self.classes_), members=int(self.second_opinion), seed=seed + 3, **budget)
-            self.opinions_.to(dtype=torch.from_numpy(codes).dtype)
         measure_confidence(self, X, groups, codes, std, groups[rows], seed)
         self.class_features_ = self._fit_class_features(X, groups) if self.uses_class_features() else None
         self.greyness_, self.ink_ = None, ink_sign(X[:: len(X) // 1000 + 1], self.data_range) if self.layout_.is_image else 0
@@ -192,7 +187,52 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             X, groups, len(self.task_.counts), self.data_range if self.layout_.is_image else None)
         keep_rows(self, X, y, seed, rows, codes)
         self.learn(X, groups, codes, groups[rows], {"random_state": seed + 4, "data_range": self.data_range, **budget})
+        self.start_ = None
+        if self.start == "learned":
+            self._distil(X, seed + 6)
         return self
+
+    @with_own_modes
+    def distil(self, X: Any) -> CounterfactualExplainer:
+        """Learn what ``start="learned"`` searches on; `fit` does it by itself where that is asked for.
+
+        A small network learns what the explained model says of what a code decodes to, from codes between the classes and
+        from where searches end, with the parameters as they are now. The explainer is otherwise left as it is. It takes
+        about as long as explaining one or two thousand rows.
+
+        Parameters
+        ----------
+        X : array-like or tensor, in the layout of `fit`
+            Rows like those that will be explained, such as the training rows; at most 10,000 are used.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            A method that does not search by gradients.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from cfexplain import REVISEExplainer
+        >>> X, y = load_iris(return_X_y=True)
+        >>> explainer = REVISEExplainer(training_budget=0.1, random_state=0).fit(X, y).distil(X)
+        >>> explainer.set_params(start="learned").explain(X[:3], target=1).valid.tolist()
+        [True, True, True]
+        """
+        check_is_fitted(self)
+        self.check_parameters()
+        self._distil(self.read_samples(X), draw_seed(self.random_state) + 6)
+        return self
+
+    def _distil(self, X: np.ndarray, seed: int) -> None:
+        """`distil` with rows that were read."""
+        searched = copy.copy(self)
+        searched.start = type(self).start
+        self.start_ = fit_start(Run(searched), X, seed, self.training_budget, self.verbose)
 
     def _rows_to_encode(self, groups: np.ndarray, seed: int) -> np.ndarray:
         """Training rows whose codes are needed: all of them.
@@ -543,6 +583,8 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         Each is held to its rule in ``parameter_rules``, of this class or of a base.
         """
         check_parameters(self)
+        if self.start == "learned":
+            check_can_learn(self)
 
     def search_options(self, record_path: bool = False, *, update: str | None = None,
                        refine: int | None = None) -> SearchOptions:

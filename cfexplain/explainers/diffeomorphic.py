@@ -63,6 +63,8 @@ class DiffeomorphicExplainer(CounterfactualExplainer):
     typical_quantile : float in (0, 1), default=0.5
     clip : {"straight_through", "autograd", "none"}, default="straight_through"
         How images that leave `data_range` are brought back: a flow decodes to −0.056 … 1.056. See `clipped`.
+    start : {"latent", "learned"}, default="latent"
+        z₀, as algorithm 1 has it; "learned", of classes, as in `PLACEExplainer`.
     detail : {"auto", "decoder", "residual", "blend", "learned"}, default="decoder"
         "decoder" is the papers' x′ = g(z′). The others put back what approximate coordinates lost.
     tau : float, default=0.15
@@ -110,13 +112,12 @@ verbose, device
     [1.0, 1.0]
     """
 
-    # algorithm 1, line 1: z ← g⁻¹(x)
-    start = "latent"
     density = "prior"
     inner = "flow"
 
     parameter_rules = {
-        "ascent": Choice(("log_probability", "probability")), "update": Choice(("auto", "adam", "normalized")),
+        "start": Choice(("latent", "learned")), "ascent": Choice(("log_probability", "probability")),
+        "update": Choice(("auto", "adam", "normalized")),
         "plausibility_weight": Number(0, words=("auto",))}
 
     generator: Any = "flow"
@@ -126,6 +127,7 @@ verbose, device
     plausibility_weight: float | str = "auto"
     typical_quantile: float = 0.5
     clip: str = "straight_through"
+    start: str = "latent"  # algorithm 1, line 1: z ← g⁻¹(x)
     detail: str = "decoder"
     tau: float = 0.15
     update: str = "auto"

@@ -110,8 +110,11 @@ class PLACEExplainer(CounterfactualExplainer):
         there shines through. Of a `TwoStage` it paints latents, of other coordinates pixels.
     tau : float, default=0.15
         Change, as a share of ``data_range``, at which "blend" gives up the original detail.
-    start : {"latent", "swap"} or float in [0, 1], default=0.3
-        z₀, the flow's base code of z₀ under the target class, or a share of the way from one to the other.
+    start : {"latent", "swap", "learned"} or float in [0, 1], default=0.3
+        z₀, the flow's base code of z₀ under the target class, or a share of the way from one to the other. "learned", for
+        thousands of rows: `fit`, or `distil`, trains a small network of the latent that stands in for decoder and
+        classifier. Each row is searched on it; what is found is the answer after no step where it meets every condition,
+        as the explained model judges it, and is where the search begins where it does not.
     update : {"normalized", "adam"}, default="normalized"
     step_size : float, optional
         Default 0.12 standard deviations a dimension ("normalized") or a learning rate of 0.05 ("adam").

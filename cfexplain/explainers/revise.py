@@ -40,6 +40,8 @@ class REVISEExplainer(CounterfactualExplainer):
         which with 0.5 every second row of MNIST never leaves its class.
     norm : {1, 2}, default=1
         ‖·‖₁, or ‖·‖₂².
+    start : {"latent", "learned"}, default="latent"
+        z₀, as published; "learned" as in `PLACEExplainer`.
     detail : {"decoder", "residual", "blend", "auto"}, default="decoder"
         "decoder" is as published; the others put back what the coordinates lost.
     tau : float, default=0.15
@@ -72,15 +74,16 @@ verbose, device
     [True, True, True]
     """
 
-    start = "latent"
     step_sizes = {"normalized": 0.1, "adam": 0.1}
 
-    parameter_rules = {"norm": Choice((1, 2)), "distance_weight": Number(0, words=("auto",))}
+    parameter_rules = {
+        "start": Choice(("latent", "learned")), "norm": Choice((1, 2)), "distance_weight": Number(0, words=("auto",))}
 
     coordinates: Any = "vae"
     density: Any = None
     distance_weight: float | str = "auto"
     norm: int = 1
+    start: str = "latent"
     detail: str = "decoder"
     tau: float = 0.15
     update: str = "adam"

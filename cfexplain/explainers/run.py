@@ -16,6 +16,7 @@ from cfexplain.explainers.attributes import SPARSE, ExplainerParameters
 from cfexplain.explainers.backends import Engine, check_backend, eager_engine, make_engine
 from cfexplain.explainers.evaluator import Evaluator
 from cfexplain.explainers.found import Found
+from cfexplain.explainers.learned_start import learned_start, search_where_it_fails
 from cfexplain.explainers.resources import halving_tiles, progress_bar
 from cfexplain.explainers.table import Table
 from cfexplain.explainers.task import Goal
@@ -137,7 +138,7 @@ class Run:
         begun = None if table is None else table.run(self, x, wanted, rows)
         moving = np.flatnonzero(wanted.moving & ~(False if begun is None else begun.answered))
         searched, backend = self.searched(rows, moving, searching), searching.engine.backend
-        result = self.explainer.find(searching.evaluate, start[moving], searched, options, report, searching.engine.search)
+        result = self._found(start[moving], searched, searching, options, report)
         cut_short = result.interrupted or result.late
         if begun is None and self.k > 1:
             more = result.repeated(self.k - 1) if cut_short else more_answers(
@@ -151,6 +152,17 @@ class Run:
             if self.k > 1:
                 part = table_answers(self, begun, rows, part, searching, options)
         return part
+
+    def _found(self, start: Tensor, rows: dict[str, Tensor], searching: Evaluator, options: SearchOptions,
+               report: Callable | None) -> SearchResult:
+        """What the search finds for `rows`; a start that was learned is judged first."""
+
+        def find(start: Tensor, rows: dict[str, Tensor], options: SearchOptions) -> SearchResult:
+            return self.explainer.find(searching.evaluate, start, rows, options, report, searching.engine.search)
+
+        if self.explainer.start != "learned" or options.stop != "conditions" or not len(start):
+            return find(start, rows, options)
+        return search_where_it_fails(searching, start, rows, options, find)
 
     def _not_begun(self, x: np.ndarray, like: Found) -> Found:
         """Rows for which there was no time: as they came, and nothing is known of them."""
@@ -230,8 +242,14 @@ class Run:
         return torch.from_numpy(limits).to(rows["typical"])
 
     def _start(self, rows: dict[str, Tensor]) -> Tensor:
-        """z₀, or the row's base code under the other class, z = f⁻¹(f(z₀|y)|ỹ), or a share of the way there."""
-        start = self.explainer.start
+        """z₀, or the row's base code under the other class, z = f⁻¹(f(z₀|y)|ỹ), or a share of the way there, or what was
+        learned."""
+        start: Any = self.explainer.start
+        if start == "learned":
+            return learned_start(self, rows, self._on_the_way(rows, type(self.explainer).start))
+        return self._on_the_way(rows, start)
+
+    def _on_the_way(self, rows: dict[str, Tensor], start: Any) -> Tensor:
         share = {"latent": 0.0, "swap": 1.0}[start] if isinstance(start, str) else start
         if share == 0:
             return rows["z0"]

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from threading import Lock, Thread
+from threading import Event, Lock, Thread, local
 from typing import Any
 
 import torch
 
-__all__ = ["one_thread", "side_by_side"]
+__all__ = ["EndedEarly", "end_if_told", "one_thread", "side_by_side", "until"]
 
 _lock = Lock()
+_own = local()
 
 
 @contextmanager
@@ -95,3 +96,35 @@ def side_by_side(function: Callable[[Any], Any], items: Iterable[Any], threads: 
             except KeyboardInterrupt:  # while this thread waits for the others, which are not told of it
                 stop()
     return [done[place] for place in range(count)]
+
+
+class EndedEarly(Exception):
+    """What runs in a thread was told to end; see `until`."""
+
+
+@contextmanager
+def until(ended: Event) -> Iterator[None]:
+    """A block in which `end_if_told` raises `EndedEarly` in this thread once `ended` is set: Ctrl-C tells one thread only.
+
+    >>> ended = Event()
+    >>> with until(ended):
+    ...     end_if_told()
+    ...     ended.set()
+    ...     end_if_told()
+    Traceback (most recent call last):
+        ...
+    cfexplain.foundation.threads.EndedEarly
+    """
+    before = getattr(_own, "ended", None)
+    _own.ended = ended
+    try:
+        yield
+    finally:
+        _own.ended = before
+
+
+def end_if_told() -> None:
+    """For what takes long: called now and then."""
+    ended = getattr(_own, "ended", None)
+    if ended is not None and ended.is_set():
+        raise EndedEarly

@@ -18,6 +18,7 @@ from torch.nn.utils import clip_grad_norm_
 from tqdm.auto import tqdm
 
 from cfexplain.foundation.files import atomic_write
+from cfexplain.foundation.threads import end_if_told
 
 __all__ = ["Average", "Bar", "ClipGradients", "Resume", "Schedule"]
 
@@ -71,6 +72,7 @@ class Schedule(Callback):
 
     def on_batch_begin(self, net: NeuralNet, training: bool = False, **_: Any) -> None:
         if training:
+            end_if_told()
             if self.state["falls_from"] < 0 and self.state["done"] >= 0.6 * self.most:
                 self._fall()
             for group in net.optimizer_.param_groups:
