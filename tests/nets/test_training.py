@@ -130,8 +130,9 @@ def test_progress_is_shown_only_when_asked_for(capfd):
         assert report_from is None
     assert capfd.readouterr() == ("", "")
     train_network(nn.Linear(3, 2), squares, linear_problem(5), updates=2, seed=0, verbose=1, name="toy")
-    with progress_bar(3, 0.0) as report_from:
-        report_from(2)(1, 1)  # of the rows from the third on, the first is done
+    with progress_bar(3, 0.0) as report_of:
+        report_of(0)(2, 1)  # both rows of one block are done, and that of another
+        report_of(1)(1, 1)
     shown = capfd.readouterr().err
     assert "training toy" in shown and "searching" in shown and "3/3" in shown
 
