@@ -222,6 +222,8 @@ class TrainedCoordinates(Coordinates):
         "augment": Choice((None, "mirror")), "data_range": Interval(none=True)}
     # gradient updates of 60,000 rows at training_budget=1
     _updates = {"image": 900, "small image": 2400, "table": 1000, "latents": 5000}
+    # times as many: after those of ink, shades are blurred still, and colours are not there
+    _more_updates = {"shades": 2, "colours": 3}
 
     @own_modes()
     def fit(self, X: ArrayLike | Tensor, y: Any = None) -> TrainedCoordinates:
@@ -262,6 +264,8 @@ class TrainedCoordinates(Coordinates):
         columns = {name: buffer.clone() for name, buffer in scaled.named_buffers() if name.startswith("x_")}
         net.float()
         most = self._updates["table" if not self.layout_.is_image else "small image" if self._is_small() else "image"]
+        if self.has_shades_:
+            most *= self._more_updates["shades" if self.layout_.net_shape[0] == 1 else "colours"]
         lr: Any = self._lr() if self.lr == "auto" else self.lr
         batch_size: Any = None if self.batch_size == "auto" else self.batch_size
         self.history_ = training.train_network(
