@@ -57,19 +57,12 @@ def links(page):
     return [target for target in targets if not re.match(r"[a-z][a-z+.-]*:", target)]
 
 
-def exists(target):
-    """A file, a folder, or a page that the gallery makes of an example."""
-    if DOCS / "gallery" in target.parents:
-        return target == DOCS / "gallery" / "index.rst" or (DOCS / "examples" / f"{target.stem}.py").is_file()
-    return target.exists()
-
-
 def broken_links(page):
     broken = []
     for link in links(page):
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
-        if not exists(target) or (anchor and target.suffix == ".md" and anchor not in anchors(target)):
+        if not target.exists() or (anchor and target.suffix == ".md" and anchor not in anchors(target)):
             broken.append(link)
     return broken
 
@@ -84,6 +77,16 @@ def test_a_broken_link_is_found(tmp_path):
     page.write_text("# A title, here\n\n[good](#a-title-here) [bad](#a-title) ![bad](no.png) `[code](no.md)` [web](https://x.y)"
                     "\n\n```text\n# no heading\n[code](no.md)\n```\n[bad](#no-heading)\n", "utf-8")
     assert broken_links(page) == ["#a-title", "no.png", "#no-heading"]
+
+
+def test_links_to_examples_lead_to_the_gallery_on_the_site():
+    spec = importlib.util.spec_from_file_location("site_parts", DOCS / "_ext" / "site_parts.py")
+    parts = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(parts)
+    source = ["[a](examples/helix.py) [b](../examples/tables.py) [all](examples/) [file](howto/gpu.md) `examples/helix.py`"]
+    parts.to_the_gallery(None, "page", source)
+    assert source == ["[a](gallery/helix.rst) [b](../gallery/tables.rst) [all](gallery/index.rst) [file](howto/gpu.md) "
+                      "`examples/helix.py`"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -62,7 +62,7 @@ def row_fields(row: Result, i: int, sources: dict[str, int], targets: dict[str, 
 
 def _name(row: Result) -> str:
     """The row's name, and which answer it is, escaped."""
-    name = "" if row.index is None else f" {label(row.index[0])}"
+    name = "" if row.index is None else f", index {label(row.index[0])}"
     return name if row.row is None or row.answer is None else (
         f"{name} (answer {int(row.answer[0]) + 1} for row {int(row.row[0])} of X)")
 

@@ -31,7 +31,14 @@ def _escaped(text):
     return re.sub(r"(?<=\w)_(?=[^\w]|$)", r"\_", text)
 
 
+def to_the_gallery(app, name, source):
+    """On the site a link to an example leads to its page in the gallery; in the repository, to its code."""
+    source[0] = re.sub(r"\]\(((?:\.\./)*)examples/(\w*)(\.py)?\)",
+                       lambda link: f"]({link[1]}gallery/{link[2] or 'index'}.rst)", source[0])
+
+
 def setup(app):
+    app.connect("source-read", to_the_gallery)
     app.connect("autodoc-skip-member", written_elsewhere)
     app.connect("autodoc-process-docstring", as_plain_text, priority=900)
     return {"version": "1", "parallel_read_safe": True}
