@@ -154,7 +154,7 @@ class Evaluation:
     >>> near, far = explainer.explain(X[:6], 1), explainer.explain(X[:6], 2)
     >>> [pair] = Evaluation({"to 1": near, "to 2": far}, metrics=["l2"]).pairs()
     >>> pair.n, pair.better
-    (6, 'to 2')
+    (6, 'to 1')
     """
 
     def __init__(self, results: Mapping[str, Counterfactuals], explainers: Mapping[str, Any] | None = None, *, y: Any = None,

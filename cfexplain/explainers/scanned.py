@@ -56,7 +56,7 @@ class ScanExplainer(CounterfactualExplainer):
     >>> forest = RandomForestClassifier(random_state=0).fit(X, y)
     >>> cf = ScanExplainer(forest, random_state=0).fit(X, y).explain(X[:3], target=1)
     >>> forest.predict(cf.x_cf).tolist(), int((cf.x_cf != cf.x).sum(1).max())
-    ([1, 1, 1], 3)
+    ([1, 1, 1], 4)
     """
 
     differentiable = False
