@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_map_only
 from cfexplain.foundation.tiles import baddbmm, linear
 from cfexplain.ops.freezing.trace import is_hooked, is_in_place, trace_around
 
-__all__ = ["Counts", "Fused", "fuse"]
+__all__ = ["AlignedLinear", "Counts", "Fused", "fuse"]
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _CONVS = {nn.BatchNorm1d: (nn.Conv1d, nn.ConvTranspose1d), nn.BatchNorm2d: (nn.Conv2d, nn.ConvTranspose2d),
@@ -149,7 +149,7 @@ def _remove_nothings(net: fx.GraphModule, counts: Counts) -> None:
             counts.removed += 1
 
 
-class _Linear(nn.Linear):
+class AlignedLinear(nn.Linear):
     """A linear layer that treats every row alike."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -163,7 +163,7 @@ def _align(net: fx.GraphModule, leaves: dict) -> bool:
         module = _called(net, node, (nn.Linear,))
         if module is not None:
             module = copy.copy(module)  # another part may hold it
-            module.__class__ = _Linear
+            module.__class__ = AlignedLinear
             name = f"linear_{sum(key.startswith('linear_') for key in net._modules)}"
             net.add_submodule(name, module)
             node.target = name

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from cfexplain.ops.coupling_flow import PackedFlow
+from cfexplain.ops.freezing.fuse import AlignedLinear
 
 __all__ = ["ACTIVATIONS", "DECISIONS", "NUMBERS", "Dense", "Network", "NotCovered", "TableSearch", "read_network"]
 
@@ -236,7 +237,7 @@ class _Reader(fx.Interpreter):
     def _note(self, node: fx.Node, before: Tensor, after: Tensor) -> None:
         module = self.fetch_attr(str(node.target)) if node.op == "call_module" else None
         args, kwargs = self.fetch_args_kwargs_from_env(node)
-        if type(module) is nn.Linear:
+        if type(module) is nn.Linear or type(module) is AlignedLinear:
             return self._linear(module.weight, module.bias)
         if node.target is F.linear and args and args[0] is before:
             weight, bias = [*args[1:], *kwargs.values(), None][:2]
