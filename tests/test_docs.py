@@ -4,6 +4,7 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import json
 import pkgutil
 import re
 import subprocess
@@ -119,6 +120,16 @@ def test_examples_are_gallery_pages(example):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "cfexplain":
             module = importlib.import_module(node.module)
             assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+
+
+def test_the_times_of_fit_are_those_that_were_measured():
+    page = (DOCS / "performance.md").read_text("utf-8")
+    page = page.split("## How long `fit` takes")[1].split("##")[0]
+    lines = re.findall(r"^\| (.+?) \| ([\d,]+) \| ([\d.]+) \| ([\d.]+) \|$", page, re.MULTILINE)
+    stored = json.loads((ROOT / "benchmarks" / "results" / "fit_time.json").read_text("utf-8"))["fits"].values()
+    assert {(words, rows.replace(",", ""), seconds, said) for words, rows, seconds, said in lines} == {
+        (fit["words"], str(fit["rows"]), f"{fit['seconds']:g}", f"{fit['said']:g}") for fit in stored}
+    assert all(0.5 <= fit["said"] / fit["seconds"] <= 2 for fit in stored)
 
 
 def documented():

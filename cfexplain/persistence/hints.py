@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections.abc
 import inspect
 import numbers
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -112,8 +113,10 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def _resolved(cls: type, include_extras: bool = False) -> dict[str, Any]:
+    # Python 3.10 refuses the mark of a dataclass for what it is: no type
+    names = {"KW_ONLY": Any} if sys.version_info < (3, 11) else None
     try:
-        return typing.get_type_hints(cls, include_extras=include_extras)
+        return typing.get_type_hints(cls, localns=names, include_extras=include_extras)
     except NameError as error:
         raise TypeError(f"An annotation of {cls.__name__} or of a base of it cannot be read: {error}. A storable class is "
                         "annotated with names that its module has when it runs (not under TYPE_CHECKING).") from error
