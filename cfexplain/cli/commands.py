@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 import warnings
@@ -11,6 +12,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from sklearn.model_selection import train_test_split
 
 from cfexplain.cli.config import make_explainer, read_config
@@ -102,7 +104,7 @@ def run_explain(options: argparse.Namespace) -> int:
     explainer = _load_explainer(options.model, options).set_params(verbose=0)  # one bar is enough
     rows = _rows_for(explainer, options.data, options.resize)
     target = _read_target(explainer, options.target)
-    image = explainer.layout_.is_image
+    image, region = explainer.layout_.is_image, _read_region(options.region)
     names = [name if options.answers == 1 else _answer_name(name, k + 1) for name in rows.names
              for k in range(options.answers)]
     pictures = _picture_names(names, options.out / "images") if image else []
@@ -115,7 +117,15 @@ def run_explain(options: argparse.Namespace) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the summary reports the same
         store = explainer.explain_to(options.out / _STORE, rows.X, target, block_size=options.block_size, k=options.answers,
-                                     record_path=options.path, n_jobs=options.jobs, progress=not options.quiet)
+                                     time_limit=options.time_limit, region=region, record_path=options.path,
+                                     n_jobs=options.jobs, progress=not options.quiet)
+    if not len(store) and options.time_limit is not None:
+        raise ValueError(f"No block of {options.block_size} rows was finished within --time-limit {options.time_limit:g}. "
+                         "Allow more seconds, or pass a smaller --block-size.")
+    if len(store) < len(names):
+        print(f"Note: the time limit was over after {len(store) // options.answers} of {len(rows.names)} rows. The same "
+              "command goes on after them.", file=sys.stderr)
+    names, pictures = names[:len(store)], pictures[:len(store)]
     cf = replace(store.concatenate(), index=np.array(names))  # the report calls rows by their files' names
     write_results(options.out / "counterfactuals.csv", cf, name=names)
     if image:
@@ -158,7 +168,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
     rows = _rows_for(first, options.data, options.resize)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = evaluate(explainers, rows.X, _read_target(first, options.target), metrics=options.metrics,
+        found = evaluate(explainers, rows.X, _read_target(first, options.target), k=options.answers, metrics=options.metrics,
                          n_jobs=options.jobs)
     print(f"{found.to_markdown()}\n\n{found.summary()}")
     if options.out is not None:
@@ -242,6 +252,19 @@ def _read_target(explainer: CounterfactualExplainer, text: str | None) -> Any:
         return (float(low), float(high)) if colon else float(low)
     except ValueError:
         raise ValueError(f"--target {text}: expected a number, LOW:HIGH, maximize or minimize.") from None
+
+
+def _read_region(text: str | None) -> Any:
+    """The region that `text` of the command line stands for."""
+    if text is None or text == "auto":
+        return text
+    if re.fullmatch(r"\s*\d+(\s*,\s*\d+){3}\s*", text):
+        return tuple(int(edge) for edge in text.split(","))
+    if not Path(text).is_file():
+        raise ValueError(f"--region {text}: expected auto, four whole numbers TOP,LEFT,BOTTOM,RIGHT, or a picture in which "
+                         "what is not black is marked; there is no such file.")
+    with Image.open(text) as picture:
+        return picture.convert("L")
 
 
 def _picture_names(names: list[str], folder: Path) -> list[Path]:

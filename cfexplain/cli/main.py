@@ -100,6 +100,10 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--out", type=Path, required=True, help="folder for results; an interrupted call goes on there")
     explain.add_argument("--path", action="store_true", help="keep the path of each search: a slider in the report")
     explain.add_argument("--answers", type=int, default=1, metavar="K", help="so many different answers for each row")
+    explain.add_argument("--time-limit", type=float, default=None, metavar="SECONDS",
+                         help="stop after so many seconds; the same command goes on after what is finished")
+    explain.add_argument("--region", default=None, metavar="WHERE",
+                         help="pixels that may change: TOP,LEFT,BOTTOM,RIGHT, a picture that marks them, or auto")
     explain.add_argument("--jobs", type=int, default=None, metavar="N", help="processes; the results are the same")
     explain.add_argument("--block-size", type=int, default=256, metavar="N", help="rows a file of results (default: 256)")
     explain.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
@@ -111,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(evaluate, option=True)
     evaluate.add_argument("--out", type=Path, default=None, help="also write the table here: .md, .csv or .html")
     evaluate.add_argument("--metrics", nargs="+", default=None, metavar="NAME", help="default: all")
+    evaluate.add_argument("--answers", type=int, default=1, metavar="K", help="so many different answers for each row")
     evaluate.add_argument("--jobs", type=int, default=None, metavar="N")
 
     report = add("report", lambda commands, o: commands.run_report(o),

@@ -34,8 +34,9 @@ RULES = {"confidence_level": Number(0, 1, between=True), "n_bootstrap": Number(1
 __all__ = ["BUILT_IN", "Evaluation", "Metric", "evaluate", "find_metric"]
 
 
-def evaluate(explainers: Any, X: Any, target: Any = None, y: Any = None, *, metrics: Any = None, n_bootstrap: int = 1000,
-             confidence_level: float = 0.95, random_state: Any = 0, n_jobs: int | None = None) -> Evaluation:
+def evaluate(explainers: Any, X: Any, target: Any = None, y: Any = None, *, k: int = 1, metrics: Any = None,
+             n_bootstrap: int = 1000, confidence_level: float = 0.95, random_state: Any = 0,
+             n_jobs: int | None = None) -> Evaluation:
     """Explain `X` by every explainer, and measure and compare what they find.
 
     No row is dropped: failed rows count in a method's means, except in a metric with ``only_valid=True``, whose heading says
@@ -50,6 +51,8 @@ def evaluate(explainers: Any, X: Any, target: Any = None, y: Any = None, *, metr
         None is each row's runner-up class of the explainer's own classifier.
     y : array-like of labels, shape (n,), optional
         True labels: rows that the classifier gets wrong are counted and not left out.
+    k : int, default=1
+        Answers for each row: each of them counts as a row.
     metrics : list of str or Metric, dict of str to callable or Metric, optional
         Names in `BUILT_IN` (default: all that can be measured), or functions of your own,
         ``(cf, explainer) -> values (n,) or a float``.
@@ -100,7 +103,8 @@ def evaluate(explainers: Any, X: Any, target: Any = None, y: Any = None, *, metr
     explainers = dict(explainers) if isinstance(explainers, Mapping) else {type(explainers).__name__: explainers}
     chosen = None if metrics is None else read_metrics(metrics)
     _check_explainers(explainers)
-    options = {} if n_jobs is None else {"n_jobs": n_jobs}
+    options = {**({} if n_jobs is None else {"n_jobs": n_jobs}), **({} if k == 1 else {"k": k})}
+    y = y if y is None or k == 1 else np.repeat(to_numpy(y), k)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # statuses are counted and shown
         results = {name: explainer.explain(X, target, **options) for name, explainer in explainers.items()}

@@ -374,7 +374,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         if not self.layout_.is_image and not deadline.passed:
             cf.plans = self._plans(X, np.ascontiguousarray(found.x_cf), goal)
         missed = cf.status == "not_found"
-        if missed.any() and (binding := binding_of_explainer(self, X, goal, missed)):
+        if missed.any() and not deadline.passed and (binding := binding_of_explainer(self, X, goal, missed)):
             cf.metadata["binding"] = binding
         if single:
             cf.metadata["single"] = True

@@ -17,6 +17,7 @@ from cfexplain.explainers.run import Run
 from cfexplain.explainers.task import Goal, stated_target
 from cfexplain.foundation.settings import own_modes
 from cfexplain.foundation.tiles import TILE, in_tiles
+from cfexplain.plotting.shared_changes import SharedChangesDisplay
 from cfexplain.result import Counterfactuals
 from cfexplain.tables.frames import category_places, cell_in_words
 
@@ -66,6 +67,10 @@ class GroupSummary:
     changes: list[SharedChange]
     coverage: np.ndarray
     parts: list[dict[str, Any]]
+
+    def plot(self, ax: Any = None, *, figure: Any = None) -> SharedChangesDisplay:
+        """Draw how many rows the shared changes carry over, at what cost, and the parts of the group beside each other."""
+        return SharedChangesDisplay(self).plot(ax, figure=figure)
 
     def __str__(self) -> str:
         lines = [f"{i}. {change.words}: carries {100 * change.covered.mean():.0f} % over, at a mean cost of "

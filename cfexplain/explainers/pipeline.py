@@ -430,7 +430,7 @@ class PipelineExplainer(BaseEstimator):
         cf = explainer.result(rows.codes, goal, found, answers=after, seconds=time.perf_counter() - started, k=k)
         binding = {}
         missed = np.flatnonzero(cf.status == "not_found")[:ROWS]
-        if len(missed) and (sparse or max_changes is not None):
+        if len(missed) and not deadline.passed and (sparse or max_changes is not None):
             def scan(left: dict[str, Any]) -> np.ndarray:
                 left = {"max_changes": max_changes, **left}
                 some = rows[missed]

@@ -227,7 +227,7 @@ class Scan:
             left, right = left[new], right[new]
             new = beam.cost[left] + singles.cost[right] < best[beam.owner[left]]
             left, right = left[new], right[new]
-            if not len(left):
+            if not len(left) or verdict.run.deadline.passed:
                 break
             owner, cost = beam.owner[left], beam.cost[left] + singles.cost[right]
             # what is short is likely to cost as much as it did in the cheapest that will do
@@ -300,6 +300,8 @@ class Scan:
             return pool
         values = self.columns.values()
         for _ in range(_TURNS):
+            if self.verdict.run.deadline.passed:
+                break
             hope = np.round(pool.cost + pool.off + pool.unusual, 5)
             of_its_set = rank_of(_group(pool.owner, pool.acted), ~pool.sure, hope) == 0
             best = pool[of_its_set & pool.sure]
@@ -338,7 +340,8 @@ class Scan:
         drawn = pool[move]
         x = self.verdict.X[rows[drawn.owner]]
         for turn in range(int(drawn.acted.sum(1).max())):
-            self._draw_one(drawn, x, rows, turn)
+            if not self.verdict.run.deadline.passed:
+                self._draw_one(drawn, x, rows, turn)
         drawn = self._asked(rows, drawn.owner, drawn.codes, drawn.acted)  # as typical as they are now
         return _once(_Pool.concatenate([pool, drawn]))
 
@@ -355,6 +358,8 @@ class Scan:
         start, end = x[some, place], drawn.codes[some, place].copy()
         near, far, sure = np.zeros(len(some)), np.ones(len(some)), drawn.sure[some]
         for _ in range(_HALVINGS):
+            if self.verdict.run.deadline.passed:
+                break
             share, codes = (near + far) / 2, drawn.codes[some].copy()
             codes[np.arange(len(some)), place] = start + share * (end - start)
             codes = columns.ruled(codes, x[some], drawn.acted[some])

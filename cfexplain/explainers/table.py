@@ -97,7 +97,9 @@ class TableRun:
         verdict, came, rows = self.verdict, found.x_cf.copy(), self.rows
         self._write(found, self.answered[rows])
         left = rows[~self.answered[rows]]
-        if searched and len(left):
+        if verdict.run.deadline.passed:  # what was scanned is the best effort
+            self._write(found, ~self.answered[rows] & (False if self.answers is None else self.answers.valid))
+        elif searched and len(left):
             valid = self._repaired(verdict, found, left)
             if self.table.sparse:
                 self._rescan(found, left[valid[left]])

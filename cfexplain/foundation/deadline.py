@@ -14,7 +14,7 @@ __all__ = ["Deadline", "in_time", "read_limits"]
 
 # Of the time that is given, kept for judging what was found
 _RESERVED = 0.08
-_BEGIN_WITH = 2  # rows, where it is not known how long one takes
+_BEGIN_WITH = 1  # row, where it is not known how long one takes
 
 
 class Deadline:

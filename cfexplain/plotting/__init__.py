@@ -8,7 +8,8 @@ from cfexplain.plotting.group import GroupDisplay
 from cfexplain.plotting.manifold import ManifoldDisplay
 from cfexplain.plotting.path import PathDisplay
 from cfexplain.plotting.saliency import SaliencyDisplay
+from cfexplain.plotting.shared_changes import SharedChangesDisplay
 
 __all__ = [
     "AnswersDisplay", "CounterfactualDisplay", "DensityDisplay", "EvaluationDisplay", "FrontierDisplay", "GroupDisplay",
-    "ManifoldDisplay", "PathDisplay", "SaliencyDisplay"]
+    "ManifoldDisplay", "PathDisplay", "SaliencyDisplay", "SharedChangesDisplay"]

@@ -22,6 +22,7 @@ from cfexplain.foundation.protocols import FittedExplainer
 from cfexplain.result import Counterfactuals
 from cfexplain.scale.blocks import Block, BlockSource, Targets
 from cfexplain.scale.folder import FORMAT, VERSION, Writer, shard_name
+from cfexplain.scale.regions import Regions
 from cfexplain.scale.store import CounterfactualStore
 
 __all__ = ["check_block_size", "read_ranks", "write_results"]
@@ -62,14 +63,14 @@ def read_ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
 
 def write_results(explainer: FittedExplainer, folder: Path, source: BlockSource, target: Any, *, block_size: int,
                   resume: bool, progress: bool | Callable[[int, int | None], None], ranks: tuple[int, int],
-                  options: dict[str, Any], deadline: Deadline) -> CounterfactualStore:
+                  options: dict[str, Any], deadline: Deadline, regions: Regions) -> CounterfactualStore:
     """See `ScaleMixin.explain_to`."""
     explainer.search_options()  # whose parameters are checked before a folder is begun
     targets = Targets(explainer, target, source.length)
     blocks = source.blocks(block_size)
     first = next(blocks, None)
     blocks = itertools.chain([] if first is None else [first], blocks)
-    manifest = _manifest(explainer, source, first, targets, block_size, options)
+    manifest = _manifest(explainer, source, first, targets, block_size, {**options, **regions.described()})
     del first  # frees its rows
     length, statuses, stopped = 0, Counter[str](), False
     rank, world_size = ranks
@@ -79,8 +80,9 @@ def write_results(explainer: FittedExplainer, folder: Path, source: BlockSource,
             if deadline.passed:
                 stopped = True
                 break
+            here = {**options, **regions.of(block.first, block.length)}
             if block.number % world_size == rank and not _write_block(
-                    explainer, writer, block, targets, options, manifest, statuses, deadline):
+                    explainer, writer, block, targets, here, manifest, statuses, deadline):
                 stopped = True
                 break
             length = block.first + block.length

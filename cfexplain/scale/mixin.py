@@ -14,6 +14,7 @@ from cfexplain.foundation.protocols import FittedExplainer
 from cfexplain.result import Counterfactuals
 from cfexplain.scale.blocks import BlockSource, Targets, read_blocks
 from cfexplain.scale.explain_to import check_block_size, read_ranks, write_results
+from cfexplain.scale.regions import Regions
 from cfexplain.scale.store import CounterfactualStore
 
 __all__ = ["ScaleMixin"]
@@ -23,8 +24,8 @@ class ScaleMixin:
     """`explain_iter` and `explain_to`, for whatever has `explain`."""
 
     def explain_iter(self: FittedExplainer, X: Any, target: Any = None, *, block_size: int = 1024, k: int = 1,
-                     time_limit: float | None = None, record_path: bool = False, n_jobs: int | None = None,
-                     backend: str = "auto", precision: str = "auto") -> Iterator[Counterfactuals]:
+                     time_limit: float | None = None, region: Any = None, record_path: bool = False,
+                     n_jobs: int | None = None, backend: str = "auto", precision: str = "auto") -> Iterator[Counterfactuals]:
         """Counterfactuals of `X`, block by block: memory does not grow with the number of rows.
 
         Rows have the bits that `explain` gives them, whatever `block_size` is.
@@ -38,8 +39,8 @@ class ScaleMixin:
             As in `explain`; an iterable can have one for each row, too.
         block_size : int, default=1024
             Rows in each block; the last one may be shorter.
-        k, record_path, n_jobs, backend, precision
-            As in `explain`; ``row`` counts from the first row of X.
+        k, region, record_path, n_jobs, backend, precision
+            As in `explain`; ``row`` counts from the first row of X. Regions of single rows are one for each row of X.
         time_limit : float, optional
             Seconds for all blocks together.
 
@@ -69,12 +70,14 @@ class ScaleMixin:
         deadline, k = read_limits(k, time_limit)
         options = {"record_path": record_path, "n_jobs": n_jobs, "backend": backend, "precision": precision,
                    **({"k": k} if k > 1 else {})}
-        return _explained(self, source, Targets(self, target, source.length), size, options, deadline)
+        return _explained(self, source, Targets(self, target, source.length), Regions(self, region, source.length), size,
+                          options, deadline)
 
     def explain_to(self: FittedExplainer, store: str | os.PathLike, X: Any, target: Any = None, *, block_size: int = 1024,
                    resume: bool = True, progress: bool | Callable[[int, int | None], None] = False, rank: int | None = None,
-                   world_size: int | None = None, k: int = 1, time_limit: float | None = None, record_path: bool = False,
-                   n_jobs: int | None = None, backend: str = "auto", precision: str = "auto") -> CounterfactualStore:
+                   world_size: int | None = None, k: int = 1, time_limit: float | None = None, region: Any = None,
+                   record_path: bool = False, n_jobs: int | None = None, backend: str = "auto",
+                   precision: str = "auto") -> CounterfactualStore:
         """Counterfactuals of `X` in a folder, one file for each block; interrupted work is resumed.
 
         A process may be killed at any moment. Called again with the same explainer, `X` and arguments, `explain_to`
@@ -97,7 +100,7 @@ class ScaleMixin:
             This process is number `rank`, from 0, of `world_size` that share the work: it writes the blocks whose number
             modulo `world_size` is `rank`. Default: the environment variables ``RANK`` and ``WORLD_SIZE``, which torchrun and
             accelerate set, else 0 and 1.
-        k, record_path, n_jobs, backend, precision
+        k, region, record_path, n_jobs, backend, precision
             As in `explain_iter`. A file has `k` rows for each row of X.
         time_limit : float, optional
             Seconds for this call. What it finishes is kept, and the next call goes on after it: a block that is not finished
@@ -142,15 +145,17 @@ class ScaleMixin:
         options = {"record_path": record_path, "n_jobs": n_jobs, "backend": backend, "precision": precision,
                    **({"k": k} if k > 1 else {})}  # a folder of an earlier version has none
         return write_results(self, Path(store), source, target, block_size=size, resume=resume, progress=progress,
-                             ranks=ranks, options=options, deadline=deadline)
+                             ranks=ranks, options=options, deadline=deadline,
+                             regions=Regions(self, region, source.length))
 
 
-def _explained(explainer: FittedExplainer, source: BlockSource, targets: Targets, size: int,
+def _explained(explainer: FittedExplainer, source: BlockSource, targets: Targets, regions: Regions, size: int,
                options: dict[str, Any], deadline: Deadline) -> Iterator[Counterfactuals]:
     length = 0
     for block in source.blocks(size):
         length = block.first + block.length
-        cf = explainer.explain(block.read(), targets.of(block.first, block.length), **options, **deadline.as_option())
+        cf = explainer.explain(block.read(), targets.of(block.first, block.length), **options,
+                               **regions.of(block.first, block.length), **deadline.as_option())
         if cf.row is not None:
             cf.row = cf.row + block.first
         interrupted = cf.metadata.get("interrupted")

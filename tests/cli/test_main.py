@@ -128,6 +128,20 @@ def test_several_answers_have_names_of_their_own(work, tmp_path):
     np.testing.assert_array_equal(pictures, np.round(255 * np.clip(cf.x_cf, 0, 1)))
 
 
+def test_a_region_and_a_time_limit_are_said_on_the_command_line(work, tmp_path, capsys):
+    out = tmp_path / "results"
+    command = ["explain", str(work / "digits.safetensors"), str(work / "new"), "--target", "digit-9", "--quiet", "--out"]
+    assert main([*command, str(out), "--region", "0,0,8,5"]) == 0
+    cf = load_results(out / "rows").concatenate()
+    np.testing.assert_array_equal(cf.x_cf.reshape(5, 8, 8)[:, :, 5:], cf.x.reshape(5, 8, 8)[:, :, 5:])
+    assert (cf.x_cf != cf.x).any()
+    assert main([*command, str(tmp_path / "late"), "--time-limit", "0.0001"]) == 1
+    assert "No block of 256 rows was finished within --time-limit 0.0001" in capsys.readouterr().err
+    assert main([*command, str(tmp_path / "late"), "--time-limit", "1000", "--block-size", "256"]) == 0
+    assert main([*command, str(tmp_path / "where"), "--region", "mouth.png"]) == 1
+    assert "there is no such file" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["torchscript", "export"])
 def test_a_program_of_ones_own_is_explained(kind, tmp_path, digits, work):
     """Trained, compiled to a file, fitted and explained from the command line."""

@@ -248,6 +248,12 @@ def test_one_explainer_and_metrics_of_ones_own(table_explainer, table):
     assert (report.results["PLACEExplainer"].target == "benign").all() and list(report.metrics) == ["steps", "seen"]
 
 
+def test_several_answers_a_row_count_as_rows(table_explainer, table, quietly):
+    found = evaluate(table_explainer, table[2][:4], y=table[3][:4], k=2, metrics=["validity"])
+    (cf,) = found.results.values()
+    assert cf.k == 2 and len(cf) == 8 and next(iter(found.table.values()))["validity"].n == 8
+
+
 def test_bad_input_is_told_from_good(methods, table):
     X, y = table[2][:4], table[3][:4]
     narrow = GradientExplainer(training_budget=0.01, random_state=0).fit(table[0][:, :5], table[1])

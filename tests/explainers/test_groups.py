@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -45,6 +46,11 @@ def test_what_recourse_costs_each_part_of_a_group():
     first, second = summary.parts
     assert first["name"] == "a" and first["cost"] > 1.5 * second["cost"]
     assert summary.coverage[-1] >= 0.9 and "income +" in summary.changes[0].words
+    drawn = summary.plot(figure=Figure())
+    changes, parts = ([bar.get_width() for bar in panel.patches] for panel in drawn.axes_)
+    np.testing.assert_allclose(changes[::2], [100 * change.covered.mean() for change in summary.changes])
+    np.testing.assert_allclose(np.cumsum(changes[1::2]), 100 * np.asarray(summary.coverage))
+    np.testing.assert_allclose(parts, [100 * part["coverage"] for part in summary.parts])
 
 
 def test_groups_that_are_none(table_explainer, table):

@@ -61,6 +61,25 @@ def test_images_in_blocks_that_are_no_multiple_of_a_tile(image_explainer, digits
         np.testing.assert_array_equal(path, other)
 
 
+def test_regions_go_with_their_rows_and_a_folder_knows_them(image_explainer, digits, tmp_path):
+    X = digits[2][:5]
+    masks = np.zeros((5, 8, 8), dtype=bool)
+    masks[:, :, 2:6] = True
+    masks[3, :, 5] = False
+    for region in (masks, (0, 2, 8, 6)):
+        whole = image_explainer.explain(X, 9, region=region)
+        blocks = list(image_explainer.explain_iter(X, 9, region=region, block_size=2))
+        np.testing.assert_array_equal(np.concatenate([cf.x_cf for cf in blocks]), whole.x_cf)
+        np.testing.assert_array_equal(np.concatenate([cf.region for cf in blocks]), whole.region)
+    store = image_explainer.explain_to(tmp_path / "store", X, 9, region=masks, block_size=2)
+    np.testing.assert_array_equal(store.concatenate().region[:, 0] if store.concatenate().region.ndim == 4 else
+                                  store.concatenate().region, masks)
+    with pytest.raises(StoreError, match="options"):
+        image_explainer.explain_to(tmp_path / "store", X, 9, region=~masks, block_size=2)
+    with pytest.raises(ValueError, match="4 regions for 5 rows"):
+        image_explainer.explain_to(tmp_path / "other", X, 9, region=masks[:4], block_size=2)
+
+
 def test_a_target_for_every_row(explainer):
     target = np.arange(150) % 3
     whole = explainer.explain(rows(), target)
