@@ -165,19 +165,21 @@ def thickness(result: dict[str, Any]) -> str:
             + table(list(head.values()), rows) + "\n" + made_with(result))
 
 
-ACTIONABLE = [("valid", 2), ("rules_kept", 2), ("columns", 2), ("cost", 2), ("inside", 2), ("percentile", 0), ("lof", 2),
-              ("isolation", 2), ("seconds_a_row", 2), ("fit_seconds", 1)]
+ACTIONABLE = [("valid", 2), ("rules_kept", 2), ("columns", 2), ("cost", 2), ("inside", 2), ("percentile", 0),
+              ("hypervolume", 2), ("accepted", 2), ("lof", 2), ("isolation", 2), ("seconds_a_row", 2), ("fit_seconds", 1)]
 
 
 def actionable(result: dict[str, Any]) -> str:
     rows = [[row["data"], row["model"], row["method"].replace("_", " "), str(row["rows"])]
-            + [f"{row[name]:.{digits}f}" for name, digits in ACTIONABLE]
+            + [f"{row[name]:.{digits}f}" if name in row else "–" for name, digits in ACTIONABLE]
             + [f"{row['real']['lof']:.2f} / {row['real']['isolation']:.2f}"] for row in result["table"]]
     head = ["table", "model", "method", "rows", *(name.replace("_", " ") for name, _ in ACTIONABLE), "real outliers"]
     return ("## Advice on real tables\n\nHeld-out rows that the model refuses; columns that nobody can change are fixed, "
             "and age only rises. `scan` is `ScanExplainer`, `neighbour` the nearest training row that the model accepts, "
             "beside DiCE. `columns` and `cost` (standard deviations; 1 for another category) are means, `percentile` the "
-            "median typicality among real rows of the target by a kernel density that took no part, `lof` and `isolation` "
+            "median typicality among real rows of the target by a kernel density that took no part, "
+            "`hypervolume` the mean of (1 − cost / 10) · percentile / 100, "
+            "`accepted` the share that a forest of other seeds accepts, `lof` and `isolation` "
             "the shares of outliers, beside those among real rows of the target in the last column; seconds are of the "
             "processor.\n\n" + table(head, rows) + "\n" + made_with(result))
 
