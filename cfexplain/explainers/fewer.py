@@ -78,7 +78,8 @@ class Fewer:
 
     def _need(self, flat: np.ndarray, rows: np.ndarray, needed: np.ndarray | None) -> np.ndarray:
         """How far candidates are from what is asked for, to rank them by."""
-        asked, judged = self.verdict.asked(flat, rows), self.verdict.judge(flat, rows)
+        asked = self.verdict.asked(flat, rows)
+        judged = self.verdict.judge(flat, rows, asked)
         lost = (self.held[rows] & ~judged.conditions).sum(1) + np.log1p(np.nan_to_num(np.maximum(
             self.floor[rows] - judged.log_density, 0), nan=1e6, posinf=1e6))
         if needed is None:

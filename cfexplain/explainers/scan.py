@@ -145,7 +145,7 @@ class Scan:
         pool = _Pool(owner, codes, acted, cost, asked.score, asked.gap, asked.sure, *4 * (zero,), asked.sure.copy())
         if self.judges and len(pool):
             verdict, which = self.verdict, rows[pool.owner]
-            said = verdict.judge(pool.codes, which)
+            said = verdict.judge(pool.codes, which, asked)
             pool.density, pool.opinion = _rounded(said.log_density), _rounded(said.opinion)
             pool.complete = pool.sure & said.conditions.all(1)
             pool.off = self._off(pool.density, pool.opinion, which)
@@ -210,8 +210,8 @@ class Scan:
     def _combined(self, rows: np.ndarray, also: np.ndarray | None) -> _Pool:
         """Changes of one, two, … columns."""
         X, verdict = self.verdict.X[rows], self.verdict
-        start, needed = verdict.asked(X, rows).score, verdict.needed(rows) if verdict.is_class else None
-        said = verdict.judge(X, rows)
+        asked, needed = verdict.asked(X, rows), verdict.needed(rows) if verdict.is_class else None
+        start, said = asked.score, verdict.judge(X, rows, asked)
         typical, opinion = _rounded(said.log_density), _rounded(said.opinion)
         singles = self._singles(rows, also)
         pools, best = [singles], np.full(len(rows), np.inf)

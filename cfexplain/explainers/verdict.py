@@ -20,6 +20,7 @@ __all__ = ["Asked", "Judged", "Verdict"]
 TOGETHER = 256  # rows that are judged at once
 NUMBERS = 2**22  # of candidates that are held at once: bounds memory
 _OF_THE_MODEL = ("decision", "value")  # conditions that ask the model alone
+_OF_CODES = ("density", "second_opinion")  # and those that do not ask it
 UNIQUE = 10.0  # the price of being less typical than any row of the class, in standard deviations of a number
 _ENOUGH = 0.6  # the quantile of the class's densities from which on nothing is to be paid
 _TAIL = 0.05  # the quantile below which densities are told apart by how low they are
@@ -80,8 +81,8 @@ class Verdict:
         self.run, self.explainer, self.X, self.goal, self.prepared = run, run.explainer, X, goal, prepared
         explainer = self.explainer
         self.ask = ask or (lambda codes, which: explainer.task_.answers(explainer.classifier_, codes))
-        # the search's networks may imitate the model, which is asked itself
-        self.imitated = ask is not None or explainer.classifier_.is_surrogate
+        # a model that networks of the search imitate, or that no gradient is asked of, is asked itself
+        self.imitated = ask is not None or explainer.classifier_.is_surrogate or not explainer.differentiable
         self.is_class = isinstance(explainer.task_, Classification)
         self.names = list(prepared)
         self.wanted = prepared["typical"].cpu().numpy()
@@ -137,32 +138,41 @@ class Verdict:
         return np.array([one.cpu().numpy() for one in met if one is not None], dtype=bool).reshape(-1, len(rows)).T
 
     # ----------------------------------------------------------------------- the search
-    def judge(self, x_cf: np.ndarray, rows: np.ndarray) -> Judged:
-        """What the search says of given x′ of those rows; of what only the model can say, the model itself."""
+    def judge(self, x_cf: np.ndarray, rows: np.ndarray, asked: Asked | None = None) -> Judged:
+        """What the search says of given x′ of those rows; of what only the model can say, the model itself, which is not
+        asked again if it was `asked`.
+        """
         if not len(rows):
             return self.judge(self.X[:1], np.zeros(1, dtype=int))[rows]
-        run, explainer, names = self.run, self.explainer, self.names
+        run, explainer, names, conditions = self.run, self.explainer, self.names, self.run.judge.conditions
         x = torch.from_numpy(np.ascontiguousarray(x_cf)).to(explainer.device_)
+        # a model that the search imitates may be slow, and what it says of the row is what counts
+        apart = self.imitated and set(conditions) <= {*_OF_THE_MODEL, *_OF_CODES}
 
         def judged(x: torch.Tensor, *values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            z = explainer.coordinates_.encode(x)
-            # x itself, not what its code decodes to
-            point = run.judge.point(z, dict(zip(names, values, strict=True)), x)
-            met = run.objective.conditions(point)
-            return (z, point.log_density, point.valid,
+            z, known = explainer.coordinates_.encode(x), dict(zip(names, values, strict=True))
+            if apart:
+                point = explainer.task_.point(z, known, x, None, None, run.judge.engine.log_density, explainer.opinions_)
+            else:  # x itself, not what its code decodes to
+                point = run.judge.point(z, known, x)
+            met = {term.name: term.holds(point) for term in run.objective.terms
+                   if term.name in conditions and not (apart and term.name in _OF_THE_MODEL)}
+            none = torch.zeros(len(z), dtype=torch.bool, device=z.device)
+            return (z, point.log_density, none if apart else point.valid,
                     torch.zeros_like(point.log_density) if explainer.opinions_ is None else point.opinion,
-                    *(met[name] for name in run.judge.conditions))
+                    *(met.get(name, none) for name in conditions))
 
         index = torch.from_numpy(rows).to(explainer.device_)
         with torch.no_grad():
             z, log_density, valid, opinion, *met = (
                 part.cpu().numpy() for part in in_tiles(judged, x, *(values[index] for values in self.prepared.values()),
                                                      tile=TOGETHER))
-        conditions = np.array(met, dtype=bool).reshape(len(run.judge.conditions), len(rows)).T
-        if self.imitated and len(rows):
-            own = [k for k, name in enumerate(run.judge.conditions) if name in _OF_THE_MODEL]
-            conditions[:, own] = self.asked(x_cf, rows).sure[:, None]
-        return Judged(z, log_density, valid, opinion, conditions)
+        out = np.array(met, dtype=bool).reshape(len(conditions), len(rows)).T
+        if self.imitated:
+            asked = self.asked(x_cf, rows) if asked is None else asked
+            out[:, [k for k, name in enumerate(conditions) if name in _OF_THE_MODEL]] = asked.sure[:, None]
+            valid = asked.gap == 0 if apart else valid
+        return Judged(z, log_density, valid, opinion, out)
 
     def unusual(self, log_density: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """What it costs to be less typical than most of the class, in standard deviations of a number, (n,).

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
@@ -167,3 +168,30 @@ def test_kernel_density_is_the_mean_of_normal_densities():
         (Z.std(0) * density.widths_[1]) ** 2)))
     expected = torch.stack([apart.log_prob(torch.from_numpy(z - row)) for row in own]).logsumexp(0) - np.log(30)
     np.testing.assert_allclose(density.score_samples(z, np.ones(4, dtype=int)), expected, rtol=1e-9)
+
+
+class Counted(ClassifierMixin, BaseEstimator):
+    """A forest that keeps what it is asked about."""
+
+    def fit(self, X, y):
+        self.forest_, self.asked_ = RandomForestClassifier(20, random_state=0).fit(X, y), []
+        self.classes_ = self.forest_.classes_
+        return self
+
+    def predict(self, X):
+        self.asked_.append(np.array(X))
+        return self.forest_.predict(X)
+
+    def predict_proba(self, X):
+        self.asked_.append(np.array(X))
+        return self.forest_.predict_proba(X)
+
+
+def test_a_model_that_may_be_slow_is_not_asked_again_and_again():
+    X, y = load_iris(return_X_y=True)
+    model = Counted().fit(X, y)
+    explainer = ScanExplainer(model, random_state=0).fit(X, y)
+    model.asked_.clear()
+    assert explainer.explain(X[:6], 1).complete.all()
+    asked = np.concatenate(model.asked_)  # once for its decision and once for its probabilities, and in the end once more
+    assert len(asked) <= 3.5 * len(np.unique(asked, axis=0))
