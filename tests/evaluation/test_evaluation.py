@@ -290,11 +290,11 @@ def test_bars_are_the_means_and_their_intervals(report):
     assert isinstance(display, EvaluationDisplay) and len(display.ax_) == len(report.metrics)
     for ax, name in zip(display.ax_, report.metrics, strict=True):
         entries = [report.table[m][name] for m in report.results if not np.isnan(report.table[m][name].mean)]
-        start = min(bar.get_x() for bar in ax.patches)  # not 0 on a logarithmic axis
-        np.testing.assert_allclose([bar.get_x() + bar.get_width() for bar in ax.patches],
+        start = ax.patches[0].get_x() if ax.get_xscale() == "log" else -np.inf  # where bars begin
+        np.testing.assert_allclose([bar.get_width() + max(start, 0) for bar in ax.patches],
                                    [max(entry.mean, start) for entry in entries])
         ends = [line.get_xdata() for line in ax.lines]
-        known = [[max(e.low, start) if start else e.low, e.high] for e in entries if not np.isnan(e.low)]
+        known = [[max(e.low, start), e.high] for e in entries if not np.isnan(e.low)]
         np.testing.assert_allclose(ends, known or np.zeros((0,)))
     display.figure_.canvas.draw()
 
