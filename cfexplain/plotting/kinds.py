@@ -24,7 +24,8 @@ KINDS: dict[str, Any] = {
     "path": PathDisplay, "density": DensityDisplay, "manifold": ManifoldDisplay}
 _ELSEWHERE = {  # pictures of other things than one result
     "bar": "evaluate(...).plot('bar')", "radar": "evaluate(...).plot('radar')", "frontier": "compare_frontier(...).plot()",
-    "maps": "compare_saliency(...).plot('maps')", "flips": "compare_saliency(...).plot('flips')"}
+    "maps": "compare_saliency(...).plot('maps')", "flips": "compare_saliency(...).plot('flips')",
+    "shared": "summarize_group(...).plot()"}
 
 
 def draw(cf: Result, kind: str | None, n: int | None, explainer: FittedExplainer | None, X: Any, y: Any,

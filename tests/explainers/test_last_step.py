@@ -35,6 +35,7 @@ def test_columns_keep_their_names_through_a_column_transformer(wine):
     np.testing.assert_allclose(back[:, 0], X["hue"][:10])
 
 
+@pytest.mark.slow
 def test_grid_search_reaches_weights_through_the_pipeline(wine):
     X, y = wine
     pipe = make_pipeline(StandardScaler(), PLACEExplainer(**TINY))

@@ -73,6 +73,7 @@ def test_it_is_saved_pickled_and_cloned_like_the_rest(case, tmp_path):
     assert twin.start == "learned" and not hasattr(twin, "start_")
 
 
+@pytest.mark.slow
 def test_it_is_learned_by_fit_and_reproduces(digits):
     X, y = digits[0][:300], digits[1][:300]
     fits = [PLACEExplainer(start="learned", random_state=3, training_budget=0.01).fit(X, y) for _ in range(2)]

@@ -39,7 +39,7 @@ def in_float64(thing, seen=None):
 
 
 @pytest.mark.parametrize("backend", ["eager", "packed"])
-@pytest.mark.parametrize("name", ["table_explainer", "image_explainer"])
+@pytest.mark.parametrize("name", [pytest.param("table_explainer", marks=pytest.mark.slow), "image_explainer"])
 def test_float32_takes_as_many_steps_as_float64(name, backend, request, digits, table):
     explainer = request.getfixturevalue(name)
     X = (digits if name == "image_explainer" else table)[2][:100]

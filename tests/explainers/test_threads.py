@@ -35,7 +35,7 @@ def sensitive(explainer, X, y):
                           density=FrozenEstimator(explainer.density_), random_state=0).fit(X, y)
 
 
-@pytest.mark.parametrize("kind", ["image", "table"])
+@pytest.mark.parametrize("kind", ["image", pytest.param("table", marks=pytest.mark.slow)])
 def test_bits_do_not_depend_on_threads_or_workers(request, digits, table, tmp_path, kind):
     X, y, more, _ = digits if kind == "image" else table
     explainer, x = with_threads(1, lambda: sensitive(request.getfixturevalue(f"{kind}_explainer"), X, y)), more[:70]

@@ -137,7 +137,8 @@ def test_a_search_finds_the_same_bits_with_and_without_other_sizes(n, refine):
         assert torch.equal(getattr(plain, name), getattr(sized, name)), name
 
 
-@pytest.mark.parametrize("name", ["image_explainer", "table_explainer", "flow_table_explainer", "leap_image_explainer"])
+@pytest.mark.parametrize("name", ["image_explainer", pytest.param("table_explainer", marks=pytest.mark.slow),
+                                  "flow_table_explainer", "leap_image_explainer"])
 @pytest.mark.parametrize("n", [1, 45])
 def test_what_is_found_does_not_depend_on_the_sizes(name, n, request, digits, table, monkeypatch, quietly):
     explainer = request.getfixturevalue(name)

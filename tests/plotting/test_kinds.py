@@ -28,7 +28,7 @@ def test_every_kind_is_drawn_by_its_display(digit_paths, table_paths, digits, ta
                 with pytest.raises(ValueError, match=rf"cf.plot\('{kind}', explainer=explainer"):
                     cf.plot(kind)
         assert type(cf.plot(figure=Figure())) is KINDS[own]
-    drawn_elsewhere = {"EvaluationDisplay", "FrontierDisplay", "SaliencyDisplay"}
+    drawn_elsewhere = {"EvaluationDisplay", "FrontierDisplay", "SaliencyDisplay", "SharedChangesDisplay"}
     assert {display.__name__ for display in KINDS.values()} | drawn_elsewhere == set(plotting.__all__)
 
 
