@@ -210,8 +210,8 @@ class Scan:
     def _combined(self, rows: np.ndarray, also: np.ndarray | None) -> _Pool:
         """Changes of one, two, … columns."""
         X, verdict = self.verdict.X[rows], self.verdict
-        asked, needed = verdict.asked(X, rows), verdict.needed(rows) if verdict.is_class else None
-        start, said = asked.score, verdict.judge(X, rows, asked)
+        as_it_is, needed = verdict.asked(X, rows), verdict.needed(rows) if verdict.is_class else None
+        start, said = as_it_is.score, verdict.judge(X, rows, as_it_is)
         typical, opinion = _rounded(said.log_density), _rounded(said.opinion)
         singles = self._singles(rows, also)
         pools, best = [singles], np.full(len(rows), np.inf)
