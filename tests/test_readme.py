@@ -61,7 +61,7 @@ def test_a_mixed_table_to_three_short_answers_within_two_minutes(tmp_path):
     answers = done.stdout.strip().split("\n\n")
     assert len(answers) == 3 and len(set(answers)) == 3
     for answer in answers:
-        changes = re.findall(r"^\d+\. (.+?) \S+ → \S+: (\d\.\d+)$", answer, re.MULTILINE)
+        changes = re.findall(r"^\d+\. (.+?) \S+ → \S+: (?:[<>] )?(\d\.\d+)$", answer, re.MULTILINE)
         assert 1 <= len(changes) <= 4 and "age" not in dict(changes) and float(changes[-1][1]) > 0.5
 
 
