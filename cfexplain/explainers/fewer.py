@@ -7,7 +7,7 @@ import numpy as np
 from cfexplain.explainers.columns import Columns
 from cfexplain.explainers.found import Found
 from cfexplain.explainers.scan import rank_of
-from cfexplain.explainers.verdict import Judged, Verdict
+from cfexplain.explainers.verdict import Asked, Judged, Verdict
 
 __all__ = ["Fewer"]
 
@@ -43,18 +43,18 @@ class Fewer:
         for some in self.verdict.parts(rows[(found.x_cf[rows] != before[rows]).any(1)], 1):
             self._draw_back(found, some)
 
-    def _fine(self, flat: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, Judged]:
+    def _fine(self, flat: np.ndarray, rows: np.ndarray, asked: Asked) -> tuple[np.ndarray, Judged]:
         """Which candidates lose nothing, of those that the model accepts, and what is said of them."""
-        judged = self.verdict.judge(flat, rows)
+        judged = self.verdict.judge(flat, rows, asked)
         return (judged.conditions | ~self.held[rows]).all(1) & ~(judged.log_density < self.floor[rows]), judged
 
     def _take_first(self, found: Found, rows: np.ndarray, owner: np.ndarray, flat: np.ndarray, order: np.ndarray,
-                    ) -> np.ndarray:
+                    asked: Asked) -> np.ndarray:
         """Write, for each of `rows`, the first of its candidates, in `order`, that loses nothing; which rows have none."""
         left = np.ones(len(rows), dtype=bool)
         if not len(flat):
             return left
-        fine, judged = self._fine(flat, rows[owner])
+        fine, judged = self._fine(flat, rows[owner], asked)
         good = np.flatnonzero(fine)
         good = good[np.lexsort([order[good], owner[good]])]
         who, first = np.unique(owner[good], return_index=True)
@@ -73,8 +73,9 @@ class Fewer:
         low, high = np.minimum(columns.low, np.minimum(x, end)), np.maximum(columns.high, np.maximum(x, end))
         further = np.clip(x + times[:, None] * (end - x), low, high)
         flat = columns.ruled(np.where(columns.free, further, end).astype(x.dtype), x)
-        fit = self.verdict.gap(flat, rows[owner]) == 0
-        return self._take_first(found, rows, owner[fit], flat[fit], order[fit] + times[fit] / 10)
+        asked = self.verdict.asked(flat, rows[owner])
+        fit = asked.gap == 0
+        return self._take_first(found, rows, owner[fit], flat[fit], order[fit] + times[fit] / 10, asked[fit])
 
     def _need(self, flat: np.ndarray, rows: np.ndarray, needed: np.ndarray | None) -> np.ndarray:
         """How far candidates are from what is asked for, to rank them by."""
@@ -119,7 +120,8 @@ class Fewer:
         for _ in range(_HALVINGS):
             share = (near + far) / 2
             between = self.columns.ruled(np.where(self.columns.free, x + share[:, None] * (end - x), end).astype(x.dtype), x)
-            fine, judged = self._fine(between, rows)
-            fine &= self.verdict.gap(between, rows) == 0
+            asked = self.verdict.asked(between, rows)
+            fine, judged = self._fine(between, rows, asked)
+            fine &= asked.gap == 0
             self.verdict.write(found, rows[fine], between[fine], judged[fine])
             near, far = np.where(fine, near, share), np.where(fine, share, far)

@@ -66,11 +66,12 @@ class Repair:
         owner = np.tile(np.arange(len(rows)), len(candidates))
         itself = np.repeat(np.arange(len(candidates)) == 0, len(rows))
         flat = candidates.reshape(-1, self.X.shape[1])
-        good = np.flatnonzero(self.verdict.gap(flat, rows[owner]) == 0)
+        asked = self.verdict.asked(flat, rows[owner])
+        good = np.flatnonzero(asked.gap == 0)
         if not len(good):
             return rows[:0]
         owner, itself, flat = owner[good], itself[good], flat[good]
-        judged = self.verdict.judge(flat, rows[owner])
+        judged = self.verdict.judge(flat, rows[owner], asked[good])
         # most conditions, then most typical as far as that is asked for, then nearest
         typical = np.minimum(np.nan_to_num(judged.log_density, nan=-np.inf), self.verdict.wanted[rows[owner]])
         order = np.lexsort([self.columns.distance(flat, self.X[rows[owner]]), -typical, -judged.conditions.sum(1), owner])

@@ -63,6 +63,9 @@ class Asked:
     score: np.ndarray
     sure: np.ndarray
 
+    def __getitem__(self, rows: np.ndarray) -> Asked:
+        return Asked(self.gap[rows], self.score[rows], self.sure[rows])
+
 
 class Verdict:
     """Asks about candidates for the rows of one call.
