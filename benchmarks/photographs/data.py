@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,8 @@ __all__ = ["SETS", "Photographs", "PhotographSet", "read"]
 class PhotographSet:
     """What of a set is used: the file, its crop, the side, and the labels that are asked for.
 
+    ``units`` names labels that are values, with what their share in [0, 1] is counted in.
+
     ``face`` is where a face recogniser must look, as left, top and side in shares of the picture's: dlib's was trained on
     chips that its landmarks cut out, and of whole CelebA squares it takes 9 of 10 strangers for one person.
     """
@@ -33,19 +35,24 @@ class PhotographSet:
     asked: tuple[str, ...]
     crop: tuple[int, int, int, int] | None = None
     face: tuple[float, float, float] = (0.0, 0.0, 1.0)
+    units: dict[str, float] = field(default_factory=dict)
 
 
 SETS = {
     "celeba": PhotographSet("celeba_89x109_jpeg.npz", 112, ("attr",), ("Smiling", "Blond_Hair"), (0, 10, 89, 99),
                             (0.14, 0.36, 0.714)),
-    "utkface": PhotographSet("utkface_200_jpeg.npz", 200, ("age", "female", "race"), ("female",)),
+    "utkface": PhotographSet("utkface_200_jpeg.npz", 200, ("age", "female", "race"), ("female", "age"),
+                             units={"age": 100.0}),
     "xray": PhotographSet("cxr_kermany_224_jpeg.npz", 224, ("pneumonia", "kind", "patient"), ("pneumonia",)),
 }
 
 
 @dataclass
 class Photographs:
-    """Images as bytes (n, 3, side, side), labels (n, K) of 0 and 1, and which rows train and which are held out."""
+    """Images as bytes (n, 3, side, side), labels (n, K), and which rows train and which are held out.
+
+    Labels are 0 and 1; a value, such as an age, is its share in [0, 1] of the unit that its set names.
+    """
 
     name: str
     x: Tensor
@@ -96,8 +103,9 @@ def read(name: str) -> Photographs:
     elif name == "utkface":
         groups = [("young", file["age"] < 25), ("old", file["age"] >= 50)] + [
             (f"race{k}", file["race"] == k) for k in range(5)]
-        labels = np.stack([file["female"], *(g for _, g in groups)], 1).astype(np.uint8)
-        names, train, test = ["female", *(g for g, _ in groups)], rows < n - n // 5, rows >= n - n // 5
+        age = np.clip(file["age"] / chosen.units["age"], 0, 1)
+        labels = np.stack([file["female"], age, *(g for _, g in groups)], 1).astype(np.float32)
+        names, train, test = ["female", "age", *(g for g, _ in groups)], rows < n - n // 5, rows >= n - n // 5
     else:
         kind = file["kind"]
         labels = np.stack([file["pneumonia"], kind == "bacteria", kind == "virus"], 1).astype(np.uint8)

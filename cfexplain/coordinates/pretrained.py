@@ -136,7 +136,7 @@ class PretrainedCoordinates(Coordinates):
             if not callable(getattr(encoder, method, None)):
                 raise TypeError(
                     f"{type(encoder).__name__} has no method {method}(). Pass a module with encode() and decode(), or "
-                    "two modules: PretrainedCoordinates(encoder, decoder).")
+                    f"two modules: {type(self).__name__}(encoder, decoder).")
         return encoder, None
 
     def __sklearn_clone__(self) -> PretrainedCoordinates:

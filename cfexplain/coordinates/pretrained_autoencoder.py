@@ -19,6 +19,7 @@ from cfexplain.foundation.precision import computes_in_bfloat16
 from cfexplain.foundation.settings import own_modes
 from cfexplain.foundation.tiles import TILE
 from cfexplain.nets.autoencoders import unit_scale
+from cfexplain.nets.of_diffusers import OfDiffusers
 from cfexplain.persistence import storable, stored_by_parts
 
 __all__ = ["PretrainedAutoencoder"]
@@ -138,6 +139,9 @@ class PretrainedAutoencoder(PretrainedCoordinates):
         return _Decoding(self.module_) if same else super().decode_module()
 
     def _networks(self) -> tuple[nn.Module, nn.Module | None]:
+        if self.encoder is None:
+            raise TypeError("There is half a pair: a decoder and no encoder. Give both, of networks that were trained "
+                            "together: PretrainedAutoencoder(encoder, decoder).")
         if isinstance(self.encoder, (str, os.PathLike)) and isinstance(self.decoder, (str, os.PathLike, type(None))):
             encoder, decoder = read_networks(
                 self.encoder, self.decoder, subfolder=self.subfolder, download=self.download)
@@ -146,6 +150,8 @@ class PretrainedAutoencoder(PretrainedCoordinates):
                 if isinstance(getattr(self, role), (str, os.PathLike)):
                     raise TypeError(f"One half is a module and the {role} is a path, {getattr(self, role)}. Give two "
                                     "modules, or two paths.")
+            if self.subfolder:
+                raise ValueError(f"subfolder={self.subfolder!r} is of a folder or of a hub's model, but modules were given.")
             encoder, decoder = super()._networks()
         if not self.layout_.is_image:
             raise ValueError(f"X holds a table of {self.layout_.net_shape[0]} columns; a PretrainedAutoencoder draws "
@@ -168,7 +174,8 @@ class PretrainedAutoencoder(PretrainedCoordinates):
 
     def _range(self, network: nn.Module) -> tuple[float, float]:
         if self.network_range is None:
-            return _DIFFUSERS if type(network).__module__.partition(".")[0] == "diffusers" else (0.0, 1.0)
+            theirs = isinstance(network, OfDiffusers) or type(network).__module__.partition(".")[0] == "diffusers"
+            return _DIFFUSERS if theirs else (0.0, 1.0)
         low, high = self.network_range
         if not low < high:
             raise ValueError(f"network_range={self.network_range!r} must be (low, high) with low < high.")
@@ -234,7 +241,11 @@ class Reading(_Half):
         """Pixels to one latent along a side, by trying."""
         with frozen(self.network), torch.no_grad():
             some = moved_to(torch.full((1, channels, _TRIED, _TRIED), self.low), self.network)
-            latents = read_latents(self(some))[0]
+            try:
+                latents = read_latents(self(some))[0]
+            except RuntimeError as error:  # torch's, of shapes
+                raise ValueError(f"The encoder cannot take a picture, an array of shape {tuple(some.shape)}: "
+                                 f"{str(error).splitlines()[0]}. Expected a network of pictures (B, C, H, W).") from error
         if latents.ndim != 4 or _TRIED % latents.shape[-1] or latents.shape[-1] != latents.shape[-2]:
             raise ValueError(
                 f"The encoder makes latents of shape {tuple(latents.shape[1:])} of a picture of {_TRIED}×{_TRIED} pixels; "

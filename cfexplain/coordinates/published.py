@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 from cfexplain.foundation.optional import optional_import
+from cfexplain.nets.of_diffusers import OfDiffusers, is_autoencoder
 from cfexplain.nets.taesd import tiny_autoencoder
 
 __all__ = ["read_networks"]
 
+_OF_HUB = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # owner/model
 _WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 
 
@@ -47,15 +50,21 @@ def read_networks(encoder: str | os.PathLike, decoder: str | os.PathLike | None,
     """
     path = Path(encoder).expanduser()
     if decoder is not None:
+        for role, half in (("encoder", path), ("decoder", Path(decoder).expanduser())):
+            if half.is_dir():
+                raise ValueError(f"The {role} {half} is a folder. A folder of diffusers holds both halves: pass it alone, "
+                                 "PretrainedAutoencoder(folder). Of two files of weights, pass the files.")
         return _tiny((_stamp(path), _stamp(Path(decoder).expanduser())))
     if path.is_dir():
-        return _of_diffusers(str(path), subfolder, download=False), None
+        parts = path / (subfolder or "")
+        stamps = tuple(_stamp(file) for file in sorted(parts.glob("*")) if file.is_file())
+        return _of_diffusers(str(path), subfolder, False, stamps), None
     if path.is_file() or path.suffix in _WEIGHTS:
         return _tiny((_stamp(path),))
-    if str(encoder).count("/") != 1 or str(encoder).startswith((".", "/", "~")):
+    if not _OF_HUB.fullmatch(str(encoder)):
         raise FileNotFoundError(f"There is nothing at {path}: neither a file of weights ({', '.join(_WEIGHTS[:3])}) nor a "
                                 "folder of diffusers, and no name of a model on the hub ('owner/model').")
-    return _of_diffusers(str(encoder), subfolder, download=download), None
+    return _of_diffusers(str(encoder), subfolder, download), None
 
 
 def _stamp(path: Path) -> tuple[str, int, int]:
@@ -78,26 +87,41 @@ def _tiny(files: tuple[tuple[str, int, int], ...]) -> tuple[nn.Module, nn.Module
     try:
         encoder, decoder = tiny_autoencoder(states)
     except ValueError as error:
-        raise ValueError(f"{' and '.join(name for name, _, _ in files)}: {error}") from error
+        turned = " It looks as if the files were the other way round: the encoder comes first." * _swapped(states)
+        raise ValueError(f"{' and '.join(name for name, _, _ in files)}: {error}{turned}") from error
     # half again as fast on a CPU
     return encoder.to(memory_format=torch.channels_last), decoder.to(memory_format=torch.channels_last)  # type: ignore
 
 
-def _weights(name: str) -> dict[str, Any]:
-    if name.endswith(".safetensors"):
-        return load_file(name)
+def _swapped(states: dict[str, Any]) -> bool:
+    """Whether the decoder's weights are an encoder's, and the encoder's a decoder's."""
+    other = {"encoder": "decoder", "decoder": "encoder"}
     try:
+        tiny_autoencoder({f"{other[role]}.{name}": value for role, _, name in (key.partition(".") for key in states)
+                          if role in other for value in [states[f"{role}.{name}"]]})
+    except ValueError:
+        return False
+    return True
+
+
+def _weights(name: str) -> dict[str, Any]:
+    try:
+        if name.endswith(".safetensors"):
+            return load_file(name)
         state = torch.load(name, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(f"{name} is no state dict that can be read without running code ({type(error).__name__}). Save the "
                          "weights alone, torch.save(network.state_dict(), path), or as safetensors.") from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(f"{name} holds a {type(state).__name__} that is no state dict of tensors by name.")
+        inside = f" of {', '.join(map(str, list(state)[:3]))}" if isinstance(state, dict) else ""
+        raise ValueError(f"{name} holds a {type(state).__name__}{inside}; expected a state dict, tensors by name. Save that "
+                         "alone: torch.save(network.state_dict(), path).")
     return state
 
 
-def _of_diffusers(name: str, subfolder: str | None, *, download: bool) -> nn.Module:
-    """`AutoencoderTiny`, `AutoencoderKL` or another autoencoder, as its own configuration says."""
+@lru_cache(maxsize=4)
+def _of_diffusers(name: str, subfolder: str | None, download: bool, files: tuple[Any, ...] = ()) -> nn.Module:
+    """`AutoencoderTiny`, `AutoencoderKL` or another autoencoder, as its own configuration says; read once."""
     where = {"subfolder": subfolder} if subfolder else {}
     local = Path(name)
     if local.is_dir() and not (local / (subfolder or "") / "config.json").is_file():
@@ -109,20 +133,40 @@ def _of_diffusers(name: str, subfolder: str | None, *, download: bool) -> nn.Mod
         config = diffusers.ConfigMixin.load_config.__func__(
             diffusers.AutoencoderTiny, name, local_files_only=not download, **where)
         kind = config.get("_class_name") if isinstance(config, dict) else None
-        if not isinstance(kind, str) or not kind.startswith(("Autoencoder", "Asymmetric")) or not hasattr(diffusers, kind):
+        if not isinstance(kind, str) or not is_autoencoder(kind):
             raise ValueError(f"{name} is a {kind} of diffusers; expected an autoencoder, such as AutoencoderTiny or "
                              "AutoencoderKL. Of a whole pipeline it is in a folder: subfolder='vae'.")
-        # never unpickled with code
-        return getattr(diffusers, kind).from_pretrained(
-            name, local_files_only=not download, use_safetensors=True, **where).eval().requires_grad_(False)
-    except (OSError, json.JSONDecodeError) as error:
-        said = str(error).strip().splitlines()
-        reason = said[0] if said else type(error).__name__
+        model, loaded = getattr(diffusers, kind).from_pretrained(
+            name, local_files_only=not download, low_cpu_mem_usage=False, output_loading_info=True,
+            use_safetensors=True, **where)  # never unpickled with code
+    except (OSError, RuntimeError, json.JSONDecodeError) as error:
+        reason = _reason(error)
         if local.is_dir():
+            pickled = sorted(file.name for file in (local / (subfolder or "")).glob("*.bin"))
+            advice = (f" {pickled[0]} is a pickle, which is not read: write safetensors, model.save_pretrained(folder)."
+                      if pickled else " Write it again: model.save_pretrained(folder).")
+            raise ValueError(f"{name} cannot be read as an autoencoder of diffusers: {reason}{advice}") from error
+        if isinstance(error, RuntimeError):
             raise ValueError(f"{name} cannot be read as an autoencoder of diffusers: {reason}") from error
         if download:
             raise ConnectionError(f"The hub did not give {name!r}: {reason} Check the name and the network, or download it "
                                   "elsewhere and pass the folder.") from error
         raise FileNotFoundError(
             f"{name!r} is not on this machine, and nothing is downloaded unasked. Pass download=True to fetch it from the "
-            f"hub, or the folder or files where it is. ({reason})") from error
+            "hub, or the folder or files where it is.") from error
+    if absent := loaded["missing_keys"]:  # diffusers would leave them random
+        raise ValueError(f"{name} lacks {len(absent)} of the weights of its {kind}, such as {min(absent)}: the file is not "
+                         "whole, or of another network than config.json. Get both again from where they are published.")
+    return OfDiffusers(model).eval().requires_grad_(False)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of an error and of what it began with, which libraries leave out of what they raise in the end."""
+    said: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        lines = [line.strip() for line in str(cause).strip().splitlines()] or [type(cause).__name__]
+        said.append(" ".join(lines[: 2 if lines[0].endswith(":") else 1]).rstrip(". ") + ".")
+        cause = cause.__cause__ or cause.__context__
+    first, last = said[0], said[-1]
+    return first if last in first else f"{first} ({last})"

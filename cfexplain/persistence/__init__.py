@@ -6,8 +6,14 @@ the file. It knows none of these classes: each says where it is defined how it i
 
 from cfexplain.persistence.estimators import storable
 from cfexplain.persistence.hints import MayBeAbsent
-from cfexplain.persistence.kinds import stored_by_attributes, stored_by_constructor, stored_by_parts, stored_by_sizes
+from cfexplain.persistence.kinds import (
+    stored_by_attributes,
+    stored_by_configuration,
+    stored_by_constructor,
+    stored_by_parts,
+    stored_by_sizes,
+)
 from cfexplain.persistence.persistent import Persistent, file_kind, load
 
-__all__ = ["MayBeAbsent", "Persistent", "file_kind", "load", "storable", "stored_by_attributes", "stored_by_constructor",
-           "stored_by_parts", "stored_by_sizes"]
+__all__ = ["MayBeAbsent", "Persistent", "file_kind", "load", "storable", "stored_by_attributes", "stored_by_configuration",
+           "stored_by_constructor", "stored_by_parts", "stored_by_sizes"]

@@ -88,6 +88,8 @@ def read(path: str | os.PathLike, arrays: dict[str, np.ndarray], meta: dict[str,
             raise ValueError("no rows to compare the classifier on")
     except RefusedError as error:
         raise ValueError(f"{name}: {error}") from None
+    except ImportError as error:
+        raise ImportError(f"{name}: {error}") from error
     except Exception as error:  # whatever a strange file makes happen, the user's problem is the same
         raise ValueError(f"{name} is not a whole explainer: it holds {error}. Nothing was loaded.") from error
     if "classifier" in described and verify and rows is not None and answers is not None:

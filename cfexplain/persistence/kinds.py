@@ -21,7 +21,7 @@ from cfexplain.persistence.table import Kind, register
 from cfexplain.persistence.tree import Reader, Writer
 from cfexplain.persistence.user_objects import is_skorch, without_frozen
 
-__all__ = ["stored_by_attributes", "stored_by_constructor", "stored_by_parts", "stored_by_sizes"]
+__all__ = ["stored_by_attributes", "stored_by_configuration", "stored_by_constructor", "stored_by_parts", "stored_by_sizes"]
 
 Class = TypeVar("Class", bound=type)
 Decorator = Callable[[Class], Class]
@@ -106,6 +106,38 @@ def stored_by_sizes(sizes: Callable[[Any], dict[str, Any]], build: Callable[...,
             if not all(type(n) is int and n > 0 for n in numbers) or len(numbers) > 8 + len(weights["state"]):
                 raise ValueError(f"{cls.__name__} of the sizes {str(chosen)[:80]}")
             return make_network(weights, lambda _: untrained(chosen), read)
+
+        register(Kind(cls, take, make))
+        return cls
+
+    return decorate
+
+
+def stored_by_configuration(configuration: Callable[[Any], dict[str, Any]],
+                            build: Callable[[dict[str, Any], int], nn.Module]) -> Decorator:
+    """Networks that another library makes: its configuration of them, and the weights.
+
+    Parameters
+    ----------
+    configuration : callable ``module -> dict`` of plain data
+    build : callable ``(configuration, count of tensors) -> module``
+        The untrained network. Must check what it is given, which comes from a file that anybody may have written.
+    """
+
+    def decorate(cls: Class) -> Class:
+        def untrained(chosen: dict[str, Any], tensors: int) -> nn.Module:
+            return on_meta(lambda: build(chosen, tensors))
+
+        def take(module: nn.Module, out: Writer, where: str, slot: str) -> dict[str, Any]:
+            chosen = configuration(module)
+            return {"configuration": out.value(chosen, where),
+                    "weights": take_network(module, lambda state: untrained(chosen, len(state)), out, where)}
+
+        def make(fields: dict[str, Any], read: Reader) -> nn.Module:
+            chosen = read.value(fields["configuration"])
+            if not isinstance(chosen, dict) or not plain(chosen):
+                raise ValueError(f"{cls.__name__} of the configuration {str(chosen)[:80]}")
+            return make_network(fields["weights"], lambda state: untrained(chosen, len(state)), read)
 
         register(Kind(cls, take, make))
         return cls

@@ -8,6 +8,7 @@ name. An object that is met twice is stored once, and is one object again after 
 from __future__ import annotations
 
 import math
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,8 @@ class Writer:
             return self.array(value, where)
         if kind is Tensor:
             return {"tensor": [self.tensor(value, where), str(value.device)]}
+        if isinstance(value, PurePath):
+            return str(value)  # which every parameter that takes a path takes, too
         if isinstance(value, np.dtype):
             return {"dtype": value.name}
         if kind is torch.device:

@@ -2,16 +2,21 @@
 
 import json
 import os
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from sklearn.base import clone
 from torch import nn
 
-from cfexplain.coordinates import PretrainedAutoencoder
+import cfexplain
+from cfexplain import PLACEExplainer, REVISEExplainer
+from cfexplain.coordinates import PretrainedAutoencoder, TwoStage
+from cfexplain.foundation.files import read_arrays, write_arrays
 from cfexplain.nets.taesd import TinyDecoder, TinyEncoder
 
 DATA = Path(os.environ.get("CFEXPLAIN_DATA", "nowhere"))
@@ -52,6 +57,19 @@ def test_weights_on_disk(tiny, names):
     given = PretrainedAutoencoder(encoder, decoder).fit(X)
     assert np.allclose(read.transform(X), given.transform(X), atol=1e-5) and read.latent_shape_ == (4, 8, 8)
     assert clone(read).fit(X).network is read.network  # read once
+
+
+def test_what_was_read_from_weights_is_in_the_file_of_an_explainer(tiny):
+    folder, y, net = tiny[0], np.arange(24) % 2, nn.Sequential(nn.Flatten(), nn.Linear(768, 2))
+    X = (0.5 * pictures(n=24) + 0.4 * y[:, None, None, None]).astype(np.float32)
+    outer = TwoStage(PretrainedAutoencoder(folder / "encoder.pth", folder / "decoder.pth"), "identity")
+    revise = REVISEExplainer(net, coordinates=outer, max_steps=3, random_state=0).fit(X, y)
+    revise.save(folder / "explainer.safetensors")
+    found = revise.explain(X[:2]).x_cf
+    for name in ("encoder.pth", "decoder.pth"):
+        (folder / name).unlink()
+    again = cfexplain.load(folder / "explainer.safetensors", classifier=net)
+    assert np.array_equal(again.explain(X[:2]).x_cf, found)
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (17, 22), (13, 9)])
@@ -133,12 +151,22 @@ def test_one_module_with_encode_and_decode():
     (lambda f: PretrainedAutoencoder(f / "encoder.pth", f / "encoder.pth"), pictures(), ValueError, "layout"),
     (lambda f: PretrainedAutoencoder(f / "module.pth", f / "decoder.pth"), pictures(), ValueError, "without running code"),
     (lambda f: PretrainedAutoencoder("nothing here"), pictures(), FileNotFoundError, "There is nothing at"),
+    (lambda f: PretrainedAutoencoder("no name/of a hub"), pictures(), FileNotFoundError, "There is nothing at"),
+    (lambda f: PretrainedAutoencoder(f / "decoder.pth", f / "encoder.pth"), pictures(), ValueError, "the other way round"),
+    (lambda f: PretrainedAutoencoder(None, f / "decoder.pth"), pictures(), TypeError, "half a pair"),
+    (lambda f: PretrainedAutoencoder(f, f / "decoder.pth"), pictures(), ValueError, "is a folder"),
+    (lambda f: PretrainedAutoencoder(f / "noise.safetensors"), pictures(), ValueError, "no state dict"),
+    (lambda f: PretrainedAutoencoder(f / "nested.pth"), pictures(), ValueError, "dict of weights; expected a state dict"),
+    (lambda _: PretrainedAutoencoder(*halves(), subfolder="vae"), pictures(), ValueError, "but modules were given"),
+    (lambda _: PretrainedAutoencoder(nn.Conv3d(3, 4, 3), halves()[1]), pictures(), ValueError, "cannot take a picture"),
     (lambda _: PretrainedAutoencoder(*halves(), network_range=(1, 0)), pictures(), ValueError, "low < high"),
     (lambda _: PretrainedAutoencoder(*halves(), precision="float16"), pictures(), ValueError, "precision"),
 ])
 def test_bad_input_is_told(tiny, make, X, error, said):
     folder, encoder, _ = tiny
     torch.save(encoder, folder / "module.pth")
+    torch.save({"weights": encoder.state_dict()}, folder / "nested.pth")
+    (folder / "noise.safetensors").write_bytes(b"noise" * 20)
     with pytest.raises(error, match=said):
         make(folder).fit(X)
 
@@ -148,35 +176,90 @@ def test_a_folder_without_configuration_is_told(tmp_path):
         PretrainedAutoencoder(tmp_path).fit(pictures())
 
 
-def test_models_of_diffusers(tmp_path, monkeypatch):
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """A small model of each kind, and the folder that diffusers writes of it."""
     diffusers = pytest.importorskip("diffusers")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        small = diffusers.AutoencoderTiny(
-            encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8), num_encoder_blocks=(1, 1),
-            num_decoder_blocks=(1, 1), latent_channels=4)
-        kl = diffusers.AutoencoderKL(block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
-                                     up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=4, latent_channels=4)
+        models = [
+            diffusers.AutoencoderTiny(
+                encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8), num_encoder_blocks=(1, 1),
+                num_decoder_blocks=(1, 1), latent_channels=4),
+            diffusers.AutoencoderKL(block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
+                                    up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=4, latent_channels=4)]
+    for model in models:
+        model.save_pretrained(tmp_path / type(model).__name__ / "vae")
+    return tmp_path, [model.eval() for model in models]
+
+
+def test_models_of_diffusers(published):
+    folder, models = published
     X = pictures(height=16, width=20)
-    for number, model in enumerate((small, kl)):
-        model.save_pretrained(tmp_path / str(number) / "vae")
+    for model in models:
         given = PretrainedAutoencoder(model).fit(X)
-        read = PretrainedAutoencoder(tmp_path / str(number), subfolder="vae").fit(X)
+        read = PretrainedAutoencoder(folder / type(model).__name__, subfolder="vae").fit(X)
         assert np.allclose(given.transform(X), read.transform(X), atol=1e-5)
+        assert clone(read).fit(X).network is read.network  # read once
         with torch.no_grad():
-            out = model.eval().encode(torch.from_numpy(2 * X - 1))
-            latents = out.latents if number == 0 else out.latent_dist.mean
+            out = model.encode(torch.from_numpy(2 * X - 1))
+            latents = out.latents if hasattr(out, "latents") else out.latent_dist.mean
             back = (model.decode(latents).sample + 1) / 2
         assert np.allclose(read.inverse_transform(read.transform(X)), back, atol=1e-4)
-    config = json.loads((tmp_path / "0" / "vae" / "config.json").read_text())
-    (tmp_path / "0" / "vae" / "config.json").write_text(json.dumps({**config, "_class_name": "UNet2DModel"}))
-    with pytest.raises(ValueError, match="expected an autoencoder"):
-        PretrainedAutoencoder(tmp_path / "0", subfolder="vae").fit(X)
+
+
+def test_explainers_in_models_of_diffusers_are_kept_in_files(published, monkeypatch):
+    folder, models = published
+    y = np.arange(40) % 2
+    X = (0.5 * pictures(n=40) + 0.4 * y[:, None, None, None]).astype(np.float32)
+    for model in models:
+        place = PLACEExplainer(coordinates=PretrainedAutoencoder(folder / type(model).__name__ / "vae"), random_state=0,
+                               training_budget=0.01).fit(X, y)
+        file = folder / "explainer.safetensors"
+        place.save(file)
+        found = place.explain(X[:3]).x_cf
+        assert np.array_equal(cfexplain.load(file).explain(X[:3]).x_cf, found)
+    arrays, meta = read_arrays(file)
+
+    def changed(name, value):
+        text = re.sub(rf'\["{name}", [^\[\]]*(\[[^\]]*\])?\]', f'["{name}", {json.dumps(value)}]', json.dumps(meta))
+        assert text != json.dumps(meta)
+        write_arrays(folder / "changed.safetensors", arrays, json.loads(text))
+        return folder / "changed.safetensors"
+
+    for name, value, said in [("class", "UNet2DModel", "no autoencoder"), ("layers_per_block", 10**9, "tensors"),
+                              ("latent_channels", 5, "of which the file holds")]:
+        with pytest.raises(ValueError, match=said):
+            cfexplain.load(changed(name, value))
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(ImportError, match="AutoencoderKL needs the package 'diffusers'"):
+        cfexplain.load(file)
+
+
+def test_bad_models_of_diffusers_are_told(published):
+    folder, _ = published
+    X, good = pictures(), folder / "AutoencoderTiny" / "vae"
+    config, weights = good / "config.json", good / "diffusion_pytorch_model.safetensors"
+    written, state = json.loads(config.read_text()), load_file(weights)
     with pytest.raises(FileNotFoundError, match="nothing is downloaded unasked"):
         PretrainedAutoencoder("nobody/has-this-model").fit(X)
     with pytest.raises(ConnectionError, match="The hub did not give"):
         PretrainedAutoencoder("nobody/has-this-model", download=True).fit(X)
+    config.write_text(json.dumps({**written, "_class_name": "UNet2DModel"}))
+    with pytest.raises(ValueError, match="expected an autoencoder"):
+        PretrainedAutoencoder(good).fit(X)
+    config.write_text(json.dumps({**written, "latent_channels": 8}))
+    with pytest.raises(ValueError, match="size mismatch"):
+        PretrainedAutoencoder(good).fit(X)
+    config.write_text(json.dumps(written))
+    save_file({k: v for k, v in state.items() if k != "decoder.layers.0.bias"}, weights, {"format": "pt"})
+    with pytest.raises(ValueError, match="lacks 1 of the weights"):
+        PretrainedAutoencoder(good).fit(X)
+    torch.save(state, weights.with_suffix(".bin"))
+    weights.unlink()
+    with pytest.raises(ValueError, match="is a pickle, which is not read"):
+        PretrainedAutoencoder(good).fit(X)
 
 
 @pytest.mark.skipif(not (DATA / "taef2_encoder.pth").exists(), reason="needs TAEF2 in CFEXPLAIN_DATA")
