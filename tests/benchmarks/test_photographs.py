@@ -29,7 +29,7 @@ def test_networks_are_kept_by_configuration(faces, tmp_path, monkeypatch, capsys
     recipe = networks.Recipe(((16, 2, 3e-3), (32, 0.5, 1e-3)), seed=0, batch=16)
     monkeypatch.setitem(networks.RECIPES, "celeba", {"second": recipe, "oracle": recipe})
     net, facts = networks.network(faces, "second", tmp_path)
-    assert facts["kind"] == networks.KINDS["second"] and facts["test"] == 16
+    assert facts["kind"] == networks.kind("celeba", "second") and facts["test"] == 16
     assert set(facts["held_out"]["accuracy"]) == set(CELEBA_ATTRIBUTES) and 0 <= facts["held_out"]["mean"] <= 1
     assert sorted(file.suffix for file in tmp_path.iterdir()) == [".json", ".pth"]  # nothing of a half training is left
     capsys.readouterr()
@@ -59,11 +59,22 @@ def test_splits_share_nobody(name):
 
 def test_features_are_what_the_last_layer_sees(faces):
     x = faces.images(faces.test)
-    for role in ("explained", "second"):
-        net = networks.BUILDERS[role](40).eval()
+    for role, name in [("explained", "celeba"), ("explained", "xray"), ("second", "xray")]:
+        net = networks.BUILDERS[networks.kind(name, role)](40).eval()
         last = net[-1] if isinstance(net[-1], torch.nn.Linear) else net[-1].fc
         with torch.no_grad():
             torch.testing.assert_close(last(penultimate(net).eval()(x)), net(x))
+
+
+def test_a_value_is_a_share_of_its_unit(faces):
+    ages = dataclasses.replace(faces, name="utkface", labels=faces.labels[:, :2].astype(np.float32), names=["female", "age"])
+    net = networks.strided(2).eval()
+    years = networks.value(net, ages, "age")
+    x = ages.images(ages.test)
+    with torch.no_grad():
+        torch.testing.assert_close(years(x), 100 * net(x)[:, 1:].sigmoid())
+        off = years(x)[:, 0].numpy() - 100 * ages.labels[ages.test, 1]
+    assert networks.held_out(net, ages)["mean_absolute_error"]["age"] == pytest.approx(np.abs(off).mean(), rel=1e-5)
 
 
 def test_pictures_are_whole(tmp_path):
