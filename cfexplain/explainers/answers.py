@@ -1,8 +1,9 @@
-"""Several answers for each row: where the others begin, how they are searched, and which of them repeat another.
+"""Several answers for each row: where they begin, how they are searched, and which of them repeat another.
 
-The first answer is the one that a row gets alone. The others begin at codes that are as typical of the target as is asked,
-and lie in other directions from z₀ than the first and each other: that is found in latent space alone, which costs little.
-From there all of them are searched in one batch, under the same conditions as the first.
+Of images, and of what only gradients search, all answers of a row are searched side by side, in one batch and under the same
+conditions as a single one. They begin at codes that the flow has for nothing: base codes of the target class, of which those
+are taken that lie in the most different directions from z₀, and are drawn further apart in latent space alone, which costs
+little. A row of a table keeps the answer that it gets alone, and others are looked for beside it.
 """
 
 from __future__ import annotations
@@ -28,16 +29,36 @@ from cfexplain.objective import Objective
 from cfexplain.objective.different import Different, alike
 from cfexplain.search import Evaluation, SearchOptions, SearchResult, search
 
-__all__ = ["more_answers", "repeated_answers", "table_answers"]
+__all__ = ["all_answers", "found_together", "more_answers", "repeated_answers", "table_answers"]
 
 # |cos| of two differences from z₀ above which the answers are drawn apart
-_ALIKE = 0.2
+_ALIKE = 0.05
 _PULL = 10.0  # the weight of that in the search
-_STEPS, _PULLED = 60, 20  # in latent space; and of the search, while answers are drawn apart
+_STEPS, _PULLED = 30, 20  # in latent space; and of the search, while answers are drawn apart
 _TILE = 64  # rows that are drawn apart together in latent space: small networks take their time a call, not a row
-_PULL_IN_LATENT, _NATS_BEYOND, _ODDS_BEYOND = 30.0, 2.0, 0.5
+_CANDIDATES, _KEPT = 32, 0.5  # base codes a row, and how much of the row's own is in each
 # Answers nearer to each other than this share of the nearer one's change are the same
 _SAME = 0.1
+_PULL_IN_LATENT, _NATS_BEYOND, _ODDS_BEYOND = 20.0, 0.2, 0.5  # nats for each dimension
+
+
+def found_together(explainer: Any) -> bool:
+    """Whether all answers of a row are searched side by side; else the others are searched when the first is known."""
+    return explainer.searches_by_gradient and isinstance(explainer.density_, ConditionalFlow) and not (
+        explainer.is_regression)
+
+
+def all_answers(run: Any, searching: Evaluator, rows: Mapping[str, Tensor], k: int, options: SearchOptions) -> SearchResult:
+    """The k answers of each row, one after the other, the nearest of those that meet most first."""
+    z0 = rows["z0"]
+    none = z0[:, None][:, :0]
+    centre = run.judge.in_tiles("swap", run.explainer.density_.swap_codes, z0, rows["source"], rows["target"])
+    change = torch.where(torch.isfinite(centre).all(1, keepdim=True), centre - z0, torch.zeros_like(z0))
+    found = _drawn_apart(run, searching, rows, none, change, k, options)
+    group = torch.arange(len(z0)).repeat_interleave(k).numpy()
+    far = row_norm(found.z - z0.repeat_interleave(k, 0)).cpu().numpy()
+    order = np.lexsort([far, ~found.valid.cpu().numpy(), ~found.done.cpu().numpy(), group])
+    return found[torch.from_numpy(order).to(z0.device)]
 
 
 def more_answers(run: Any, searching: Evaluator, rows: Mapping[str, Tensor], first: SearchResult, k: int,
@@ -58,38 +79,62 @@ def more_answers(run: Any, searching: Evaluator, rows: Mapping[str, Tensor], fir
     """
     explainer, engine, more = run.explainer, searching.engine, k - 1
     changes = first.z - rows["z0"]
+    if explainer.searches_by_gradient and not _blind(explainer):
+        return _drawn_apart(run, searching, rows, changes[:, None], changes, more, options)
     directions = _directions(rows["x"], changes, more)
     each = {name: values.repeat_interleave(more, 0) for name, values in rows.items()}
     options = replace(options, refine=0)
     if not explainer.searches_by_gradient:  # its way leads somewhere else from another code of the same class
         each["z0"] = _turned(explainer.density_, rows, changes, directions).flatten(0, 1)
         return explainer.find(searching.evaluate, each["z0"], each, options, None, engine.search)
-    # a kernel that evaluates by itself knows of no more than its own terms
-    steps = search if "one launch" in engine.backend else engine.search
-    if _blind(explainer):  # nothing says what is typical: each of the others has columns, or pixels, of its own
-        free = _shared_out(directions).to(changes)
-        start = rows["z0"][:, None] + 0.1 * row_norm(changes)[:, None, None] * directions * free
-        each["free"] = free.flatten(0, 1)
+    # nothing says what is typical: each of the others has columns, or pixels, of its own
+    free = _shared_out(directions).to(changes)
+    start = rows["z0"][:, None] + 0.1 * row_norm(changes)[:, None, None] * directions * free
+    each["free"] = free.flatten(0, 1)
 
-        def evaluate(z: Tensor, rows: Mapping[str, Tensor]) -> Evaluation:
-            return searching.evaluate(rows["z0"] + rows["free"] * (z - rows["z0"]), rows)
-    else:
-        start = in_tiles(lambda *tile: _apart(run, engine.log_density, *tile), rows["z0"], changes, directions,
-                         *_latent_conditions(run, rows), tile=_TILE)
-        every = torch.cat([changes[:, None], start - rows["z0"][:, None]], 1)
-        among = torch.tensor([[i for i in range(k) if i != j] for j in range(1, k)], device=start.device)
-        likeness = in_tiles(alike, every, every, tile=TILE)
-        each["others"] = every[:, among].flatten(0, 1)
-        each["alike"] = torch.stack([likeness[:, j, among[j - 1]] for j in range(1, k)], 1).flatten(0, 1).clamp(min=_ALIKE)
-        evaluate = run.evaluator(
-            engine, Objective([*run.objective.terms, Different(_PULL)], explainer.needs_valid)).evaluate
-    to_the_end = options.stop == "converged" or _blind(explainer)
-    few = options if to_the_end else replace(options, max_steps=min(options.max_steps, _PULLED))
-    found = explainer.find(evaluate, start.flatten(0, 1), each, few, None, steps)
+    def evaluate(z: Tensor, rows: Mapping[str, Tensor]) -> Evaluation:
+        return searching.evaluate(rows["z0"] + rows["free"] * (z - rows["z0"]), rows)
+
+    found = explainer.find(evaluate, start.flatten(0, 1), each, options, None, _stepwise(engine))
+    return _gone_on(explainer, searching, found, found.z, each, options)
+
+
+def _drawn_apart(run: Any, searching: Evaluator, rows: Mapping[str, Tensor], fixed: Tensor, change: Tensor, count: int,
+                 options: SearchOptions) -> SearchResult:
+    """`count` answers of each row, unlike each other and the changes `fixed` (n, f, d) of answers that it has already, about
+    as far from z₀ as `change` (n, d).
+    """
+    explainer, engine, z0 = run.explainer, searching.engine, rows["z0"]
+    directions = _directions(rows["x"], change, max(_CANDIDATES, count))
+    start, fresh = in_tiles(
+        lambda *tile: _apart(run, engine.log_density, count, *tile), z0, fixed, change, directions, rows["source"],
+        *_latent_conditions(run, rows), tile=_TILE)
+    each = {name: values.repeat_interleave(count, 0) for name, values in rows.items()}
+    every, taken = torch.cat([fixed, start - z0[:, None]], 1), fixed.shape[1]
+    among = torch.tensor([[i for i in range(taken + count) if i != j] for j in range(taken, taken + count)],
+                         dtype=torch.long, device=start.device)
+    likeness = in_tiles(alike, every, every, tile=TILE)
+    each["others"] = every[:, among].flatten(0, 1)
+    each["alike"] = torch.stack([likeness[:, taken + j, among[j]] for j in range(count)], 1).flatten(0, 1).clamp(min=_ALIKE)
+    options = replace(options, refine=0)
+    few = options if options.stop == "converged" else replace(options, max_steps=min(options.max_steps, _PULLED))
+    apart = run.evaluator(engine, Objective([*run.objective.terms, Different(_PULL)], explainer.needs_valid))
+    found = explainer.find(apart.evaluate, start.flatten(0, 1), each, few, None, _stepwise(engine))
+    return _gone_on(explainer, searching, found, ((start + fresh) / 2).flatten(0, 1), each, options)
+
+
+def _stepwise(engine: Any) -> Any:
+    """A kernel that evaluates by itself knows of no more than its own terms."""
+    return search if "one launch" in engine.backend else engine.search
+
+
+def _gone_on(explainer: Any, searching: Evaluator, found: SearchResult, again: Tensor, each: Mapping[str, Tensor],
+             options: SearchOptions) -> SearchResult:
+    """`found`, with what met not every condition searched once more, from `again`, and with nothing but the objective."""
     left = torch.where(~(found.valid if options.stop == "converged" else found.done))[0]
     if len(left) and not (found.interrupted or found.late) and options.max_steps:
         rest = {name: values[left] for name, values in each.items() if name not in ("others", "alike", "free")}
-        _put(found, left, explainer.find(searching.evaluate, found.z[left], rest, options, None, engine.search))
+        _put(found, left, explainer.find(searching.evaluate, again[left], rest, options, None, searching.engine.search))
     return found
 
 
@@ -143,36 +188,77 @@ def _latent_conditions(run: Any, rows: Mapping[str, Tensor]) -> list[Tensor]:
     return [rows["target"], rows["typical"], opinion]
 
 
-def _apart(run: Any, log_density: Any, z0: Tensor, change: Tensor, directions: Tensor, target: Tensor, typical: Tensor,
-           opinion: Tensor) -> Tensor:
-    """Codes (B, k − 1, d) that meet the conditions of latent space, each in another direction from z₀, and than `change`.
+def _apart(run: Any, log_density: Any, count: int, z0: Tensor, fixed: Tensor, change: Tensor, directions: Tensor,
+           source: Tensor, target: Tensor, typical: Tensor, opinion: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes (B, count, d) that meet the conditions of latent space, each in another direction from z₀; and where they began.
 
-    By descent of all k − 1 of a row together; rows are independent.
+    By descent of all of a row together; rows are independent.
     """
-    explainer, more = run.explainer, directions.shape[1]
     length = row_norm(change)
     length = torch.where(length > 0, length, change.shape[1] ** 0.5)[:, None, None]
-    z, momentum = z0[:, None] + change[:, None] + length * directions, torch.zeros_like(directions)
-    targets, wanted, asked = (values.repeat_interleave(more) for values in (target, typical, opinion))
-    above = torch.triu_indices(more + 1, more + 1, 1, device=z.device)
-    for count in range(_STEPS):
+    beyond = _NATS_BEYOND * z0.shape[1]
+
+    def lacking(z: Tensor) -> Tensor:
+        """How far codes (B, m, d) are from what is asked of them in latent space, (B, m)."""
+        m = z.shape[1]
+        targets, wanted, asked = (values.repeat_interleave(m) for values in (target, typical, opinion))
+        off = torch.relu(wanted + beyond - log_density(z.flatten(0, 1), targets))
+        if run.explainer.opinions_ is not None and torch.isfinite(asked).any():
+            odds = log_odds(run.explainer.opinions_(z.flatten(0, 1)), targets).amin(0)
+            off = off + 10 * torch.relu(asked + _ODDS_BEYOND - odds)
+        return off.view(-1, m)
+
+    with torch.no_grad():
+        candidates = _candidates(run.explainer.density_, z0, change, length, directions, source, target)
+        begin = _unlike(candidates, z0, fixed, torch.nan_to_num(lacking(candidates), nan=1e6, posinf=1e6), count)
+    z, momentum = begin, torch.zeros_like(begin)
+    above = torch.triu_indices(fixed.shape[1] + count, fixed.shape[1] + count, 1, device=z.device)
+    for step in range(_STEPS):
         z = z.detach().requires_grad_(True)
         with torch.enable_grad():
-            flat = z.flatten(0, 1)
-            loss = torch.relu(wanted + _NATS_BEYOND - log_density(flat, targets))
-            if explainer.opinions_ is not None and torch.isfinite(asked).any():
-                loss = loss + 10 * torch.relu(asked + _ODDS_BEYOND - log_odds(explainer.opinions_(flat), targets).amin(0))
-            changes = torch.cat([change[:, None], z - z0[:, None]], 1)
+            changes = torch.cat([fixed, z - z0[:, None]], 1)
             pairs = alike(changes, changes)[:, above[0], above[1]]
-            far = row_norm(changes[:, 1:].flatten(0, 1)).view(-1, more) / length[..., 0]
-            total = loss.view(-1, more).sum(1) + _PULL_IN_LATENT * torch.relu(pairs - _ALIKE).sum(1) + far.sum(1)
+            far = row_norm((z - z0[:, None]).flatten(0, 1)).view(-1, count) / length[..., 0]
+            near = -torch.log1p(-0.999 * torch.relu(pairs - _ALIKE))  # steep where two are one, which |cos| is not
+            total = lacking(z).sum(1) + _PULL_IN_LATENT * near.sum(1) + far.sum(1)
             gradient = torch.autograd.grad(total.sum(), z)[0]
         gradient = torch.where(torch.isfinite(gradient), gradient, 0.0)
-        size = row_norm(gradient.flatten(0, 1)).view(-1, more, 1)
-        momentum = 0.8 * momentum + 0.2 * gradient / (size + 1e-8)
-        step = 0.2 * length * (1 - 0.8 * count / _STEPS) / (1 - 0.8 ** (count + 1))
-        z = (z - step * momentum).detach()
-    return torch.where(torch.isfinite(z).flatten(1).all(1)[:, None, None], z, z0[:, None] + length * directions)
+        size = row_norm(gradient.flatten(0, 1)).view(-1, count, 1)
+        momentum = 0.5 * momentum + 0.5 * gradient / (size + 1e-8)
+        z = (z - 0.2 * length * (1 - 0.8 * step / _STEPS) / (1 - 0.5 ** (step + 1)) * momentum).detach()
+    return torch.where(torch.isfinite(z).flatten(1).all(1)[:, None, None], z, begin), begin
+
+
+def _candidates(density: Any, z0: Tensor, change: Tensor, length: Tensor, directions: Tensor, source: Tensor, target: Tensor,
+                ) -> Tensor:
+    """Codes (B, m, d) of the target class, the more unlike the better: of base codes turned away from the row's own, each in
+    one of the `directions`; of a density without a base for each class, around z₀ + `change`.
+    """
+    around = z0[:, None] + change[:, None] + length * directions
+    if not (isinstance(density, ConditionalFlow) and density.flow_.has_context):
+        return around
+    u = density.to_base(z0, source)
+    u = u * (u.shape[1] ** 0.5 / row_norm(u).clamp(min=1e-12)).clamp(max=1.0)[:, None]  # no further out than rows are
+    turned = _KEPT * u[:, None] + (1 - _KEPT**2) ** 0.5 * row_norm(u)[:, None, None] * directions
+    z = density.from_base(turned.flatten(0, 1), target.repeat_interleave(directions.shape[1])).view_as(directions)
+    return torch.where(torch.isfinite(z).all(2, keepdim=True), z, around)
+
+
+def _unlike(candidates: Tensor, z0: Tensor, fixed: Tensor, lacking: Tensor, count: int) -> Tensor:
+    """`count` of the candidates (B, m, d) of each row, one after the other: that which is least like those before it, in its
+    direction from z₀, and lacks little, (B, count, d).
+    """
+    changes, price = candidates - z0[:, None], 0.1 * lacking
+    likeness = alike(changes, changes)
+    total = price + (alike(changes, fixed).sum(2) if fixed.shape[1] else 0.0)
+    chosen: list[Tensor] = []
+    for _ in range(count):
+        best = total.argmin(1, keepdim=True)
+        chosen.append(best)
+        total = (total + likeness.gather(1, best[..., None].expand(-1, -1, likeness.shape[2]))[:, 0]).scatter(
+            1, best, torch.inf)
+    index = torch.cat(chosen, 1)[..., None].expand(-1, -1, candidates.shape[2])
+    return candidates.gather(1, index)
 
 
 def _turned(density: Any, rows: Mapping[str, Tensor], changes: Tensor, directions: Tensor) -> Tensor:

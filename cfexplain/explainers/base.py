@@ -316,9 +316,10 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             One label for all rows or one a row. None: the constructor's `target`, else each row's runner-up class (in
             a binary problem, the other class).
         k : int, default=1
-            Answers for each row, which differ: the first is the one that the row gets alone, the others lie in other
-            directions in latent space, and of tables change other columns where they can. The result has k rows for each row
-            of X, one after the other; see `Counterfactuals.group`, `best` and `by_row`. What only repeats an answer
+            Answers for each row, which differ: they lie in other directions in latent space from x, the nearest first; of
+            tables the first is the one that the row gets alone, and the others change other columns where they can. What
+            lies in many directions does not lie in the nearest, which is what ``k=1`` gives. The result has k rows for each
+            row of X, one after the other; see `Counterfactuals.group`, `best` and `by_row`. What only repeats an answer
             before it has the status ``repeated``, and is not valid.
         time_limit : float, optional
             Seconds that the whole call may take. What is not finished by then keeps its best effort, with the status

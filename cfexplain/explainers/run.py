@@ -11,7 +11,7 @@ import torch
 from joblib import Parallel, delayed
 from torch import Tensor
 
-from cfexplain.explainers.answers import more_answers, table_answers
+from cfexplain.explainers.answers import all_answers, found_together, more_answers, table_answers
 from cfexplain.explainers.attributes import SPARSE, ExplainerParameters
 from cfexplain.explainers.backends import Engine, check_backend, eager_engine, make_engine
 from cfexplain.explainers.evaluator import Evaluator
@@ -138,14 +138,16 @@ class Run:
         begun = None if table is None else table.run(self, x, wanted, rows)
         moving = np.flatnonzero(wanted.moving & ~(False if begun is None else begun.answered))
         searched, backend = self.searched(rows, moving, searching), searching.engine.backend
-        result = self._found(start[moving], searched, searching, options, report)
-        cut_short = result.interrupted or result.late
+        together = begun is None and self.k > 1 and found_together(self.explainer)
+        result = all_answers(self, searching, searched, self.k, options) if together else self._found(
+            start[moving], searched, searching, options, report)
         if begun is None and self.k > 1:
-            more = result.repeated(self.k - 1) if cut_short else more_answers(
-                self, searching, searched, result, self.k, options)
+            if not together:
+                more = result.repeated(self.k - 1) if result.interrupted or result.late else more_answers(
+                    self, searching, searched, result, self.k, options)
+                result = result.beside(more, self.k - 1)
             rows = {name: values.repeat_interleave(self.k, 0) for name, values in rows.items()}
             moving = (moving[:, None] * self.k + np.arange(self.k)).reshape(-1)
-            result = result.beside(more, self.k - 1)
         part = self.judged(rows, moving, result, options, backend)
         if begun is not None:
             begun.end(part, not result.interrupted)

@@ -104,6 +104,11 @@ class SearchResult:
         path = None if self.path is None else [path for path in self.path for _ in range(times)]
         return replace(self, path=path, **{name: getattr(self, name).repeat_interleave(times, 0) for name in _ROWS})
 
+    def __getitem__(self, index: Tensor) -> SearchResult:
+        """Some of the rows, in that order."""
+        return replace(self, path=None if self.path is None else [self.path[i] for i in index.tolist()],
+                       **{name: getattr(self, name)[index] for name in _ROWS})
+
     def every(self, step: int, first: int) -> SearchResult:
         """Of every `step` rows the one at `first`."""
         return replace(self, path=None if self.path is None else self.path[first::step],
