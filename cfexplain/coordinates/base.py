@@ -219,7 +219,7 @@ class TrainedCoordinates(Coordinates):
         "sigma": Number(0, between=True), "perceptual_weight": Number(0),
         "likelihood": Choice(("auto", "bernoulli", "gaussian", "edges")),
         "reconstruction": Choice(("auto", "bce", "mse", "edges")),
-        "augment": Choice((None, "mirror")), "data_range": Interval(none=True)}
+        "augment": Choice((None, "mirror")), "critic": Choice(("auto", True, False)), "data_range": Interval(none=True)}
     # gradient updates of 60,000 rows at training_budget=1
     _updates = {"image": 900, "small image": 2400, "table": 1000, "latents": 5000}
     # times as many: after those of ink, shades are blurred still, and colours are not there
@@ -263,17 +263,15 @@ class TrainedCoordinates(Coordinates):
         u = scaled.to_units(torch.from_numpy(X)).float()
         columns = {name: buffer.clone() for name, buffer in scaled.named_buffers() if name.startswith("x_")}
         net.float()
-        most = self._updates["table" if not self.layout_.is_image else "small image" if self._is_small() else "image"]
-        if self.has_shades_:
-            most *= self._more_updates["shades" if self.layout_.net_shape[0] == 1 else "colours"]
         lr: Any = self._lr() if self.lr == "auto" else self.lr
         batch_size: Any = None if self.batch_size == "auto" else self.batch_size
         self.history_ = training.train_network(
             net, self._loss, {"u": u.clamp(0, 1) if self.layout_.is_image else u},
-            updates=training.updates_for(len(X), most, self.training_budget), seed=seed, lr=lr, batch_size=batch_size,
-            weight_decay=self.weight_decay, apart=self._draws_apart(), device=self.device, verbose=self.verbose,
-            name=type(self).__name__)
+            updates=training.updates_for(len(X), self._most_updates(), self.training_budget), seed=seed, lr=lr,
+            batch_size=batch_size, weight_decay=self.weight_decay, apart=self._draws_apart(), device=self.device,
+            verbose=self.verbose, name=type(self).__name__)
         self.held_out_ = training.held_out_rows(len(X), seed)
+        self._sharpen(net, u, seed)
         net.to(torch.from_numpy(X).dtype)
         for name, buffer in columns.items():
             getattr(net, name).copy_(buffer)
@@ -333,6 +331,9 @@ class TrainedCoordinates(Coordinates):
         """Whether training draws from its own stream alone: a perceptual distance of the user's may draw from torch's."""
         return getattr(self, "perceptual", None) is None
 
+    def _sharpen(self, net: AutoencoderNet, u: Tensor, seed: int) -> None:
+        """What is learned after the loss of training has stopped falling."""
+
     def _finish(self, X: np.ndarray) -> None:
         """What is left to do after training."""
 
@@ -364,6 +365,15 @@ class TrainedCoordinates(Coordinates):
     def _is_small(self) -> bool:
         """Whether these are images of which half as many channels are enough."""
         return self.layout_.is_image and max(self.layout_.net_shape[1:]) <= 16
+
+    def _most_updates(self) -> float:
+        """Of 60,000 rows."""
+        if not self.layout_.is_image:
+            return self._updates["table"]
+        most = self._updates["small image" if self._is_small() else "image"]
+        if self.has_shades_:
+            most *= self._more_updates["shades" if self.layout_.net_shape[0] == 1 else "colours"]
+        return most
 
     def _lr(self) -> float:
         """Half as many channels bear twice the rate."""

@@ -12,16 +12,19 @@ from scipy.special import expit
 from torch import Tensor
 
 from cfexplain.coordinates.base import TrainedCoordinates, untrained_module
-from cfexplain.foundation.random import stream
+from cfexplain.foundation.random import seeded_torch, stream
 from cfexplain.foundation.sharpness import laplacian_variance
+from cfexplain.foundation.threads import one_thread
 from cfexplain.nets.autoencoders import AutoencoderNet
 from cfexplain.nets.losses import Rows, edges_loss, normal_loss
+from cfexplain.nets.sharpening import Sharpening
 from cfexplain.persistence import MayBeAbsent, storable
 
 __all__ = ["VAE"]
 
 MOST_CONTRAST = 3.0
 _LOOKED_AT, _FEWEST = 256, 20  # held-out rows by which the contrast is chosen
+_AGAINST, _LR, _PATCH = 0.3, 1e-3, 12  # share of the updates, rate, and the smallest side, of training against a critic
 BETA = 0.3  # of images of 28×28 numbers and more
 
 
@@ -50,6 +53,9 @@ class VAE(TrainedCoordinates):
         What the logits of pixels are multiplied with after training. "auto", of "bernoulli": at least 1, and what makes the
         reconstructions of held-out rows as sharp as the rows. Where the network is not sure it draws grey, as the
         cross-entropy wants it, and strokes are blurred. 1 for other likelihoods.
+    critic : bool or "auto", default="auto"
+        Whether the decoder is trained for a while longer against a critic of patches, which draws texture where errors of
+        pixels and edges leave blur; see `Sharpening`. "auto": of images where the likelihood is "edges".
     sigma : float, default=0.1
         Deviation of the Gaussian, as a share of ``data_range`` or of a column's standard deviation.
     width : int or "auto", default="auto"
@@ -120,6 +126,7 @@ class VAE(TrainedCoordinates):
         beta: float | str = "auto",
         likelihood: str = "auto",
         contrast: float | str = "auto",
+        critic: bool | str = "auto",
         sigma: float = 0.1,
         width: int | str = "auto",
         hidden: tuple[int, ...] = (256, 256),
@@ -141,6 +148,7 @@ class VAE(TrainedCoordinates):
         self.beta = beta
         self.likelihood = likelihood
         self.contrast = contrast
+        self.critic = critic
         self.sigma = sigma
         self.width = width
         self.hidden = hidden
@@ -166,6 +174,8 @@ class VAE(TrainedCoordinates):
                 raise ValueError(f"likelihood={self.likelihood!r} is for images; a table needs 'gaussian' (or 'auto').")
             if self.perceptual is not None:
                 raise ValueError("perceptual= compares images, but X is a table.")
+            if self.critic is True:
+                raise ValueError("critic= looks at pictures, but X is a table.")
             if self.contrast != "auto":
                 raise ValueError("contrast= is of pixels, but X is a table.")
 
@@ -177,6 +187,18 @@ class VAE(TrainedCoordinates):
         if self.likelihood == "auto":
             plain = self.perceptual is not None or not self.layout_.is_image or self.data_range is None
             self.likelihood_ = "gaussian" if plain else "edges" if self.has_shades_ else "bernoulli"
+
+    def _sharpen(self, net: AutoencoderNet, u: Tensor, seed: int) -> None:
+        if self.critic is False or self.critic == "auto" and (self.likelihood_ != "edges" or min(u.shape[2:]) < _PATCH):
+            return
+        from cfexplain.nets import training
+
+        with seeded_torch(seed), one_thread():
+            sharpening = Sharpening(net, u)
+        updates = training.updates_for(len(u), self._most_updates(), _AGAINST * self.training_budget)
+        training.train_network(
+            sharpening, Sharpening.loss, {"u": u.clamp(0, 1)}, updates=updates, seed=seed, lr=_LR, validation_fraction=0.0,
+            clip=5.0, ema=0.99, best=False, apart=True, device=self.device, verbose=self.verbose, name="decoder and critic")
 
     def _finish(self, X: np.ndarray) -> None:
         if self.contrast != "auto":

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
 from tqdm.auto import tqdm
 
 from cfexplain.foundation.precision import computes_in_bfloat16
 from cfexplain.foundation.progress import bar_delay, no_rehearsal
 from cfexplain.foundation.random import seeded_torch
+from cfexplain.nets.critics import PatchCritic
 from cfexplain.nets.latent_autoencoders import Residual
 from cfexplain.persistence import stored_by_sizes
 
@@ -92,25 +92,6 @@ class Painter(nn.Module):
         return max(1, math.ceil(math.log2(max(sides) / _GRID)))
 
 
-class _Critic(nn.Module):
-    """Which places of a picture look real, and the features by which it tells."""
-
-    def __init__(self, channels: int, width: int):
-        super().__init__()
-        self.layers = nn.ModuleList([
-            spectral_norm(nn.Conv2d(channels + 1, width, 3, padding=1)),
-            spectral_norm(nn.Conv2d(width, 2 * width, 4, 2, 1)),
-            spectral_norm(nn.Conv2d(2 * width, 2 * width, 3, padding=1))])
-        self.verdict = spectral_norm(nn.Conv2d(2 * width, 1, 3, padding=1))
-
-    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, list[Tensor]]:
-        h, features = torch.cat([x, mask], 1), []
-        for layer in self.layers:
-            h = F.leaky_relu(layer(h), 0.2)
-            features.append(h)
-        return self.verdict(h), features
-
-
 def train_painter(painter: Painter, batch: Batch, n: int, *, updates: int, batch_size: int, seed: int, lr: float = 7e-4,
                   device: str = "cpu", verbose: int | str = 0) -> list[dict[str, float]]:
     """Train `painter` in place against a critic of patches; it keeps the average of its weights.
@@ -134,7 +115,8 @@ def train_painter(painter: Painter, batch: Batch, n: int, *, updates: int, batch
     no_rehearsal("training against a critic")
     history: list[dict[str, float]] = []
     with seeded_torch(seed):
-        critic = _Critic(painter.channels, painter.width).to(device=device, memory_format=torch.channels_last)  # type: ignore
+        critic = PatchCritic(painter.channels + 1, painter.width, (1, 2, 1))
+        critic.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         painter.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         painter.train().requires_grad_(True)
         average = copy.deepcopy(painter).requires_grad_(False)
@@ -157,18 +139,17 @@ def train_painter(painter: Painter, batch: Batch, n: int, *, updates: int, batch
                 fake, weight = torch.cat([again, changed]).float(), masks
                 # the critic: hinge, where something was painted
                 real = torch.cat([original, original])
-                opinion, _ = critic(torch.cat([real, fake.detach()]), torch.cat([masks, masks]))
+                opinion, _ = critic(torch.cat([torch.cat([real, masks], 1), torch.cat([fake.detach(), masks], 1)]))
                 of_real, of_fake = opinion.float().chunk(2)
                 small = F.adaptive_max_pool2d(weight, of_real.shape[2:])
                 loss = (small * (F.relu(1 - of_real) + F.relu(1 + of_fake))).sum() / small.sum().clamp_min(1)
             others.zero_grad()
             loss.backward()
             others.step()
-            critic.requires_grad_(False)
             with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half, cache_enabled=False):
-                opinion, features = critic(fake, masks)
+                opinion, features = critic(torch.cat([fake, masks], 1), learns=False)
                 with torch.no_grad():
-                    _, wanted = critic(original, hidden)
+                    _, wanted = critic(torch.cat([original, hidden], 1))
                 error = (hidden * (again - original).abs()).sum() / (hidden.sum() * original.shape[1]).clamp_min(1)
                 seen = sum((one[: len(original)].float() - two.float()).abs().mean() for one, two in zip(
                     features, wanted, strict=True))
@@ -176,7 +157,6 @@ def train_painter(painter: Painter, batch: Batch, n: int, *, updates: int, batch
                 total = _ERROR * error + _FEATURES * seen + _OPINION * min(1.0, 4 * step / updates) * convinced
             own.zero_grad()
             total.backward()
-            critic.requires_grad_(True)
             nn.utils.clip_grad_norm_(painter.parameters(), 5.0)
             own.step()
             keep = min(_AVERAGE, 1 - 1 / (step + 1))

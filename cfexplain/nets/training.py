@@ -72,6 +72,7 @@ def train_network(
     clip: float = 50.0,
     ema: float = 0.0,
     checkpoint: str | os.PathLike | None = None,
+    best: bool = True,
     apart: bool = False,
     device: str | torch.device = "cpu",
     verbose: int | str = 0,
@@ -105,6 +106,8 @@ def train_network(
         Longest gradient of an update; a gradient that is not finite is skipped.
     ema : float
         Decay of a moving average of the weights, which is what is validated and kept; 0 for none.
+    best : bool
+        False: those of the last epoch, after all `updates`; for a loss that need not fall, as one against a critic.
     apart : bool
         The module draws no random numbers, and `loss` draws from `cfexplain.foundation.random.stream` alone. Then other
         threads may train meanwhile, and on a CPU batches of images are computed in parts side by side (`Parts`), in bfloat16
@@ -144,13 +147,14 @@ def train_network(
         per_epoch = math.ceil(count / batch_size)
         epochs = max(min_epochs, math.ceil(updates / per_epoch))
         monitor = "valid_loss" if len(valid) else "train_loss"
-        best = EarlyStopping(monitor=monitor, patience=epochs + 1, load_best=True, threshold=0.0, sink=_silent)
         most = epochs * per_epoch
-        schedule = Schedule(lr, most, monitor, patience or max(4 * per_epoch, most // 8))
+        schedule = Schedule(lr, most, monitor, (patience or max(4 * per_epoch, most // 8)) if best else most)
         callbacks: list[tuple[str, Callback]] = [("clip", ClipGradients(clip))]
         if ema:
             callbacks.append(("average", Average(ema)))
-        callbacks.append(("best", best))
+        if best:
+            callbacks.append(("best", EarlyStopping(
+                monitor=monitor, patience=epochs + 1, load_best=True, threshold=0.0, sink=_silent)))
         delay = bar_delay(verbose)
         if delay is not None:
             callbacks.append(("bar", Bar(name, most, delay)))
