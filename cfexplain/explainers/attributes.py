@@ -20,6 +20,7 @@ from cfexplain.density import ClassDensity
 from cfexplain.explainers.task import Classification, Regression
 from cfexplain.foundation.arrays import CHANNELS, Layout
 from cfexplain.foundation.parameters import MOST, TRAINING, Choice, Number, Rule
+from cfexplain.nets.class_difference import ClassDifference
 from cfexplain.nets.latent_judge import LatentJudge
 from cfexplain.nets.painter import Painter
 from cfexplain.objective import Term
@@ -76,7 +77,7 @@ class ExplainerAttributes:
         **TRAINING, "batch_size": Number(1, 2**16, whole=True, words=("auto",)),
         "max_steps": Number(0, MOST, whole=True), "refine": Number(0, MOST, whole=True, none=True),
         "patience": Number(0, MOST, whole=True),
-        "step_size": Number(0, between=True, none=True), "start": Number(0, 1, words=("latent", "swap", "learned")),
+        "step_size": Number(0, between=True, none=True), "start": Number(0, 1, words=("auto", "latent", "swap", "learned")),
         "update": Choice(("adam", "normalized")), "stop": Choice(("conditions", "converged")),
         "clip": Choice(CLIP_MODES), "detail": Choice(("auto", "decoder", "residual", "blend", "learned")),
         "tau": Number(0, between=True), "max_fraction": Number(0, between=True),
@@ -118,6 +119,7 @@ class ExplainerAttributes:
     # what `detail="learned"` paints with, and how it was learned
     painter_: MayBeAbsent[Painter | None]
     painting_: MayBeAbsent[list[dict[str, float]]]
+    difference_: MayBeAbsent[ClassDifference | None]  # of the latents of pictures, along which `start="auto"` goes
     start_: MayBeAbsent[LatentJudge | None]  # what `start="learned"` starts with
     column_rules_: ColumnRules | None
     region_: Tensor | None

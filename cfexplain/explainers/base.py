@@ -37,6 +37,7 @@ from cfexplain.explainers.column_rules import column_names_of, read_column_rules
 from cfexplain.explainers.columns import Columns
 from cfexplain.explainers.confidence import confidence_limits, measure_confidence, warn_of_rare_confidence
 from cfexplain.explainers.decoded_path import DecodedPath, decode_path
+from cfexplain.explainers.difference import fit_difference
 from cfexplain.explainers.forecast import announce
 from cfexplain.explainers.found import Found
 from cfexplain.explainers.from_codes import learn_from_codes
@@ -172,6 +173,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             self.reconstruction_ = reconstruction_figures(self, X[rows[some]], codes[some])
             warn_of_reconstruction(self, self.reconstruction_)
         learn_from_codes(self, unfitted, codes, std, groups[rows], seed, budget)
+        self.difference_ = fit_difference(self, X[rows], groups[rows], seed + 7)
         self.painter_ = None
         if self.detail == "learned":
             detail_modes(self.detail, self.layout_.is_image, self.coordinates_.stages)

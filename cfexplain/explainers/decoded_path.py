@@ -141,6 +141,10 @@ def _decoded(explainer: ExplainerParameters, cf: Counterfactuals, z: np.ndarray,
     with torch.no_grad():
         x0 = torch.from_numpy(np.ascontiguousarray(original)).to(device)
         known = {"x": x0, **run.judge.known(x0)}
+        if not explainer.is_regression:
+            classes = (torch.from_numpy(label_indices(labels, explainer.classes_)).to(device)
+                       for labels in (cf.source, cf.target))
+            known |= run.judge.directed(known, *classes)
     if cf.region is not None:
         share = faded(cf.region[:, None], bool(getattr(explainer, "ink_", 0)), original.dtype)
         known["region"] = torch.from_numpy(share).to(device)

@@ -72,6 +72,11 @@ class Evaluator:
         """x′: decoded, with the detail that each stage of the coordinates lost put back, within the rules for columns."""
         explainer, is_image, live = self.explainer, self.explainer.layout_.is_image, getattr(rows, "live", len(z))
         first, *others = self.engine.decoders
+        share = None
+        if "along" in rows:  # the part of the way that goes along the difference of the classes is drawn as it is
+            along = rows["along"]
+            share = ((z - rows["z0"]) * along).sum(1, keepdim=True) / along.square().sum(1, keepdim=True).clamp_min(1e-12)
+            z = z - share * along
         x = self.partial(("decode", 0), first, z, live)
         for i, decode in enumerate(others, 1):
             latents, drawn, mode = rows[f"latents {i}"], rows[f"drawn {i}"], self.details[i - 1]
@@ -79,6 +84,8 @@ class Evaluator:
                 x = painted(x, latents, drawn, self._painter(live), None)
             elif mode != "decoder":
                 x = render(x, latents, drawn, mode, tau=LATENT_TAU, sigma=LATENT_SIGMA, of_latents=True)
+            if share is not None and i == len(others):  # and the rest of the way changes no other places than it
+                x = latents + (rows["places"] * (x - latents) + share[:, :, None, None] * rows["difference"])
             x = self.partial(("decode", i), decode, x.flatten(1), live)
         if is_image:
             x = clipped(x, explainer.clip, explainer.data_range)
@@ -129,6 +136,23 @@ class Evaluator:
             for i in range(1, len(stages)):
                 known["reconstruction"] = self._draw(i, known["reconstruction"])
         return known
+
+    def directed(self, known: Mapping[str, Tensor], source: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """What like pictures of the classes `source` and `target` (n,) differ by: the ``difference`` of latents, the
+        ``places`` where they may, and the way ``along`` it among codes; nothing where the explainer has not learned it, or
+        starts in another way.
+        """
+        difference, (*inner, _) = getattr(self.explainer, "difference_", None), self.explainer.coordinates_.stages
+        if difference is None or self.explainer.start not in ("auto", "learned"):
+            return {}
+        latents = known[f"latents {len(inner)}"]
+        found = self.in_tiles("difference", difference, latents, source, target)
+        codes = latents + found
+        for i in reversed(range(len(inner))):
+            codes = self._in_parts(("encode", i), inner[i].encode, codes)
+            codes = codes if i == 0 else codes.reshape(len(codes), *inner[i - 1].layout_.net_shape)
+        places = difference.places.expand(len(latents), *difference.places.shape)
+        return {"difference": found, "places": places, "along": codes - known["z0"]}
 
     def _draw(self, stage: int, codes: Tensor) -> Tensor:
         return self._in_parts(("decode", stage), self.engine.decoders[stage], codes.flatten(1))

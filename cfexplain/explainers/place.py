@@ -110,8 +110,10 @@ class PLACEExplainer(CounterfactualExplainer):
         there shines through. Of a `TwoStage` it paints latents, of other coordinates pixels.
     tau : float, default=0.15
         Change, as a share of ``data_range``, at which "blend" gives up the original detail.
-    start : {"latent", "swap", "learned"} or float in [0, 1], default=0.3
-        z₀, the flow's base code of z₀ under the target class, or a share of the way from one to the other. "learned", for
+    start : {"auto", "latent", "swap", "learned"} or float in [0, 1], default="auto"
+        z₀, the flow's base code of z₀ under the target class, or a share of the way from one to the other; "auto" is 0.3.
+        Of a `TwoStage`, "auto" goes along what tells like pictures of the two classes apart, as far as every condition
+        holds, and only what this is not enough for is searched by gradients; see `ClassDifference`. "learned", for
         thousands of rows: `fit`, or `distil`, trains a small network of the latent that stands in for decoder and
         classifier. Each row is searched on it; what is found is the answer after no step where it meets every condition,
         as the explained model judges it, and is where the search begins where it does not.
@@ -219,7 +221,7 @@ class PLACEExplainer(CounterfactualExplainer):
     ink_quantile: float = 0.7
     detail: str = "auto"
     tau: float = 0.15
-    start: str | float = 0.3
+    start: str | float = "auto"
     update: str = "normalized"
     step_size: float | None = None
     stop: str = "conditions"

@@ -14,6 +14,7 @@ from torch import Tensor
 from cfexplain.explainers.answers import all_answers, found_together, more_answers, table_answers
 from cfexplain.explainers.attributes import SPARSE, ExplainerParameters
 from cfexplain.explainers.backends import Engine, check_backend, eager_engine, make_engine
+from cfexplain.explainers.difference import further_along, limits_along, with_tried
 from cfexplain.explainers.evaluator import Evaluator
 from cfexplain.explainers.found import Found
 from cfexplain.explainers.learned_start import learned_start, search_where_it_fails
@@ -39,6 +40,8 @@ BLOCK_WITHIN_TIME = 256
 LEAST_GREY = 0.1
 # The least quantile of typicality that is asked of a row of a table of which much is to stay
 LEAST_TYPICAL = 0.01
+# Of the way to the flow's swap of classes, with ``start="auto"``
+SWAPPED = 0.3
 
 
 class Run:
@@ -162,6 +165,9 @@ class Run:
         def find(start: Tensor, rows: dict[str, Tensor], options: SearchOptions) -> SearchResult:
             return self.explainer.find(searching.evaluate, start, rows, options, report, searching.engine.search)
 
+        if "along" in rows and self.explainer.start == "auto" and len(start):
+            start, tried = further_along(searching, rows, options)
+            return with_tried(find(start, rows, options), tried, rows)
         if self.explainer.start != "learned" or options.stop != "conditions" or not len(start):
             return find(start, rows, options)
         return search_where_it_fails(searching, start, rows, options, find)
@@ -206,6 +212,7 @@ class Run:
                            for name, values in {**goal.rows, "moving": goal.moving}.items()}}
         with torch.no_grad():
             rows |= judge.known(x)
+            rows |= judge.directed(rows, rows["source"], rows["target"])
             quantile = 0.5 if explainer.typical_quantile is None else explainer.typical_quantile
             limits: dict[str, Any] = {"typical": explainer.density_.quantiles_by_index(quantile)}
             if explainer.class_features_ is not None:
@@ -217,6 +224,8 @@ class Run:
             limits |= explainer.class_limits()
             rows |= {name: torch.from_numpy(limit).to(rows["z0"])[rows["target"]] for name, limit in limits.items()
                      if name not in rows}
+            if "along" in rows:
+                rows |= limits_along(self.judge, rows)
             if explainer.changes_few():
                 rows["typical"] = self._as_typical_as_before(rows)
             rows |= self.objective.reference(x, self.options.tile)
@@ -252,7 +261,7 @@ class Run:
         return self._on_the_way(rows, start)
 
     def _on_the_way(self, rows: dict[str, Tensor], start: Any) -> Tensor:
-        share = {"latent": 0.0, "swap": 1.0}[start] if isinstance(start, str) else start
+        share = {"latent": 0.0, "swap": 1.0, "auto": SWAPPED}[start] if isinstance(start, str) else start
         if share == 0:
             return rows["z0"]
         swapped = self.judge.in_tiles(

@@ -1,5 +1,6 @@
 """Explainers that search a model of a pretrained autoencoder's latents."""
 
+import copy
 import pickle
 
 import numpy as np
@@ -59,6 +60,7 @@ def test_the_code_of_x_gives_x_back(explainer):
 
 def test_detail_is_put_back_among_the_latents(explainer):
     """At another code, what is drawn is what the outer decoder draws of latents that keep what the inner model lost."""
+    explainer = copy.copy(explainer).set_params(start="latent")
     outer, inner = explainer.coordinates_.outer_, explainer.coordinates_.inner_
     run = Run(explainer)
     rows, _ = run.prepare(X[:3], explainer.goal(X[:3], None))
