@@ -60,7 +60,7 @@ class ClassDifference(nn.Module):
 
     def surroundings(self, latents: Tensor) -> Tensor:
         """Components of what surrounds the places, with a 1 before them, (B, 1 + components)."""
-        around = ((latents - self.mean) * (1 - self.places)).flatten(1) @ self.basis
+        around = ((latents - self.mean) * (self.places == 0)).flatten(1) @ self.basis
         return torch.cat([torch.ones_like(around[:, :1]), around], 1)
 
     def forward(self, latents: Tensor, source: Tensor, target: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ def _chunks(latents: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
 def _principal_components(net: ClassDifference, latents: np.ndarray, seed: int) -> Tensor:
     """Of the surroundings, (numbers, components), by which they have variance 1: Halko's randomised subspace iteration."""
     def around(part: np.ndarray) -> Tensor:
-        return ((torch.from_numpy(part) - net.mean) * (1 - net.places)).flatten(1)
+        return ((torch.from_numpy(part) - net.mean) * (net.places == 0)).flatten(1)
 
     basis = torch.randn(net.basis.shape, generator=torch.Generator().manual_seed(seed))
     for _ in range(4):
