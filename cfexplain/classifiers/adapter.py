@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -108,13 +109,28 @@ class ClassifierAdapter:
         ClassifierOutputError
             If the module has no linear layer to look at.
         """
-        with PenultimateFeatures() as seen:
-            logits = self._scores(x)
-        if seen.features is None or len(seen.features) != len(x):
+        frozen: Any = self.module
+        if getattr(frozen, "has_features", False):  # a copy for the search, which knows
+            known: list[Tensor] = []
+
+            def module(x: Tensor) -> Any:
+                out, features = frozen.with_features(x)
+                known.append(features.flatten(1))
+                return out
+
+            scores = copy.copy(self._scores)
+            scores.module = module  # type: ignore[assignment]
+            logits = scores(x)
+            features = known[0]
+        else:
+            with PenultimateFeatures() as seen:
+                logits = self._scores(x)
+            features = seen.features
+        if features is None or len(features) != len(x):
             raise ClassifierOutputError(
                 "The classifier's last layer is not linear, so it has no penultimate features to compare. Leave the "
                 "term out: feature_weight=0.")
-        return logits, seen.features.to(x.dtype)
+        return logits, features.to(x.dtype)
 
     def verdict(self, x: Tensor, logits: Tensor) -> Tensor | None:
         """Scores (B, K) of which the decision is the largest, where it is not the largest of the `logits` of `x`."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cfexplain.foundation.numbers import log_odds, log_odds_of
+from cfexplain.foundation.numbers import log_odds, log_odds_of, quantile_of_sorted
 from cfexplain.persistence import stored_by_attributes
 
 __all__ = ["ClassConfidence"]
@@ -72,7 +72,7 @@ class ClassConfidence:
 
         Less than a clear majority only for a class whose rows hardly ever have one.
         """
-        median = np.array([np.quantile(own, quantile) if len(own) else LEAST for own in self.log_odds])
+        median = np.array([quantile_of_sorted(own, quantile) if len(own) else LEAST for own in self.log_odds])
         least = np.where(self._shares(LEAST) < RARE, np.minimum(median, LEAST), LEAST)
         # of a class that the model never decides for, its own rows are no guide
         return np.where(self.own > 0, np.clip(median, least, MOST), LEAST)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.covariance import LedoitWolf
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
+from cfexplain.foundation.numbers import quantile_of_sorted
 from cfexplain.foundation.tiles import linear
 from cfexplain.persistence import stored_by_parts
 
 __all__ = ["ClassFeatures", "PenultimateFeatures"]
+
+# Features of which each row gets the matrix of its own class
+_NARROW = 128
 
 
 class PenultimateFeatures(TorchFunctionMode):
@@ -86,21 +93,44 @@ class ClassFeatures(nn.Module):
         self.distances = [np.sort(_held_out_distances(features[y == k].astype(np.float64))) for k in range(n_classes)]
 
     def forward(self, features: Tensor, target: Tensor) -> Tensor:
-        """m(h, y) of each row, shape (B,); differentiable in `features`."""
-        # towards every class in one product: cheaper than to gather a matrix for each row
-        n_classes, width = self.mean.shape
-        every = linear(features, self.whiten.reshape(n_classes * width, width)).view(-1, n_classes, width)
-        own = target[:, None, None].expand(-1, 1, width)
-        whitened = every.gather(1, own)[:, 0] - self.offset[target]
-        return (whitened.square().sum(1) + torch.finfo(features.dtype).tiny).sqrt()
+        """m(h, y) of each row, shape (B,); differentiable once in `features`."""
+        return _Mahalanobis.apply(features, target, self.whiten, self.offset)
 
     def quantiles(self, q: float) -> np.ndarray:
         """The distance that a share `q` of each class's own rows stays within, shape (K,).
 
         Infinite, and so no limit, for a class whose rows are all alike: nothing else is near to them.
         """
-        limits = np.array([np.quantile(own, q) for own in self.distances])
+        limits = np.array([quantile_of_sorted(own, q) for own in self.distances])
         return np.where(limits > 0, limits, np.inf)
+
+
+class _Mahalanobis(torch.autograd.Function):
+    """‖W_y h − offset_y‖₂, with its gradient in closed form."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, target: Tensor, whiten: Tensor, offset: Tensor) -> Tensor:
+        n_classes, width = offset.shape
+        if width <= _NARROW:
+            whitened = torch.bmm(features[:, None], whiten[target].mT)[:, 0]
+        else:  # towards every class in one product: a matrix for each row would be more to read
+            every = linear(features, whiten.reshape(n_classes * width, width)).view(-1, n_classes, width)
+            whitened = every.gather(1, target[:, None, None].expand(-1, 1, width))[:, 0]
+        whitened = whitened - offset[target]
+        distance = (whitened.square().sum(1) + torch.finfo(features.dtype).tiny).sqrt_()
+        ctx.save_for_backward(whitened, distance, target, whiten)
+        return distance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        whitened, distance, target, whiten = ctx.saved_tensors
+        scaled, (n_classes, width, _) = whitened * (gradient / distance)[:, None], whiten.shape
+        if width <= _NARROW:
+            return torch.bmm(scaled[:, None], whiten[target])[:, 0], None, None, None
+        every = scaled.new_zeros(len(scaled), n_classes, width).scatter_(
+            1, target[:, None, None].expand(-1, 1, width), scaled[:, None])
+        return linear(every.flatten(1), whiten.reshape(n_classes * width, width).mT), None, None, None
 
 
 def _standards(h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

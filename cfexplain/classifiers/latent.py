@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cfexplain.foundation.random import seeded_torch, stream
-from cfexplain.foundation.tiles import baddbmm
+from cfexplain.foundation.tiles import LEAST, baddbmm, padded
 from cfexplain.nets.losses import Rows
 from cfexplain.persistence import stored_by_sizes
 
@@ -50,11 +50,14 @@ class LatentEnsemble(nn.Module):
             self.biases.append(torch.empty(members, 1, fan_out).uniform_(-bound, bound))
 
     def forward(self, z: Tensor) -> Tensor:
+        n = z.shape[-2]
+        if not self.training and z.ndim == 2:
+            z = padded(z, LEAST)  # here, and not in front of every layer
         h = z if z.ndim == 3 else z.expand(self.members, *z.shape)
         product = torch.baddbmm if self.training else baddbmm
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             h = product(bias, h.relu() if i else h, weight)
-        return h
+        return h[:, :n]
 
 
 def train_latent_ensemble(

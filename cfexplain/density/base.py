@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cfexplain.foundation.exceptions import TargetError
 from cfexplain.foundation.labels import class_indices
+from cfexplain.foundation.numbers import quantile_of_sorted
 from cfexplain.persistence import MayBeAbsent
 
 __all__ = ["ClassDensity", "or_impossible"]
@@ -73,7 +74,7 @@ class ClassDensity(BaseEstimator, ABC):
         """:meth:`quantile` of every class, in the order of ``classes_``: float64, shape (K,)."""
         if not 0 <= q <= 1:
             raise ValueError(f"q={q!r} must lie in [0, 1].")
-        return np.array([np.quantile(v, q, method="higher") for v in self.log_densities_], dtype=np.float64)
+        return np.array([quantile_of_sorted(v, q, higher=True) for v in self.log_densities_], dtype=np.float64)
 
     def _indices(self, y: Any, n: int) -> np.ndarray:
         """Labels (one, or one a row) as class indices of shape (n,)."""

@@ -62,6 +62,12 @@ class FrozenDensity:
             return differentiable.with_gradient(self._reference, z, c)
         return differentiable.log_prob(self._flow, z, c)
 
+    def swap(self, z: Tensor, c: Tensor, t: Tensor) -> Tensor:
+        """`z` with its classes changed from `c` to `t`, see :meth:`ClassFlow.swap`; of "packed" alone."""
+        from cfexplain.ops.coupling_flow import packed
+
+        return packed.swap(self._flow, z, c, t)
+
     def logp_and_grad(self, z: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """log p(z | c), (B,), and its gradient in `z`, (B, d), in the dtype of `z`."""
         z = z.detach().requires_grad_()

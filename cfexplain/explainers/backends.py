@@ -39,6 +39,7 @@ BACKENDS = ("auto", "eager", "packed", "graph", "triton")
 PRECISIONS = ("auto", "bfloat16")
 # Rows that pass through a graph's slots at once
 SLOTS = 2048
+_PLAIN = (int, float, str, type(None), torch.dtype, torch.device)
 
 
 @dataclass
@@ -126,13 +127,22 @@ def make_engine(explainer: ExplainerParameters, backend: str, precision: str, ex
             return replace(engine, backend="triton (one launch)", search=search_in_one_launch(explainer, precision, example))
         except NotCovered as reason:
             remarks.append(f"not one launch: {reason}")
-    with torch.no_grad():
-        z = explainer.coordinates_.encode(example) if explainer.coordinates_.encodes_at_once else None
+    decoders: list[Callable[[Tensor], Tensor]] = []
+
+    @functools.cache
+    @torch.no_grad()
+    def code(stage: int) -> Tensor | None:
+        """What this stage decodes of the example."""
+        if not explainer.coordinates_.encodes_at_once:
+            return None
+        before = None if not stage else code(stage - 1)
+        return explainer.coordinates_.encode(example) if before is None else decoders[stage - 1](before).flatten(1)
+
     classifier = _frozen_classifier(explainer.classifier_, precision, example)
-    decoders, rounds = [], precision == "bfloat16"
-    for stage, plain in zip(explainer.coordinates_.stages, engine.decoders, strict=True):
+    rounds = precision == "bfloat16"
+    for i, (stage, plain) in enumerate(zip(explainer.coordinates_.stages, engine.decoders, strict=True)):
         wanted = "bfloat16" if precision == "auto" and stage.computes_in == "bfloat16" else precision
-        decode = _frozen_decoder(stage, wanted, z)
+        decode = _frozen_decoder(stage, wanted, functools.partial(code, i))
         if backend == "triton" and decode is not None and isinstance(stage.module_, VectorFlowNet):
             try:
                 decode = _inverse(_in_one_kernel(stage.module_))
@@ -142,9 +152,6 @@ def make_engine(explainer: ExplainerParameters, backend: str, precision: str, ex
         decoders.append(decode or plain)
         if decode is None:
             left.append("decoder" if stage is explainer.coordinates_ else f"{type(stage).__name__}'s decoder")
-        if z is not None:
-            with torch.no_grad():
-                z = decoders[-1](z).flatten(1)
     if classifier is None:
         left.insert(0, "classifier")
     log_density = engine.log_density
@@ -199,11 +206,34 @@ class _FrozenScores(ModuleScores):
         return x
 
 
-def _frozen(module: nn.Module, function: nn.Module, precision: str, example: Tensor | None) -> FrozenModule:
-    """`function`, which is `module` or calls it, frozen: as long as its tensors stay and both answer alike."""
-    return cached_by_weights(
-        module, (type(function), precision), lambda: freeze_for_search(function, precision=precision, example=example),
-        lambda net: example is None or _alike(function, net, example))
+def _frozen(module: nn.Module, function: nn.Module, precision: str, example: Callable[[], Tensor | None],
+            ) -> FrozenModule:
+    """`function`, which is `module` or calls it, frozen: as long as tensors and attributes stay, or both answer alike."""
+    attributes = _attributes(module)
+
+    def make() -> tuple[FrozenModule, tuple | None]:
+        return freeze_for_search(function, precision=precision, example=example()), attributes
+
+    def is_valid(made: tuple[FrozenModule, tuple | None]) -> bool:
+        if attributes is not None:
+            return made[1] == attributes
+        rows = example()
+        return rows is None or _alike(function, made[0], rows)
+
+    return cached_by_weights(module, (type(function), precision), make, is_valid)[0]
+
+
+def _attributes(module: nn.Module) -> tuple | None:
+    """What decides beside its tensors what a network of torch's and our own layers computes; None of others, of which nobody
+    knows.
+    """
+    if not _is_pure(module):
+        return None
+    known = [(name, value) for part in module.modules() for name, value in vars(part).items()
+             if not (name == "training" or (name.startswith("_") and isinstance(value, dict | set)))]
+    plain = all(isinstance(value, _PLAIN) or (isinstance(value, tuple) and all(isinstance(v, _PLAIN) for v in value))
+                for _, value in known)
+    return tuple(known) if plain else None
 
 
 def _packed(module: VectorFlowNet) -> PackedFlow | None:
@@ -244,7 +274,7 @@ def _frozen_classifier(adapter: Any, precision: str, example: Tensor) -> Any:
     dtype = next((p.dtype for p in module.parameters()), example.dtype)
     example = scores.shaped(example.to(dtype))
     try:
-        net = _frozen(module, module, wanted, example)
+        net = _frozen(module, module, wanted, lambda: example)
     except TypeError:  # a module that cannot be copied is searched as it is
         return None
     twin = copy.copy(adapter)
@@ -252,7 +282,7 @@ def _frozen_classifier(adapter: Any, precision: str, example: Tensor) -> Any:
     return twin
 
 
-def _frozen_decoder(coordinates: Any, precision: str, z: Tensor | None) -> Callable | None:
+def _frozen_decoder(coordinates: Any, precision: str, z: Callable[[], Tensor | None]) -> Callable | None:
     module = coordinates.module_
     if isinstance(module, VectorFlowNet):
         flow = _packed(module)

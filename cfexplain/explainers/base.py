@@ -7,6 +7,7 @@ A paper's class chooses coordinates, density, terms and stopping, as parameters,
 from __future__ import annotations
 
 import copy
+import functools
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -78,6 +79,7 @@ __all__ = ["CounterfactualExplainer", "as_given"]
 
 # Share of X's range by which exact coordinates may fail to return x: float32 flows are a hundred times better.
 NOT_INVERTIBLE = 1e-2
+_version = functools.cache(version)  # which reads a file
 
 
 @dataclass(eq=False, repr=False)
@@ -539,7 +541,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             "feature_names": [str(name) for name in getattr(self, "feature_names_in_", ())] or None,
             "feature_scale": None if self.layout_.is_image else self.scale_.tolist(), "device": str(self.device_),
             **getattr(self, "training_", {}),  # not in files of earlier versions
-            "versions": {"torch": torch.__version__, "scikit-learn": sklearn.__version__, "zuko": version("zuko")},
+            "versions": {"torch": torch.__version__, "scikit-learn": sklearn.__version__, "zuko": _version("zuko")},
         }
 
     # ------------------------------------------------------------------ what a method may write anew

@@ -158,7 +158,7 @@ class Evaluator:
         return self._in_parts(("decode", stage), self.engine.decoders[stage], codes.flatten(1))
 
     def _in_parts(self, name: Hashable, function: Callable, rows: Tensor) -> Tensor:
-        return self.in_tiles(str(name), lambda some: self.partial(name, function, some, len(rows)), rows)
+        return self.in_tiles(str(name), function, rows)
 
     def judged(self, z: Tensor, rows: Mapping[str, Tensor], x: Tensor | None = None) -> tuple[Tensor, ...]:
         """x′, log density, valid, second opinion, and each of `conditions`, of a tile of found points."""
@@ -175,15 +175,13 @@ class Evaluator:
 
     # ------------------------------------------------------------- other numbers of rows, with the same bits
     def in_tiles(self, name: str, function: Callable, *rows: Tensor, tile: int = TILE) -> Any:
-        """``function(*rows)`` in tiles; rows of a table in larger ones, where the bits allow it."""
-        sizes = None if self.explainer.layout_.is_image or not len(rows[0]) else self.sizes(tile)
+        """``function(*rows)`` in tiles, and in other numbers of rows where the bits allow it."""
+        sizes = self.sizes(tile) if len(rows[0]) else None
         return in_tiles(function, *rows, tile=tile, places=None if sizes is None else sizes.choice(name, function, *rows))
 
     def partial(self, name: Hashable, function: Callable, x: Tensor, live: int) -> Any:
         """``function(x)``, of which the first `live` rows are needed: networks of images leave out the rest if they may."""
-        if live == len(x) or not self.explainer.layout_.is_image:
-            return function(x)
-        known = self._known(len(x))
+        known = self._known(len(x)) if len(x) == self.tile and live < len(x) and self.explainer.layout_.is_image else None
         return function(x) if known is None else known[1]((name, self.engine.backend), function, x, live)
 
     def sizes(self, tile: int) -> TileSizes | None:

@@ -68,7 +68,7 @@ _sizes: WeakKeyDictionary[nn.Module, TileSizes] = WeakKeyDictionary()
 class _InkOfCode(TypicalInk):
     """`TypicalInk` of a point whose x is its greyness."""
 
-    def _excess(self, point: Any) -> Tensor:
+    def excess(self, point: Any) -> Tensor:
         return point.x / point.rows["ink_limit"] - 1
 
 

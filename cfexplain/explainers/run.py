@@ -22,7 +22,7 @@ from cfexplain.explainers.resources import halving_tiles, progress_bar
 from cfexplain.explainers.table import Table
 from cfexplain.explainers.task import Goal
 from cfexplain.foundation.deadline import Deadline
-from cfexplain.foundation.partial_tiles import TileRows
+from cfexplain.foundation.numbers import quantile_of_sorted
 from cfexplain.foundation.progress import bar_delay
 from cfexplain.foundation.settings import own_modes
 from cfexplain.foundation.threads import one_thread, side_by_side
@@ -219,7 +219,7 @@ class Run:
                 limits["feature_limit"] = explainer.class_features_.quantiles(explainer.feature_quantile)
             if explainer.greyness_ is not None and explainer.ink_quantile is not None:
                 limits["ink_limit"] = np.array([
-                    max(np.quantile(own, explainer.ink_quantile), LEAST_GREY) if own.any() else np.inf
+                    max(quantile_of_sorted(own, explainer.ink_quantile), LEAST_GREY) if own.any() else np.inf
                     for own in explainer.greyness_])
             limits |= explainer.class_limits()
             rows |= {name: torch.from_numpy(limit).to(rows["z0"])[rows["target"]] for name, limit in limits.items()
@@ -283,13 +283,13 @@ class Run:
     def judged(self, rows: dict[str, Tensor], moving: np.ndarray, result: SearchResult, options: SearchOptions,
                 backend: str) -> Found:
         """What the search returned for the rows `moving`, and the others as they came, judged by the explainer itself."""
-        x, names, n = rows["x"], list(rows), len(rows["x"])
+        x, n = rows["x"], len(rows["x"])
         z = rows["z0"].clone()
         z[moving] = result.z
         with torch.no_grad():
             x_cf, log_density, valid, opinion, *met = self.judge.in_tiles(
-                "judge", lambda z, *values: self.judge.judged(z, TileRows(zip(names, values, strict=True), live=n)), z,
-                *rows.values(), tile=options.tile)
+                "judge", lambda z, *values: self.judge.judged(z, dict(zip(rows, values, strict=True))), z, *rows.values(),
+                tile=options.tile)
             x_cf = torch.where(rows["moving"].view(-1, *[1] * (x.ndim - 1)), x_cf, x)
         z0 = rows["z0"].cpu().numpy()
         return Found(

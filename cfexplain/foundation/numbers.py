@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from cfexplain.foundation.exceptions import plain
+from cfexplain.foundation.remainders import in_vectors
 
-__all__ = ["check_confidence", "log_odds", "log_odds_of", "probability", "row_norm"]
+__all__ = ["check_confidence", "log_odds", "log_odds_of", "probability", "quantile_of_sorted", "row_norm"]
 
 
 def check_confidence(confidence: Any) -> float | None:
@@ -35,10 +37,32 @@ def probability(p: float) -> str:
 
 
 def log_odds(logits: Tensor, target: Tensor) -> Tensor:
-    """log p(target) − log(1 − p(target)), shape (B,), from logits (..., B, K) without passing through p."""
-    index = target[:, None].expand(*logits.shape[:-1], 1)
-    own = logits.gather(-1, index)[..., 0]
-    return own - logits.scatter(-1, index, -torch.inf).logsumexp(-1)
+    """log p(target) − log(1 − p(target)), shape (..., B), from logits (..., B, K) without passing through p.
+
+    Differentiable once in the logits. Functions such as exp leave no remainder, so that few rows have the bits of many.
+    """
+    return _LogOdds.apply(logits, target)
+
+
+class _LogOdds(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor) -> Tensor:
+        index = target[:, None].expand(*logits.shape[:-1], 1)
+        others = logits.scatter(-1, index, -torch.inf)
+        # where none is possible, not −∞ − (−∞)
+        largest = others.amax(-1, keepdim=True).clamp_(-torch.finfo(logits.dtype).max)
+        exponentials = in_vectors(torch.exp, others.sub_(largest))
+        total = exponentials.sum(-1, keepdim=True)
+        ctx.save_for_backward(exponentials, total, index)
+        odds = logits.gather(-1, index).sub_(largest).sub_(in_vectors(torch.log, total))
+        return odds[..., 0]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        exponentials, total, index = ctx.saved_tensors
+        gradient = gradient[..., None]
+        return (exponentials * (gradient / total)).neg_().scatter_(-1, index, gradient), None
 
 
 def log_odds_of(confidence: float) -> float:
@@ -50,6 +74,20 @@ def log_odds_of(confidence: float) -> float:
     return math.log(confidence / (1 - confidence))
 
 
+def quantile_of_sorted(values: np.ndarray, q: float, higher: bool = False) -> float:
+    """``np.quantile`` of one or more values that are sorted already, in a fiftieth of the time.
+
+    >>> quantile_of_sorted(np.array([1.0, 2.0, 4.0]), 0.75), quantile_of_sorted(np.array([1.0, 2.0, 4.0]), 0.6, higher=True)
+    (3.0, 4.0)
+    """
+    place = q * (len(values) - 1)
+    if higher:
+        return float(values[math.ceil(place)])
+    below = math.floor(place)
+    low, high = float(values[below]), float(values[min(below + 1, len(values) - 1)])
+    return low if low == high else low + (high - low) * (place - below)
+
+
 def row_norm(difference: Tensor) -> Tensor:
     """L2 norm of each row, whose gradient at 0 is 0: a search starts there.
 
@@ -58,6 +96,19 @@ def row_norm(difference: Tensor) -> Tensor:
     >>> row_norm(v).sum().backward(); v.grad
     tensor([[0., 0., 0.]])
     """
-    square = difference.flatten(1).square().sum(1)
-    positive = square > 0
-    return torch.where(positive, torch.where(positive, square, 1.0).sqrt(), 0.0)
+    return _RowNorm.apply(difference)
+
+
+class _RowNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, difference: Tensor) -> Tensor:
+        norm = difference.flatten(1).square().sum(1).sqrt_()
+        ctx.save_for_backward(difference, norm)
+        return norm
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        difference, norm = ctx.saved_tensors
+        share = torch.where(norm > 0, gradient / norm, 0.0)
+        return difference * share.view(-1, *[1] * (difference.ndim - 1))

@@ -13,21 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from cfexplain.foundation.remainders import Remainders
 from cfexplain.foundation.tiles import aligned, padded, probes
 
 __all__ = ["PartialTiles", "TileRows"]
-
-# The longest step of a vectorised loop, in numbers
-_VECTOR = 32
-# Operations that need no watching; one that is missing here costs speed, never a bit. Sums of products, whose order shows on
-# random points; numbers that any code rounds alike; and memory that is not yet written to.
-_SAFE = frozenset(["addmm", "baddbmm", "bmm", "convolution", "convolution_backward", "mean", "mm", "sum",
-                   "add", "div", "mul", "sub", "relu", "threshold_backward", "where",
-                   "empty_like", "new_empty", "new_empty_strided"])
-
 
 class TileRows(dict):
     """What a search knows of the rows of a tile, by name; the rows from `live` on only fill it up."""
@@ -87,7 +78,7 @@ class _Trial:
 
     def _is_equal(self, function: Callable, size: int) -> bool:
         if size not in self.equal:
-            with aligned(), _Remainders(size) as seen:
+            with aligned(), Remainders(size) as seen:
                 part = _with_gradient(function, self.gradient)(self.some[:size])
             self.equal[size] = not seen.found and all(
                 torch.equal(a[:size], b) for a, b in zip(self.whole, part, strict=True))
@@ -111,39 +102,6 @@ def _with_gradient(function: Callable, wanted: bool) -> Callable[[Tensor], tuple
         return (*(out.detach() for out in outputs), *([] if gradient is None else [gradient]))
 
     return answer
-
-
-class _Remainders(TorchDispatchMode):
-    """Watches a computation of `rows` rows for operations that leave a remainder of their numbers; `found` names the last.
-
-    Numbers that went in are moved and not computed, and so are zeros that are put beside them. A tensor whose length is no
-    multiple of the rows does not depend on how many there are.
-    """
-
-    def __init__(self, rows: int) -> None:
-        super().__init__()
-        self.rows, self.found = rows, ""
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given, name = tree_leaves((args, kwargs or {})), function.overloadpacket.__name__.rstrip("_")
-        fused = (kwargs or {}).get("alpha", 1) != 1  # a multiplication and an addition that round once
-        tensors = [leaf for leaf in given if isinstance(leaf, Tensor)]
-        if not tensors or (name in _SAFE and not fused):
-            return function(*args, **(kwargs or {}))
-        known = [tensor.detach().flatten().double() for tensor in tensors]  # before they are written to
-        if torch.Tag.pointwise not in function.tags:
-            known.append(torch.zeros(1, dtype=torch.float64, device=known[0].device))
-        out = function(*args, **(kwargs or {}))
-        for made in tree_leaves(out):
-            if isinstance(made, Tensor) and made.is_floating_point() and made.numel() % _VECTOR \
-                    and made.numel() % self.rows == 0 and not _among(made, torch.cat(known)):
-                self.found = name
-        return out
-
-
-def _among(made: Tensor, known: Tensor) -> bool:
-    """Whether each number of `made` is one of `known`, perhaps in another precision."""
-    return bool(torch.isin(made.double(), torch.cat([known, known.to(made.dtype).double()])).all())
 
 
 class _Refilled(torch.autograd.Function):

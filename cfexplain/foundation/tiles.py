@@ -7,7 +7,7 @@ padded with zeros to a multiple of eight numbers while a tile is evaluated (`ali
 torch's threads: so a tile is evaluated with one (`cfexplain.foundation.threads.one_thread`).
 
 Most kernels choose the same order for many shapes, though. `TileSizes` finds out for which, so that many small samples need
-fewer tiles; for tiles that are mostly padding see `cfexplain.foundation.partial_tiles`.
+fewer tiles, and few rows no whole one; where only some of the networks allow that, see `cfexplain.foundation.partial_tiles`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, handle_torch_function
 
+from cfexplain.foundation.remainders import Remainders
 from cfexplain.foundation.threads import one_thread
 
-__all__ = ["TILE", "TileSizes", "aligned", "baddbmm", "in_tiles", "linear", "padded", "probes"]
+__all__ = ["LEAST", "TILE", "TileSizes", "aligned", "baddbmm", "in_tiles", "linear", "padded", "probes"]
 
 TILE = 32
 _WIDTH = 8
 # Rows of a matrix product below which other kernels are chosen
-_ROWS = 4
+LEAST = 4
 # Numbers of a sample, times rows, above which rows gain nothing from more company: what a tile leaves behind fills the cache
 _ROOM = 2**16
 
@@ -62,7 +63,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return handle_torch_function(linear, (input,), input, weight, bias)
     n, ndim = len(input), input.ndim
     more_out, more_in = (-side % _WIDTH for side in weight.shape) if weight.ndim == 2 else (0, 0)
-    few = -n % _ROWS if ndim == 2 and n < _ROWS else 0
+    few = -n % LEAST if ndim == 2 and n < LEAST else 0
     if not (more_out or more_in or few):
         return F.linear(input, weight, bias)
     if more_in or few:
@@ -80,11 +81,16 @@ def baddbmm(bias: Tensor, input: Tensor, weight: Tensor, **options: Any) -> Tens
     if torch._C._is_torch_function_mode_enabled():
         return handle_torch_function(baddbmm, (input,), bias, input, weight, **options)
     more_in, more_out = (-side % _WIDTH for side in weight.shape[-2:])
-    if options or not (more_out or more_in):
+    n, width = input.shape[1], weight.shape[-1]
+    few = -n % LEAST if n < LEAST and (bias.ndim < 2 or bias.shape[-2] == 1) else 0
+    if options or not (more_out or more_in or few):
         return torch.baddbmm(bias, input, weight, **options)
-    width = weight.shape[-1]
-    bias = F.pad(bias.expand(*bias.shape[:-1], width), (0, more_out))  # a bias of one column stands for all
-    return torch.baddbmm(bias, F.pad(input, (0, more_in)), F.pad(weight, (0, more_out, 0, more_in)))[..., :width]
+    if more_in or few:
+        input = F.pad(input, (0, more_in, 0, few))
+    if more_out or more_in:
+        weight = F.pad(weight, (0, more_out, 0, more_in))
+        bias = F.pad(bias.expand(*bias.shape[:-1], width), (0, more_out))  # a bias of one column stands for all
+    return torch.baddbmm(bias, input, weight)[:, :n, :width]
 
 
 _ALIGNED: dict[Any, Callable[..., Tensor]] = {F.linear: linear, torch.baddbmm: baddbmm}
@@ -127,11 +133,12 @@ def padded(rows: Tensor, n: int) -> Tensor:
 
 
 class TileSizes:
-    """Multiples of a tile in which a function gives every row the bits that it has in a tile of `tile` rows.
+    """Numbers of rows in which a function gives every row the bits that it has in a tile of `tile` rows.
 
+    Multiples of a tile, so that many small samples need fewer tiles, and parts of one, where it would mostly be padding.
     A size is tried when it would first be of use, on random points beside rows of the call, and is used from then on if
-    every bit of every answer agrees. What was tried is remembered by name. (Only multiples: in less than a tile,
-    functions such as exp meet some rows in the remainder of a vectorised loop, where other code computes them.)
+    every bit of every answer agrees; and, of less than a tile, if no operation leaves a remainder
+    (`cfexplain.foundation.remainders`). What was tried is remembered by name.
 
     Parameters
     ----------
@@ -146,15 +153,18 @@ class TileSizes:
     >>> sizes, x = TileSizes(8, numbers=4), torch.rand(40, 4)
     >>> places = sizes.choice("double", lambda a: 2 * a, x)
     >>> places(2), places(40), places(10**6)
-    (8, 48, 128)
+    (2, 48, 128)
     >>> sizes.choice("centre", lambda a: a - a.mean(0), x)(40)  # rows that are not independent
     8
     """
 
     def __init__(self, tile: int, numbers: int):
         self.tile = tile
-        self._sizes = [tile * k for k in (1, 2, 3, 4, 6, 8, 12, 16) if k == 1 or tile * k * numbers <= _ROOM]
+        self._sizes = [tile // k for k in (16, 8, 4, 2) if tile % k == 0 and tile // k > 1]
+        self._sizes += [3 * tile // 4] if tile % 4 == 0 and tile > 4 else []
+        self._sizes += [tile * k for k in (1, 2, 3, 4, 6, 8, 12, 16) if k == 1 or tile * k * numbers <= _ROOM]
         self._equal: dict[tuple[Hashable, int], bool] = {}
+        self._whole: dict[Hashable, Any] = {}
         self._lock = RLock()
 
     @property
@@ -186,17 +196,28 @@ class TileSizes:
         def equal(size: int) -> bool:
             with self._lock:
                 if (name, size) not in self._equal:
-                    probe = probes(rows, size)
-                    self._equal[name, size] = _equal(*(in_tiles(function, *probe, tile=tile) for tile in (self.tile, size)))
+                    self._equal[name, size] = (self._is_part(name, size, function, rows) if size < self.tile else _equal(
+                        *(in_tiles(function, *probes(rows, size), tile=tile) for tile in (self.tile, size))))
                 return self._equal[name, size]
 
         def places(left: int) -> int:
             sizes = [size for size in self._sizes if self._equal.get((name, size), True)]
-            while (size := _nearest(sizes, left)) != self.tile and not equal(size):
+            while (size := _nearest(sizes, left, self.tile)) != self.tile and not equal(size):
                 sizes.remove(size)
             return size
 
         return places
+
+    def _is_part(self, name: Hashable, size: int, function: Callable[..., Any], rows: tuple[Tensor, ...]) -> bool:
+        """Whether `size` rows, fewer than a tile, have the bits of a tile, and that not by chance."""
+        if name not in self._whole:
+            probe = probes(rows, self.tile)
+            self._whole[name] = probe, in_tiles(function, *probe, tile=self.tile)
+        probe, whole = self._whole[name]
+        with Remainders(size) as seen:
+            part = in_tiles(function, *(r[:size] for r in probe), tile=size)
+        whole = tuple(out[:size] for out in whole) if isinstance(whole, tuple) else whole[:size]
+        return not seen.found and _equal(whole, part)
 
 
 def _equal(some: Any, other: Any) -> bool:
@@ -204,11 +225,11 @@ def _equal(some: Any, other: Any) -> bool:
     return all(torch.equal(a, b) for a, b in pairs)
 
 
-def _nearest(sizes: list[int], left: int) -> int:
-    """A tile that holds all rows with few empty places, or else the largest that they fill."""
+def _nearest(sizes: list[int], left: int, tile: int) -> int:
+    """What holds all rows with few empty places, or else the largest that they fill; never two for less than a tile."""
     holding = next((size for size in sizes if size >= left), None)
     filled = max((size for size in sizes if size <= left), default=None)
-    if holding is not None and (filled is None or holding - left <= max(holding // 3, 8)):
+    if holding is not None and (holding <= tile or filled is None or holding - left <= max(holding // 3, 8)):
         return holding
     assert filled is not None  # one of the two there is
     return filled

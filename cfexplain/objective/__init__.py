@@ -4,6 +4,7 @@ from cfexplain.objective.point import Point, ValuePoint
 from cfexplain.objective.terms import (
     CrossEntropy,
     DecisionHinge,
+    Hinge,
     InputDistance,
     LatentDistance,
     LogDensity,
@@ -24,6 +25,7 @@ from cfexplain.objective.terms import (
 __all__ = [
     "CrossEntropy",
     "DecisionHinge",
+    "Hinge",
     "InputDistance",
     "LatentDistance",
     "LogDensity",

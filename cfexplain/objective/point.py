@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cfexplain.foundation.numbers import log_odds
+from cfexplain.foundation.remainders import in_vectors
 
 __all__ = ["Point", "ValuePoint"]
 
@@ -60,9 +61,7 @@ class Point:
 
     @cached_property
     def probability(self) -> Tensor:
-        if self.verdict is not None:
-            return self.log_odds.sigmoid()
-        return self.logits.softmax(1).gather(1, self.target[:, None])[:, 0]
+        return in_vectors(torch.sigmoid, self.log_odds)
 
     @cached_property
     def valid(self) -> Tensor:

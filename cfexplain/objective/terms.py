@@ -7,7 +7,7 @@ both: a hinge pulls towards its condition, and the condition says when to stop.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from cfexplain.search import Evaluation
 __all__ = [
     "CrossEntropy",
     "DecisionHinge",
+    "Hinge",
     "InputDistance",
     "LatentDistance",
     "LogDensity",
@@ -40,7 +41,7 @@ __all__ = [
     "greyness",
 ]
 
-# A hinge aims this far beyond its condition, so that a step lands inside and not on the edge.
+# How far beyond its condition a hinge aims
 LOG_ODDS_SLACK = 0.02
 LOG_DENSITY_SLACK = 0.5
 FEATURE_SLACK = 0.01
@@ -72,7 +73,27 @@ class Term(ABC):
 
 
 @dataclass(frozen=True)
-class DecisionHinge(Term):
+class Hinge(Term):
+    """A condition, and a pull towards it: max(excess + slack, 0), until the excess is at most 0.
+
+    The slack lets a hinge aim beyond its condition, so that a step lands inside and not on the edge.
+    """
+
+    slack = 0.0
+
+    @abstractmethod
+    def excess(self, point: Point) -> Tensor:
+        """How far each row is from meeting the condition, shape (B,); at most 0 where it does."""
+
+    def loss(self, point: Point) -> Tensor:
+        return torch.relu(self.excess(point) + self.slack)
+
+    def holds(self, point: Point) -> Tensor:
+        return self.excess(point) <= 0
+
+
+@dataclass(frozen=True)
+class DecisionHinge(Hinge):
     """max(0.5 + ε − p(ỹ|x′), 0) (PLACE, eq. 2), with 0.5 + ε = `confidence`. Flat where p(ỹ|x′) ≈ 0.
 
     Without a `confidence` each row has its own, as log-odds: ``rows["needed"]``.
@@ -84,15 +105,12 @@ class DecisionHinge(Term):
     def _needed(self, point: Point) -> Any:
         return point.rows["needed"].sigmoid() if self.confidence is None else self.confidence
 
-    def loss(self, point: Point) -> Tensor:
-        return torch.relu(self._needed(point) - point.probability)
-
-    def holds(self, point: Point) -> Tensor:
-        return point.probability >= self._needed(point)
+    def excess(self, point: Point) -> Tensor:
+        return self._needed(point) - point.probability
 
 
 @dataclass(frozen=True)
-class LogOddsHinge(Term):
+class LogOddsHinge(Hinge):
     """The hinge of eq. 2 on log-odds: the same boundary, and a gradient however sure the classifier is of another class.
 
     Without a `confidence` each row has its own, as log-odds: ``rows["needed"]``.
@@ -101,6 +119,7 @@ class LogOddsHinge(Term):
     confidence: float | None = 0.99
     name = "decision"
     row_name = "needed"
+    slack = LOG_ODDS_SLACK
 
     def _needed(self, point: Point) -> Any:
         return point.rows[self.row_name] if self.confidence is None else log_odds_of(self.confidence)
@@ -108,11 +127,8 @@ class LogOddsHinge(Term):
     def _log_odds(self, point: Point) -> Tensor:
         return point.log_odds
 
-    def loss(self, point: Point) -> Tensor:
-        return torch.relu(self._needed(point) + LOG_ODDS_SLACK - self._log_odds(point))
-
-    def holds(self, point: Point) -> Tensor:
-        return self._log_odds(point) >= self._needed(point)
+    def excess(self, point: Point) -> Tensor:
+        return self._needed(point) - self._log_odds(point)
 
 
 @dataclass(frozen=True)
@@ -201,16 +217,14 @@ class LogDensity(Term):
 
 
 @dataclass(frozen=True)
-class TypicalDensity(Term):
+class TypicalDensity(Hinge):
     """A hinge on log p_F(z′|ỹ) at ``rows["typical"]``, a quantile of the target class's own log densities, in nats."""
 
     name = "density"
+    slack = LOG_DENSITY_SLACK
 
-    def loss(self, point: Point) -> Tensor:
-        return torch.relu(point.rows["typical"] + LOG_DENSITY_SLACK - point.log_density)
-
-    def holds(self, point: Point) -> Tensor:
-        return point.log_density >= point.rows["typical"]
+    def excess(self, point: Point) -> Tensor:
+        return point.rows["typical"] - point.log_density
 
 
 @dataclass(frozen=True)
@@ -225,7 +239,7 @@ class SecondOpinion(LogOddsHinge):
 
 
 @dataclass(frozen=True)
-class TypicalFeatures(Term):
+class TypicalFeatures(Hinge):
     """A hinge on the Mahalanobis distance of x′ to the target class in the explained classifier's penultimate features.
 
     The unit is ``rows["feature_limit"]``, a quantile of the class's own distances. Sees what the density of latents does
@@ -233,16 +247,14 @@ class TypicalFeatures(Term):
     """
 
     name = "features"
+    slack = FEATURE_SLACK
 
-    def loss(self, point: Point) -> Tensor:
-        return torch.relu(point.feature_distance / point.rows["feature_limit"] - 1 + FEATURE_SLACK)
-
-    def holds(self, point: Point) -> Tensor:
-        return point.feature_distance <= point.rows["feature_limit"]
+    def excess(self, point: Point) -> Tensor:
+        return point.feature_distance / point.rows["feature_limit"] - 1
 
 
 @dataclass(frozen=True)
-class TypicalInk(Term):
+class TypicalInk(Hinge):
     """A hinge on the `greyness` of x′, in units of ``rows["ink_limit"]``, a quantile of the target class's own images.
 
     For ink on paper: a decoder draws what it is not sure of in grey, and neither the density of latents nor the
@@ -251,15 +263,10 @@ class TypicalInk(Term):
 
     data_range: tuple[float, float] = (0.0, 1.0)
     name = "ink"
+    slack = FEATURE_SLACK
 
-    def _excess(self, point: Point) -> Tensor:
+    def excess(self, point: Point) -> Tensor:
         return greyness(point.x, self.data_range) / point.rows["ink_limit"] - 1
-
-    def loss(self, point: Point) -> Tensor:
-        return torch.relu(self._excess(point) + FEATURE_SLACK)
-
-    def holds(self, point: Point) -> Tensor:
-        return self._excess(point) <= 0
 
 
 @dataclass(frozen=True)
@@ -312,19 +319,40 @@ class Objective:
         for term in self.terms:
             if term.weight < 0:
                 raise ValueError(f"The weight of the {term.name} term is {term.weight}; weights are not negative.")
+        self._kept: dict[Any, tuple[Tensor, ...]] = {}
 
     def reference(self, x: Tensor, tile: int) -> dict[str, Tensor]:
         """What the terms want to be kept of the rows x: to be merged into the ``rows`` of their points."""
         return {name: values for term in self.terms for name, values in term.reference(x, tile).items()}
 
     def evaluate(self, point: Point) -> Evaluation:
+        hinges = [(k, term) for k, term in enumerate(self.terms) if isinstance(term, Hinge)]
+        others = [(k, term) for k, term in enumerate(self.terms) if not isinstance(term, Hinge)]
         # one weight for all rows, or one a row: ``rows["weight:k"]``, of shape (B,), for the k-th of `terms`
-        loss: Any = sum(point.rows.get(f"weight:{k}", term.weight) * term.loss(point) for k, term in enumerate(self.terms))
-        with torch.no_grad():
-            done = point.valid.clone() if self.needs_valid else torch.ones_like(point.valid)
-            for met in self.conditions(point).values():
-                done &= met
-            return Evaluation(loss=loss, done=done, valid=point.valid, score=point.score.detach())
+        loss: Any = sum(point.rows.get(f"weight:{k}", term.weight) * term.loss(point) for k, term in others)
+        met = [rows for _, term in others if (rows := term.holds(point)) is not None]
+        if hinges:  # all together: a third of the operations
+            excess = torch.stack([term.excess(point) for _, term in hinges], 1)
+            weights, slack = self._constants(excess, tuple(hinges), point.rows)
+            loss = loss + (torch.relu(excess + slack) * weights).sum(1)
+            met.append((excess.detach() <= 0).all(1))
+        done = point.valid if self.needs_valid else torch.ones_like(point.valid)
+        for rows in met:
+            done = done & rows
+        return Evaluation(loss=loss, done=done, valid=point.valid, score=point.score.detach())
+
+    def _constants(self, excess: Tensor, hinges: tuple[tuple[int, Hinge], ...], rows: Mapping[str, Tensor],
+                   ) -> tuple[Tensor, Tensor]:
+        """Weights and slacks of the hinges, (hinges,) or (B, hinges)."""
+        key = excess.dtype, excess.device
+        if key not in self._kept:
+            self._kept[key] = tuple(excess.new_tensor(values) for values in (
+                [term.weight for _, term in hinges], [term.slack for _, term in hinges]))
+        weights, slack = self._kept[key]
+        if any(f"weight:{k}" in rows for k, _ in hinges):
+            weights = torch.stack([rows.get(f"weight:{k}", weights[i].expand(len(excess))).to(excess)
+                                   for i, (k, _) in enumerate(hinges)], 1)
+        return weights, slack
 
     def conditions(self, point: Point) -> dict[str, Tensor]:
         """Which condition each row meets: name -> bool tensor of shape (B,)."""

@@ -212,7 +212,8 @@ def evaluate_tile(evaluate: Callable[[Tensor, Mapping[str, Tensor]], Evaluation]
     z = z.detach().requires_grad_(needs_gradient)
     with torch.set_grad_enabled(needs_gradient), nullcontext() if is_aligned else aligned():
         point = evaluate(z, rows)
-        gradient = torch.autograd.grad(point.loss.sum(), z)[0] if needs_gradient else torch.zeros_like(z)
+        gradient = (torch.autograd.grad(point.loss, z, torch.ones_like(point.loss))[0] if needs_gradient
+                    else torch.zeros_like(z))
     return gradient, point.loss.detach(), point.score.detach(), point.done, point.valid
 
 
@@ -247,4 +248,4 @@ def _places(evaluate: Callable, start: Tensor, reference: Tensor, rows: Mapping[
         point = evaluate_tile(evaluate, z, dict(zip(rows, values, strict=True)), needs_gradient, options.aligned)
         return tuple(step(SearchState.begin(z, reference), *point, options).tensors())
 
-    return options.sizes.choice(("search", needs_gradient), advanced, start, reference, *rows.values())
+    return options.sizes.choice(("search", needs_gradient, *sorted(rows)), advanced, start, reference, *rows.values())

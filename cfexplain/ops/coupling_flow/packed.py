@@ -9,9 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cfexplain.foundation.tiles import LEAST, padded
 from cfexplain.ops.coupling_flow.packed_flow import PackedFlow
 
-__all__ = ["inverse", "inverse_and_vjp", "inverse_vjp", "logp_and_grad"]
+__all__ = ["inverse", "inverse_and_vjp", "inverse_vjp", "logp_and_grad", "swap", "to_base"]
 
 _relu_vjp = torch.ops.aten.threshold_backward.grad_input
 
@@ -31,6 +32,7 @@ def logp_and_grad(flow: PackedFlow, z: Tensor, c: Tensor, gradient: bool = True)
     >>> logp.shape, grad.shape
     (torch.Size([4]), torch.Size([4, 3]))
     """
+    n, (z, c) = len(z), _not_too_few(z, c)
     net, tape = _Networks(flow, c), []
     x_a, x_b = z.index_select(1, flow.columns).sub_(flow.loc).mul_(flow.inverse_scale).chunk(2, 1)
     log_det = torch.zeros_like(x_a)
@@ -46,7 +48,7 @@ def logp_and_grad(flow: PackedFlow, z: Tensor, c: Tensor, gradient: bool = True)
         deviation.sub_(_of_class(flow.base_loc, c)).mul_(flow.base_inverse_scale)
     for half in deviation.chunk(2, 1):
         log_det.addcmul_(half, half, value=-0.5)
-    logp = log_det.sum(1).add_(flow.log_constant)
+    logp = log_det.sum(1).add_(flow.log_constant)[:n]
     if not gradient:
         return logp, None
 
@@ -62,7 +64,25 @@ def logp_and_grad(flow: PackedFlow, z: Tensor, c: Tensor, gradient: bool = True)
         net.vjp(layer, here.of_t_s, here.right, out=there.left)
         torch.mul(here.left, growth, out=there.right)
         here, there = there, here
-    return logp, here.g.mul(flow.inverse_scale).index_select(1, flow.places)
+    return logp, here.g.mul(flow.inverse_scale).index_select(1, flow.places)[:n]
+
+
+@torch.no_grad()
+def to_base(flow: PackedFlow, z: Tensor, c: Tensor) -> Tensor:
+    """The base code u = f(z | c), (B, d)."""
+    n, (z, c) = len(z), _not_too_few(z, c)
+    net = _Networks(flow, c)
+    x_a, x_b = z.index_select(1, flow.columns).sub_(flow.loc).mul_(flow.inverse_scale).chunk(2, 1)
+    for layer in range(flow.layers):
+        s, r, _ = net.forward(layer, x_a)
+        x_a, x_b = net.route(layer, s.addcmul(x_b, r.exp_()), x_a)
+    return torch.cat([x_a, x_b], 1).index_select(1, flow.final_places)[:n]
+
+
+def swap(flow: PackedFlow, z: Tensor, c: Tensor, t: Tensor) -> Tensor:
+    """Codes of classes `c` under the classes `t`, base code kept: f⁻¹(f(z | c) | t); rows with ``c == t`` stay."""
+    n, (z, c, t) = len(z), _not_too_few(z, c, t)
+    return torch.where((c == t)[:, None], z, inverse(flow, to_base(flow, z, c), t)[0])[:n]
 
 
 @torch.no_grad()
@@ -162,6 +182,11 @@ class _Networks:
         if self.flow.routes is None:
             return g
         return g.index_select(1, torch.argsort(self.flow.routes[layer]))
+
+
+def _not_too_few(*rows: Tensor) -> tuple[Tensor, ...]:
+    """At least as many rows as it takes for products to be computed as those of many rows are."""
+    return tuple(padded(r, LEAST) for r in rows) if len(rows[0]) < LEAST else rows
 
 
 def _of_class(table: Tensor, c: Tensor) -> Tensor:

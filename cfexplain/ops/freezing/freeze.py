@@ -78,8 +78,17 @@ class FrozenModule(nn.Module):
         """Stays as it is: nothing here is trained."""
         return self
 
+    @property
+    def has_features(self) -> bool:
+        """Whether `with_features` can be asked."""
+        return isinstance(self.net, Fused) and self.net.deep is not None
+
+    def with_features(self, x: Tensor) -> tuple[Any, Tensor]:
+        """What the network makes of `x`, and what its last linear layer was given, (B, ...)."""
+        return self(x, deep=True)
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(self.net, Fused) and (len(args) != 1 or kwargs):
+        if isinstance(self.net, Fused) and (len(args) != 1 or kwargs.keys() - {"deep"}):
             raise TypeError(
                 f"A frozen network takes one input, as it was read with; got {len(args)} and the keywords "
                 f"{sorted(kwargs)}. Wrap the network in a module whose forward takes one tensor, and freeze that.")

@@ -55,20 +55,24 @@ class Fused(nn.Module):
     ----------
     aligned : bool
         Whether its linear layers treat every row alike of their own accord (see `cfexplain.foundation.tiles.aligned`).
+    deep : GraphModule or None
+        The same graph, which also returns what its last linear layer is given; None where not all linear layers are known.
     """
 
     def __init__(self, graph: fx.GraphModule, channels_last: bool, aligned: bool = False):
         super().__init__()
         self.graph, self.channels_last, self.aligned = graph, channels_last, aligned
+        self.deep = _with_features(graph) if aligned else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, deep: bool = False) -> Any:
+        graph: Any = self.deep if deep else self.graph
         if not self.channels_last:
-            return self.graph(x)
+            return graph(x)
         if isinstance(x, Tensor) and x.ndim == 4:
             # strides of one channel are ambiguous, and convolutions would take them for contiguous ones
             x = (x.reshape(len(x), *x.shape[2:], 1).permute(0, 3, 1, 2) if x.shape[1] == 1
                  else x.contiguous(memory_format=torch.channels_last))
-        out = self.graph(x)
+        out = graph(x)
         return out.contiguous() if isinstance(out, Tensor) else tree_map_only(Tensor, Tensor.contiguous, out)
 
 
@@ -173,6 +177,19 @@ def _align(net: fx.GraphModule, leaves: dict) -> bool:
                 isinstance(part, _MULTIPLYING) for part in modules[node.target].modules())):
             return False
     return True
+
+
+def _with_features(net: fx.GraphModule) -> fx.GraphModule | None:
+    """`net` with a second output, the input of its last linear layer; None if it has none."""
+    last: Any = next((node for node in reversed(net.graph.nodes) if node.target in _ALIGNED.values()
+                      or isinstance(_called(net, node, (AlignedLinear,)), AlignedLinear)), None)
+    if last is None or not last.args:
+        return None
+    graph = fx.Graph()
+    copies: dict[Any, Any] = {}
+    out = graph.graph_copy(net.graph, copies)
+    graph.output((out, copies[last.args[0]]))
+    return fx.GraphModule(net, graph)
 
 
 # ------------------------------------------------------------- BatchNorm

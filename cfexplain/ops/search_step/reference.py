@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from cfexplain.foundation.remainders import in_vectors
 from cfexplain.ops.search_step.state import ATTEMPTS, SearchState, Slots, StepOptions
 
 __all__ = ["UPDATES", "Update", "adam", "normalized", "step", "step_slots"]
@@ -24,8 +25,8 @@ def adam(gradient: Tensor, first: Tensor, second: Tensor, count: Tensor) -> tupl
     """Adam (Kingma & Ba, 2014), element by element, with a step count a row."""
     first = 0.9 * first + 0.1 * gradient
     second = 0.999 * second + 0.001 * gradient * gradient
-    unbiased_first = first / (1 - 0.9**count)[:, None]
-    unbiased_second = second / (1 - 0.999**count)[:, None]
+    unbiased_first = first / (1 - _power(0.9, count))[:, None]
+    unbiased_second = second / (1 - _power(0.999, count))[:, None]
     return unbiased_first / (unbiased_second.sqrt() + 1e-8), first, second
 
 
@@ -37,8 +38,12 @@ def normalized(gradient: Tensor, first: Tensor, second: Tensor, count: Tensor) -
     """
     length = gradient.square().sum(1, keepdim=True).sqrt()
     first = 0.8 * first + 0.2 * gradient / (length + 1e-8)
-    move = first / (1 - 0.8**count)[:, None]
+    move = first / (1 - _power(0.8, count))[:, None]
     return move * math.sqrt(gradient.shape[1]), first, second
+
+
+def _power(base: float, count: Tensor) -> Tensor:
+    return in_vectors(lambda exponent: base**exponent, count)
 
 
 UPDATES: dict[str, Update] = {"adam": adam, "normalized": normalized}
