@@ -12,14 +12,15 @@ from torch import Tensor
 
 from cfexplain.foundation.settings import own_modes
 
-__all__ = ["CLIP_MODES", "INK_SIGMA", "LATENT_SIGMA", "LATENT_TAU", "SIGMA", "change_mask", "clipped", "detail_mode",
-           "detail_modes", "faded", "gaussian_blur", "painted", "render"]
+__all__ = ["ALONG_TAU", "CLIP_MODES", "INK_SIGMA", "LATENT_SIGMA", "LATENT_TAU", "SIGMA", "change_mask", "clipped",
+           "detail_mode", "detail_modes", "faded", "gaussian_blur", "painted", "render"]
 
 MODES = ("decoder", "residual", "blend", "learned")
 # Widths of the blur, in pixels of a 64x64 image. Ink has a wide one, or specks stay; photographs a narrow one, or they blur.
 SIGMA, INK_SIGMA = 2.0, 5.0
 # Among latents: the change, in standard deviations, at which what was lost gives way, and the blur in places
 LATENT_TAU, LATENT_SIGMA = 1.2, 0.6
+ALONG_TAU = 0.8  # of a change along what tells classes apart, which is small in the root mean square of the channels
 # What is painted may reach further: nothing of what was there shall shine through
 LEARNED_TAU, LEARNED_SIGMA = 0.8, 0.8
 CLIP_MODES = ("straight_through", "autograd", "none")

@@ -23,7 +23,7 @@ __all__ = ["fit_difference", "further_along", "limits_along", "with_tried"]
 _FURTHER = (1.0, 2.0, 3.0, 4.0)  # times the difference of the means of like pictures
 _BEGIN = 2.0  # where a search by gradients begins if none of these is enough
 _MOST_ROWS = 10_000
-_SURE = 0.25  # three in four rows of the class are as sure as is asked
+_SURE = 0.15  # all but so many rows of the class are as sure as is asked
 _FEATURES = 0.9  # nine in ten rows of the class are as typical for the model as is asked
 _DENSITY = 0.05  # a row may become less typical by what lies between this share of the class and its median
 

@@ -10,7 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cfexplain.coordinates.detail import INK_SIGMA, LATENT_SIGMA, LATENT_TAU, SIGMA, clipped, detail_modes, painted, render
+from cfexplain.coordinates.detail import (
+    ALONG_TAU,
+    INK_SIGMA,
+    LATENT_SIGMA,
+    LATENT_TAU,
+    SIGMA,
+    clipped,
+    detail_modes,
+    faded,
+    painted,
+    render,
+)
 from cfexplain.explainers.attributes import ExplainerParameters
 from cfexplain.explainers.backends import Engine
 from cfexplain.foundation.partial_tiles import PartialTiles
@@ -85,7 +96,9 @@ class Evaluator:
             elif mode != "decoder":
                 x = render(x, latents, drawn, mode, tau=LATENT_TAU, sigma=LATENT_SIGMA, of_latents=True)
             if share is not None and i == len(others):  # and the rest of the way changes no other places than it
-                x = latents + (rows["places"] * (x - latents) + share[:, :, None, None] * rows["difference"])
+                moved = share[:, :, None, None] * rows["difference"]
+                gone = faded(moved, ALONG_TAU, LATENT_SIGMA, of_latents=True)  # as much of what was there
+                x = latents + (rows["places"] * (x - latents) + moved - gone * rows["own"])
             x = self.partial(("decode", i), decode, x.flatten(1), live)
         if is_image:
             x = clipped(x, explainer.clip, explainer.data_range)
@@ -139,20 +152,20 @@ class Evaluator:
 
     def directed(self, known: Mapping[str, Tensor], source: Tensor, target: Tensor) -> dict[str, Tensor]:
         """What like pictures of the classes `source` and `target` (n,) differ by: the ``difference`` of latents, the
-        ``places`` where they may, and the way ``along`` it among codes; nothing where the explainer has not learned it, or
-        starts in another way.
+        ``places`` where they may, what each picture has of its ``own`` there, and the way ``along`` the difference among
+        codes; nothing where the explainer has not learned it, or starts in another way.
         """
         difference, (*inner, _) = getattr(self.explainer, "difference_", None), self.explainer.coordinates_.stages
         if difference is None or self.explainer.start not in ("auto", "learned"):
             return {}
         latents = known[f"latents {len(inner)}"]
-        found = self.in_tiles("difference", difference, latents, source, target)
+        found, own = self.in_tiles("difference", difference, latents, source, target)
         codes = latents + found
         for i in reversed(range(len(inner))):
             codes = self._in_parts(("encode", i), inner[i].encode, codes)
             codes = codes if i == 0 else codes.reshape(len(codes), *inner[i - 1].layout_.net_shape)
         places = difference.places.expand(len(latents), *difference.places.shape)
-        return {"difference": found, "places": places, "along": codes - known["z0"]}
+        return {"difference": found, "own": own, "places": places, "along": codes - known["z0"]}
 
     def _draw(self, stage: int, codes: Tensor) -> Tensor:
         return self._in_parts(("decode", stage), self.engine.decoders[stage], codes.flatten(1))

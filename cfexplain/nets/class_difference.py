@@ -28,9 +28,10 @@ _CHUNK = 512
 class ClassDifference(nn.Module):
     """Latents l (B, C, h, w), classes y and ỹ (B,) -> E[l | what surrounds, ỹ] − E[l | what surrounds, y], shaped as l.
 
-    Both expectations are linear in principal components of what lies around the places where the classes differ, which says
-    how somebody is lit and turned, but not whether she smiles. Elsewhere the difference is 0. Added to a picture's own
-    latents it keeps everything in which like pictures of the two classes agree, and all that is its own.
+    Beside it l − E[l | what surrounds, y], what the picture has of its own. The expectations are linear in principal
+    components of what lies around the places where the classes differ, which says how somebody is lit and turned, but not
+    whether she smiles. Elsewhere both are 0. Added to a picture's latents, the difference keeps everything in which like
+    pictures of the two classes agree.
 
     Parameters
     ----------
@@ -63,10 +64,11 @@ class ClassDifference(nn.Module):
         around = ((latents - self.mean) * (self.places == 0)).flatten(1) @ self.basis
         return torch.cat([torch.ones_like(around[:, :1]), around], 1)
 
-    def forward(self, latents: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    def forward(self, latents: Tensor, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         around, rows = self.surroundings(latents), torch.arange(len(latents), device=latents.device)
         expected = torch.stack([around @ weights for weights in self.weights], 1)
-        return self.places * (expected[rows, target] - expected[rows, source]).view_as(latents)
+        before, after = (expected[rows, of].view_as(latents) for of in (source, target))
+        return self.places * (after - before), self.places * (latents - self.mean - before)
 
 
 def learn_class_difference(latents: np.ndarray, groups: np.ndarray, classes: int, seed: int) -> ClassDifference | None:

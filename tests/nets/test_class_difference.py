@@ -24,7 +24,7 @@ def difference():
 
 def asked(net, rows, source, target):
     return net(torch.from_numpy(latents[rows].astype(np.float32)), torch.full((len(rows),), source),
-               torch.full((len(rows),), target)).numpy()
+               torch.full((len(rows),), target))[0].numpy()
 
 
 def test_it_is_where_the_classes_differ(difference):
@@ -77,4 +77,11 @@ def test_classes_that_do_not_differ():
     assert learn_class_difference(np.ones_like(noise), np.arange(200) % 2, 2, seed=0) is None
     found = learn_class_difference(noise, np.arange(200) % 2, 2, seed=0)  # by chance, and by little
     assert found is None or found(torch.from_numpy(noise[:9]), torch.zeros(9, dtype=int),
-                                  torch.ones(9, dtype=int)).square().mean() ** 0.5 < 0.3
+                                  torch.ones(9, dtype=int))[0].square().mean() ** 0.5 < 0.3
+
+
+def test_what_a_picture_has_of_its_own_has_no_mean(difference):
+    rows = np.flatnonzero(classes == 1)
+    x, own = torch.from_numpy(latents[rows].astype(np.float32)), torch.full((len(rows),), 1)
+    found = difference(x, own, own)[1][:, 0, 3:5, 3:6]
+    assert found.mean(0).abs().max() < 0.05 and 0.1 < found.std() < 0.5
