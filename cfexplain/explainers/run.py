@@ -141,7 +141,7 @@ class Run:
         begun = None if table is None else table.run(self, x, wanted, rows)
         moving = np.flatnonzero(wanted.moving & ~(False if begun is None else begun.answered))
         searched, backend = self.searched(rows, moving, searching), searching.engine.backend
-        together = begun is None and self.k > 1 and found_together(self.explainer)
+        together = begun is None and self.k > 1 and "along" not in rows and found_together(self.explainer)
         result = all_answers(self, searching, searched, self.k, options) if together else self._found(
             start[moving], searched, searching, options, report)
         if begun is None and self.k > 1:

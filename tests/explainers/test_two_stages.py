@@ -11,6 +11,7 @@ from torch import nn
 import cfexplain
 from cfexplain import DiffeomorphicExplainer, PLACEExplainer
 from cfexplain.coordinates import VAE, Flow, PretrainedAutoencoder, TwoStage
+from cfexplain.coordinates.detail import ALONG_TAU, LATENT_SIGMA, LATENT_TAU, gaussian_blur
 from cfexplain.explainers.run import Run
 from cfexplain.foundation.tiles import in_tiles
 
@@ -70,8 +71,6 @@ def test_detail_is_put_back_among_the_latents(explainer):
         latents = outer.encode(rows["x"]).reshape(3, *outer.latent_shape_)
         change = inner.decode(z) - inner.decode(rows["z0"])
         if "blend" in run.judge.details[:1]:
-            from cfexplain.coordinates.detail import LATENT_SIGMA, LATENT_TAU, gaussian_blur
-
             mask = 1 - torch.exp(-gaussian_blur(change.square().mean(1, keepdim=True) / LATENT_TAU**2, LATENT_SIGMA))
             change = change - mask * (latents - inner.decode(rows["z0"]))
         drawn, kept = (outer.decode(part.flatten(1)).clamp(0, 1) for part in (latents + change, latents))
@@ -146,3 +145,43 @@ def test_weights_that_it_has_read_go_into_the_file(tmp_path):
     (tmp_path / "encoder.safetensors").unlink()
     again = cfexplain.load(tmp_path / "explainer.safetensors", classifier=networks()[0])
     assert np.array_equal(again.explain(X[:2]).x_cf, found)
+
+
+@pytest.mark.parametrize("explainer", ["vae"], indirect=True)
+def test_it_goes_along_what_tells_classes_apart(explainer):
+    """What the classes do not differ in stays, bit for bit among latents; what they differ in is the regression's."""
+    run = Run(explainer)
+    rows, _ = run.prepare(X[:5], explainer.goal(X[:5], None))
+    difference = explainer.difference_
+    with torch.no_grad():
+        latents, moving = rows["latents 1"], rows["z0"] + 2 * rows["along"]
+        expected, own = difference(latents, rows["source"], rows["target"])
+        assert torch.allclose(rows["difference"], expected, atol=1e-6) and torch.allclose(rows["own"], own, atol=1e-6)
+        there = difference.places > 0
+        assert there.any() and not there.all() and not (expected * ~there).any()
+        assert torch.allclose(expected, -difference(latents, rows["target"], rows["source"])[0], atol=1e-6)
+        seen = []
+        run.judge.engine.decoders[1:] = [lambda z: seen.append(z) or explainer.coordinates_.outer_.decode(z)]
+        run.judge.decode(moving, rows)
+    drawn = seen[0].reshape(latents.shape)
+    kept = (~there).expand(drawn.shape[1:])
+    assert torch.equal(drawn[:, kept], latents[:, kept])
+    gone = -torch.expm1(-gaussian_blur((2 * expected).square().mean(1, keepdim=True) / ALONG_TAU**2, LATENT_SIGMA))
+    assert torch.allclose(drawn, latents + 2 * expected - gone * own, atol=1e-4)
+
+
+def test_the_other_starts_are_as_they_were(explainer):
+    """What was fitted before there was a difference of classes, and what is asked to start in another way, knows of none."""
+    before = copy.copy(explainer)
+    before.__dict__.pop("difference_", None)
+    after = copy.copy(explainer).set_params(start="latent")
+    for one in (before.set_params(start="latent"), after):
+        rows, _ = Run(one).prepare(X[:3], one.goal(X[:3], None))
+        assert "along" not in rows
+    assert np.array_equal(before.explain(X[:3]).x_cf, after.explain(X[:3]).x_cf)
+
+
+@pytest.mark.parametrize("explainer", ["vae"], indirect=True)
+def test_several_answers_begin_with_that_of_one(explainer):
+    one, two = explainer.explain(X[:3]), explainer.explain(X[:3], k=2)
+    assert np.array_equal(two.x_cf[::2], one.x_cf)
