@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,12 +18,12 @@ from cfexplain.nets.class_difference import ClassDifference, learn_class_differe
 from cfexplain.search import SearchOptions, SearchResult
 from cfexplain.search.gradient import evaluate_tile
 
-__all__ = ["fit_difference", "further_along", "limits_along", "with_tried"]
+__all__ = ["fit_difference", "limits_along", "search_along"]
 
 _FURTHER = (1.0, 2.0, 3.0, 4.0)  # times the difference of the means of like pictures
 _BEGIN = 2.0  # where a search by gradients begins if none of these is enough
 _MOST_ROWS = 10_000
-_SURE = 0.15  # all but so many rows of the class are as sure as is asked
+_SURE = 0.25  # three in four rows of the class are as sure as is asked
 _FEATURES = 0.9  # nine in ten rows of the class are as typical for the model as is asked
 _DENSITY = 0.05  # a row may become less typical by what lies between this share of the class and its median
 
@@ -69,36 +69,62 @@ def limits_along(judge: Evaluator, rows: Mapping[str, Tensor]) -> dict[str, Tens
                      if name in rows and getattr(explainer, "confidence", None) == "auto"}
 
 
-def further_along(searching: Evaluator, rows: Mapping[str, Tensor], options: SearchOptions,
-                  ) -> tuple[Tensor, list[list[float]]]:
-    """How far along the difference each row meets every condition: where its search starts, (n, latent_dim), and by how much
-    too little or too much was tried before.
+def search_along(searching: Evaluator, rows: Mapping[str, Tensor], options: SearchOptions,
+                 find: Callable[[Tensor, dict[str, Tensor], SearchOptions], SearchResult]) -> SearchResult:
+    """How far along the difference each row has to go to meet every condition; what nowhere does is left to `find`.
+
+    Distances are tried from the nearest on, and the first that will do is bisected towards the last that will not. Every
+    point that is tried is a step.
     """
     names, z0, along = list(rows), rows["z0"], rows["along"]
-    share = torch.full_like(z0[:, 0], _BEGIN)
     tried: list[list[float]] = [[] for _ in z0]
-    left = torch.arange(len(z0), device=z0.device)
-    for far in _FURTHER:
-        if not len(left) or options.deadline.passed:
-            break
 
-        def done(z: Tensor, *values: Tensor, live: int = len(left)) -> Tensor:
-            known = TileRows(zip(names, values, strict=True), live=min(len(z), live))
+    def met(index: Tensor, share: Tensor) -> Tensor:
+        def done(z: Tensor, *values: Tensor) -> Tensor:
+            known = TileRows(zip(names, values, strict=True), live=min(len(z), len(index)))
             return evaluate_tile(searching.evaluate, z, known, False, options.aligned)[3]
 
-        met = in_tiles(done, z0[left] + far * along[left], *(values[left] for values in rows.values()), tile=options.tile)
-        share[left[met]] = far
-        for i in left[~met].tolist():
-            tried[i].append(far)
-        left = left[~met]
-    return z0 + share[:, None] * along, tried
+        for i, own in zip(index.tolist(), share.tolist(), strict=True):
+            tried[i].append(own)
+        return in_tiles(done, z0[index] + share[:, None] * along[index], *(values[index] for values in rows.values()),
+                        tile=options.tile)
 
+    far, low = torch.zeros_like(z0[:, 0]), torch.zeros_like(z0[:, 0])
+    left = torch.arange(len(z0), device=z0.device)
+    ladder = _FURTHER[:options.max_steps]
+    try:
+        for share in ladder:
+            if not len(left) or options.deadline.passed or options.deadline.interrupted:
+                break
+            enough = met(left, torch.full_like(far[left], share))
+            far[left[enough]] = share
+            left = left[~enough]
+            low[left] = share
+        there = torch.where(far > 0)[0]
+        for _ in range(options.refine - 1 if len(there) else 0):
+            if options.deadline.passed or options.deadline.interrupted:
+                break
+            middle = (low[there] + far[there]) / 2
+            enough = met(there, middle)
+            far[there], low[there] = torch.where(enough, middle, far[there]), torch.where(enough, low[there], middle)
+    except KeyboardInterrupt:
+        options.deadline.interrupt()
+    left = torch.where(far == 0)[0]
+    found = find(z0[left] + _BEGIN * along[left], {name: values[left] for name, values in rows.items()},
+                 replace(options, max_steps=options.max_steps - len(ladder)))
+    counts = torch.tensor([len(shares) for shares in tried]).to(found.n_steps)
+    met_all = far > 0
 
-def with_tried(result: SearchResult, tried: list[list[float]], rows: Mapping[str, Tensor]) -> SearchResult:
-    """`result` with what was tried before it counted as steps, and in the recorded paths."""
-    counts = torch.tensor([len(shares) for shares in tried]).to(result.n_steps)
-    path = result.path
-    if path is not None:
-        path = [torch.cat([rows["z0"][i] + share * rows["along"][i : i + 1] for share in shares] + [own])
-                for i, (shares, own) in enumerate(zip(tried, path, strict=True))]
-    return replace(result, n_steps=result.n_steps + counts, path=path)
+    def with_found(of_rows: Tensor, of_found: Tensor) -> Tensor:
+        return of_rows.index_copy(0, left, of_found.to(of_rows))
+
+    path = None
+    if options.record_path:
+        path = [torch.cat([z0[i] + share * along[i : i + 1] for share in shares] or [z0[i : i + 1]])
+                for i, shares in enumerate(tried)]
+        for i, own in zip(left.tolist(), found.path or [], strict=True):
+            path[i] = torch.cat([path[i][: len(tried[i])], own])
+    return SearchResult(
+        z=with_found(z0 + far[:, None] * along, found.z), n_steps=with_found(counts - 1, counts[left] + found.n_steps),
+        done=with_found(met_all, found.done), valid=with_found(met_all, found.valid),
+        finished=with_found(met_all, found.finished), path=path, interrupted=found.interrupted, late=found.late)

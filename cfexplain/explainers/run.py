@@ -14,7 +14,7 @@ from torch import Tensor
 from cfexplain.explainers.answers import all_answers, found_together, more_answers, table_answers
 from cfexplain.explainers.attributes import SPARSE, ExplainerParameters
 from cfexplain.explainers.backends import Engine, check_backend, eager_engine, make_engine
-from cfexplain.explainers.difference import further_along, limits_along, with_tried
+from cfexplain.explainers.difference import limits_along, search_along
 from cfexplain.explainers.evaluator import Evaluator
 from cfexplain.explainers.found import Found
 from cfexplain.explainers.learned_start import learned_start, search_where_it_fails
@@ -165,10 +165,11 @@ class Run:
         def find(start: Tensor, rows: dict[str, Tensor], options: SearchOptions) -> SearchResult:
             return self.explainer.find(searching.evaluate, start, rows, options, report, searching.engine.search)
 
-        if "along" in rows and self.explainer.start == "auto" and len(start):
-            start, tried = further_along(searching, rows, options)
-            return with_tried(find(start, rows, options), tried, rows)
-        if self.explainer.start != "learned" or options.stop != "conditions" or not len(start):
+        if options.stop != "conditions" or not len(start):
+            return find(start, rows, options)
+        if "along" in rows and self.explainer.start == "auto":
+            return search_along(searching, rows, options, find)
+        if self.explainer.start != "learned":
             return find(start, rows, options)
         return search_where_it_fails(searching, start, rows, options, find)
 

@@ -185,3 +185,30 @@ def test_the_other_starts_are_as_they_were(explainer):
 def test_several_answers_begin_with_that_of_one(explainer):
     one, two = explainer.explain(X[:3]), explainer.explain(X[:3], k=2)
     assert np.array_equal(two.x_cf[::2], one.x_cf)
+
+
+def test_a_row_goes_no_further_along_than_it_has_to():
+    """Of what meets every condition along the way, the search returns the nearest, to an eighth; every point is a step."""
+    _, encoder, decoder = networks()
+    left = nn.Linear(3 * 14 * 16, 2)  # looks at what the classes differ in, as a model does that was trained
+    with torch.no_grad():
+        left.weight.copy_(torch.tensor(np.broadcast_to(0.05 * (np.arange(16) < 8), (3, 14, 16)).reshape(1, -1).copy())
+                          * torch.tensor([[-1.0], [1.0]]))
+        left.bias.copy_(torch.tensor([1.0, -1.0]) * 0.05 * 3 * 14 * 8 * 0.55)
+    coordinates = TwoStage(PretrainedAutoencoder(encoder, decoder, precision="float32"), VAE(width=8, **QUICK))
+    explainer = PLACEExplainer(nn.Sequential(nn.Flatten(), left), coordinates=coordinates, max_steps=5, second_opinion=0,
+                               feature_weight=0.0, plausibility_weight=0.0, **QUICK).fit(X, y)
+    cf = explainer.explain(X[:6], record_path=True)
+    run = Run(explainer)
+    rows, _ = run.prepare(X[:6], explainer.goal(X[:6], None))
+    shares = ((torch.from_numpy(cf.z_cf) - rows["z0"]) * rows["along"]).sum(1) / rows["along"].square().sum(1)
+    beside = (torch.from_numpy(cf.z_cf) - rows["z0"] - shares[:, None] * rows["along"]).norm(dim=1)
+    went = (beside < 1e-4) & (shares > 0.1)
+    assert went.any()
+    for i, path in enumerate(cf.path):
+        assert len(path) == cf.n_steps[i] + 1
+        if went[i]:
+            assert 8 * shares[i] == pytest.approx(round(8 * shares[i].item()), abs=1e-3) and cf.valid[i]
+            tile = {name: values[[i]].expand(run.options.tile, *values.shape[1:]) for name, values in rows.items()}
+            with torch.no_grad():
+                assert not run.judge.evaluate(tile["z0"] + (shares[i] - 0.125) * tile["along"], tile).done[0]
