@@ -1,10 +1,12 @@
 """The kernels and the search on a GPU, in one command under eight minutes.
 
-    python -m benchmarks.gpu [tests flow step table search] [--repeats 7]
+    python -m benchmarks.gpu [tests flow step table search photographs] [--repeats 7] [--quick]
 
 Needs the PLACE explainer that ``python -m benchmarks.baselines mnist`` trained, and the rows that
-``python -m benchmarks.gpu.rows`` laid beside it, both in benchmarks/.cache. Compiled kernels first pass their tests; then
-each is timed against what it replaces, interleaved, by CUDA events. Without a GPU it says so and measures nothing.
+``python -m benchmarks.gpu.rows`` laid beside it, both in benchmarks/.cache; ``photographs`` needs no data. Compiled kernels
+first pass their tests; then each is timed against what it replaces, interleaved, by CUDA events. Without a GPU it says so
+and measures nothing; ``photographs --quick`` then runs small on the CPU, to see that it works, and stores that the GPU is
+not measured.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import torch
 from sklearn.datasets import make_classification
 
 from benchmarks._common import CACHE, HERE, store
+from benchmarks.gpu.photographs import measured
 from benchmarks.speed.loops import one_image_loop
 from cfexplain import PLACEExplainer
 from cfexplain.density.frozen import pack
@@ -211,16 +214,35 @@ def explain_into(found: dict[str, Any], explainer: PLACEExplainer, x: np.ndarray
         found[backend] = explainer.explain(x, 9, backend=backend)
 
 
-EXPERIMENTS = {"tests": tests, "flow": flow, "step": step, "table": table, "search": search}
+def photographs(repeats: int) -> dict[str, Any]:
+    """A step and a whole search on photographs; see `benchmarks.gpu.photographs`."""
+    result: dict[str, Any] = {"photographs": []}
+    for side in (112, 224):
+        result["photographs"].append(measured("cuda", side=side, repeats=repeats))
+        print(result["photographs"][-1], flush=True)
+    return result
+
+
+def quick_photographs() -> dict[str, Any]:
+    """The same on a CPU, of sizes that tell that it runs and nothing more."""
+    return {"photographs": "not measured: torch sees no CUDA device",
+            "quick, to see that it runs": measured("cpu", side=32, rows=2, learned=24, repeats=1)}
+
+
+EXPERIMENTS = {"tests": tests, "flow": flow, "step": step, "table": table, "search": search, "photographs": photographs}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="*", default=list(EXPERIMENTS), help=f"of {', '.join(EXPERIMENTS)}; default: all")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--quick", action="store_true", help="without a GPU: photographs, small, on the CPU")
     options = parser.parse_args()
     if not torch.cuda.is_available():
-        raise SystemExit("torch sees no CUDA device: nothing is measured.")
+        if options.quick and options.names == ["photographs"]:
+            store("gpu_photographs", quick_photographs())
+            return
+        raise SystemExit("torch sees no CUDA device: nothing is measured. `photographs --quick` runs on the CPU.")
     failed = []
     for name in options.names:
         try:

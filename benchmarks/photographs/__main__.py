@@ -26,15 +26,23 @@ from sklearn.frozen import FrozenEstimator
 
 from benchmarks._common import CACHE, machine, trained
 from benchmarks.baselines import cells
-from benchmarks.photographs.data import SETS, Photographs, read
+from benchmarks.photographs.data import SETS, Goal, Photographs, goals, read
 from benchmarks.photographs.judges import Judges, recogniser
-from benchmarks.photographs.networks import binary, network, networks
-from cfexplain import CLARITYExplainer, Evaluation, GradientExplainer, PLACEExplainer, REVISEExplainer
+from benchmarks.photographs.networks import asked, network, networks
+from cfexplain import (
+    CLARITYExplainer,
+    DiffeomorphicExplainer,
+    Evaluation,
+    GradientExplainer,
+    PLACEExplainer,
+    REVISEExplainer,
+)
 from cfexplain.coordinates import PretrainedAutoencoder, TwoStage
 from cfexplain.foundation.digest import weights_digest
 from cfexplain.metrics import correlation_difference, region_locality
 
 METHODS = ("PLACE", "REVISE", "CLARITY", "PLACE, as published", "X")
+GLOW = "Diffeomorphic, Glow of latents"  # has to be trained for itself, so that it is asked for by name
 # CelebA's smile at 128×128 by the field's networks, as a note on MaskDiME (2026) prints them
 FIELD = {name: dict(zip(("FID", "sFID", "FVA", "FS", "MNAC", "CD", "COUT", "FR"), values, strict=True)) for name, values in {
     "DiME": (3.17, 4.89, 98.3, 0.73, 3.72, 2.30, 0.53, 97.2), "ACE l1": (1.27, 3.97, 99.9, 0.87, 2.94, 1.73, 0.78, 97.6),
@@ -49,29 +57,51 @@ def autoencoder(cache: Path | None = None) -> PretrainedAutoencoder:
 
 def coordinates(data: Photographs, options: argparse.Namespace) -> TwoStage:
     """The pretrained autoencoder and a small model of its latents: one of a set, whatever is asked."""
-    config = {"set": data.name, "rows": len(data.train), "side": data.side, "budget": options.budget}
+    train = data.train[:options.train]
+    config = {"set": data.name, "rows": len(train), "side": data.side, "budget": options.budget}
     return trained(f"photographs-{data.name}-coordinates", config, lambda: TwoStage(
         autoencoder(options.cache), training_budget=options.budget, random_state=0, verbose=1).fit(
-            data.images(data.train).numpy()), options.cache)
+            data.images(train).numpy()), options.cache)
 
 
-def explainer(data: Photographs, net: torch.nn.Module, label: str, options: argparse.Namespace) -> PLACEExplainer:
-    """PLACE with its defaults on the latents of the pretrained autoencoder."""
+def explainer(data: Photographs, net: torch.nn.Module, label: str, options: argparse.Namespace) -> Any:
+    """PLACE with its defaults on the latents of the pretrained autoencoder; for a value, which it does not know, the search
+    of `DiffeomorphicExplainer` in the same coordinates, with what they lose blended back.
+    """
     train = data.train[:options.train]
-    y = data.labels[train, data.names.index(label)].astype(int)
+    is_value = label in SETS[data.name].units
+    y = data.values(train, label).astype(float if is_value else int)
     config = {"set": data.name, "label": label, "rows": len(y), "side": data.side, "budget": options.budget,
               "weights": weights_digest([net])}
 
-    def fit() -> PLACEExplainer:
-        place = PLACEExplainer(net, coordinates=FrozenEstimator(coordinates(data, options)), random_state=0,
-                               training_budget=options.budget, verbose=1)
-        return place.fit(data.images(train).numpy(), y)
+    def fit() -> Any:
+        known: dict[str, Any] = dict(random_state=0, training_budget=options.budget, verbose=1)
+        within = FrozenEstimator(coordinates(data, options))
+        method = (DiffeomorphicExplainer(net, generator=within, task="regression", detail="blend", **known) if is_value
+                  else PLACEExplainer(net, coordinates=within, **known))
+        return method.fit(data.images(train).numpy(), y)
 
     return trained(f"photographs-{data.name}-{label}-place", config, fit, options.cache)
 
 
-def another(name: str, place: PLACEExplainer, data: Photographs, label: str) -> Any:
+def glow(net: torch.nn.Module, data: Photographs, label: str, options: argparse.Namespace) -> Any:
+    """Diffeomorphic Counterfactuals in a Glow of the latents, which is exact; what the autoencoder loses is blended."""
+    train = data.train[:options.train]
+    config = {"set": data.name, "rows": len(train), "side": data.side, "budget": options.glow_budget}
+    within = trained(f"photographs-{data.name}-glow", config, lambda: TwoStage(
+        autoencoder(options.cache), "flow", training_budget=options.glow_budget, random_state=0, verbose=1).fit(
+            data.images(train).numpy()), options.cache)
+    some = data.test[:100]
+    print("bits per dimension of held-out latents", within.inner_.bits_per_dim(
+        within.outer_.transform(data.images(some).numpy()).reshape(len(some), *within.latent_shape_)).mean(), flush=True)
+    method = DiffeomorphicExplainer(net, generator=FrozenEstimator(within), detail="blend", random_state=0)
+    return method.fit(data.images(train[:500]).numpy(), data.values(train[:500], label).astype(int))
+
+
+def another(name: str, place: PLACEExplainer, data: Photographs, label: str, options: argparse.Namespace) -> Any:
     """One of the others, on the same network, coordinates and density; "X" searches pixels."""
+    if name == GLOW:
+        return glow(place.classifier_.module, data, label, options)
     net, some = place.classifier_.module, data.train[:100]  # what only reads class counts and scales needs no more
     X, y = data.images(some).numpy(), data.labels[some, data.names.index(label)].astype(int)
     parts: dict[str, Any] = dict(coordinates=FrozenEstimator(place.coordinates_), density=FrozenEstimator(place.density_),
@@ -109,68 +139,93 @@ def border(shape: tuple[int, ...]) -> np.ndarray:
 def run(data: Photographs, label: str, options: argparse.Namespace, face: Any) -> dict[str, Any]:
     """The table of one label: every method, both ways."""
     budget, column = options.budget if options.quick else 1.0, data.names.index(label)
-    net = binary(network(data, "second" if options.swap else "explained", options.cache, budget)[0], data, label)
+    net = asked(network(data, "second" if options.swap else "explained", options.cache, budget)[0], data, label)
     place, weights = explainer(data, net, label, options), weights_digest([net])
     if options.only_fit:
         return {}
-    rows = {target: understood(place, data, label, 1 - target, options.rows) for target in (0, 1)}
+    both_ways = goals(data.name, label)
+    is_value = label in SETS[data.name].units
+    methods = ["Diffeomorphic, VAE of latents"] if is_value else options.methods
+    rows = {goal: understood(place, data, label, goal, options.rows) for goal in both_ways}
     results = {}
-    for name in options.methods:
-        method = another(name, place, data, label)
-        for target in (1, 0):
-            some = rows[target][:options.rows if name == "PLACE" else min(options.rows, options.others)]
-            config = {"set": data.name, "label": label, "rows": some.tolist(), "target": target, "weights": weights,
+    for name in methods:
+        method = place if is_value else another(name, place, data, label, options)
+        for goal in both_ways:
+            some = rows[goal][:options.rows if method is place else min(options.rows, options.others)]
+            config = {"set": data.name, "label": label, "rows": some.tolist(), "target": goal.asked, "weights": weights,
                       "train": options.train, "budget": options.budget, "parameters": repr(method.get_params(deep=False))}
-            results[name, target] = trained(f"photographs-{data.name}-{label}-{name}-{target}", config, partial(
-                explained, method, data.images(some).numpy(), target), options.cache)
-            draw(options.out / f"{data.name}_{label}_{name.replace(', ', '_').replace(' ', '_')}_to_{target}.png",
-                 list(zip(results[name, target].x[:24], results[name, target].x_cf[:24], strict=True)))
+            results[name, goal] = trained(f"photographs-{data.name}-{label}-{name}-{goal.short}", config, partial(
+                explained, method, data.images(some).numpy(), goal.asked), options.cache)
+            draw(options.out / f"{data.name}_{label}_{name.replace(', ', '_').replace(' ', '_')}_to_{goal.short}.png",
+                 list(zip(results[name, goal].x[:24], results[name, goal].x_cf[:24], strict=True)))
     nets = networks(data, options.cache, budget)
     if options.swap:
         nets["explained"], nets["second"] = nets["second"], nets["explained"]
     judges = Judges(data, nets, label, face)
     found: dict[str, Any] = {}
-    for name in options.methods:
+    for name in methods:
         sides, table = [], {}
-        for target in (1, 0):
-            cf = results[name, target]
-            goal = label if target else f"not {label}"
-            measured = Evaluation({name: cf}, {name: place}, metrics=judges.metrics(target))
+        for goal in both_ways:
+            cf = results[name, goal]
+            measured = Evaluation({name: cf}, {name: place}, metrics=judges.metrics(goal))
             sides.append(cf)
-            table[f"to {goal}"] = {**cells(measured, name), "outer eighth's share of the squared change": float(
+            table[goal.words] = {**cells(measured, name), "outer eighth's share of the squared change": float(
                 np.median(region_locality(cf.x, cf.x_cf, border(cf.shape))))}
-            print(data.name, f"to {goal}", name, {k: round(v["mean"], 3) for k, v in table[f"to {goal}"]["metrics"].items()},
+            print(data.name, goal.words, name, {k: round(v["mean"], 3) for k, v in table[goal.words]["metrics"].items()},
                   flush=True)
         both = [np.concatenate([getattr(cf, part) for cf in sides]) for part in ("x", "x_cf")]
         flips = np.concatenate([cf.valid.astype(bool) for cf in sides])
         y_train = data.labels[data.train]
-        found[name] = {"directions": table, "CD, both ways": {
-            which: correlation_difference(*(X[rows] for X in both), judges.oracle, column, y_train)
-            for which, rows in (("all", np.ones(len(flips), bool)), ("flips", flips)) if rows.sum() > 1}}
-    some, outer = data.test[:50], border((data.side, data.side))
-    real, truth = data.images(data.test[:400]), data.labels[data.test[:400], column]
-    blanked = real.clone()
-    blanked[..., torch.from_numpy(outer)] = real.mean()
+        found[name] = {"directions": table}
+        if judges.oracle is not None:
+            found[name]["CD, both ways"] = {
+                which: correlation_difference(*(X[rows] for X in both), judges.oracle, column, y_train)
+                for which, rows in (("all", np.ones(len(flips), bool)), ("flips", flips)) if rows.sum() > 1}
+    some = data.test[:50]
     return {"methods": found,
             "judges on real images": judges.of_real_images(some, lambda x: outer_drawing(place, x)),
-            "networks": {role: {"kind": facts["kind"], "accuracy": facts["held_out"]["accuracy"][label],
-                                "mean accuracy of all labels": facts["held_out"]["mean"]}
-                         for role, (_, facts) in nets.items()},
-            "accuracy with and without the outer eighth": [
-                float((place.predict(images.numpy()) == truth).mean()) for images in (real, blanked)]}
+            "networks": {role: {"kind": facts["kind"], **{
+                part: facts["held_out"][part][label] for part in ("accuracy", "balanced", "mean_absolute_error")
+                if label in facts["held_out"].get(part, ())}, "mean accuracy of all labels": facts["held_out"]["mean"]}
+                for role, (_, facts) in nets.items()},
+            **({} if is_value else {"what the network looks at": looked_at(place, data, label, rows)})}
 
 
-def explained(method: Any, x: np.ndarray, target: int) -> Any:
+def looked_at(place: PLACEExplainer, data: Photographs, label: str, rows: dict[Goal, np.ndarray], most: int = 12) -> dict:
+    """Whether it is the outer eighth, with the markers of X-rays, or the middle: accuracy when one of them is made grey, and
+    how many rows find an answer when only one of them may change.
+    """
+    outer = border((data.side, data.side))
+    real, truth = data.images(data.test[:400]), data.values(data.test[:400], label)
+    found: dict[str, Any] = {"accuracy": float((place.predict(real.numpy()) == truth).mean())}
+    for name, part in (("outer eighth", outer), ("middle", ~outer)):
+        blanked = real.clone()
+        blanked[..., torch.from_numpy(part)] = real.mean()
+        alone = {}
+        for goal, of in rows.items():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                cf = place.explain(data.images(of[:most]).numpy(), goal.asked, region=part)
+            alone[goal.words] = {"valid": float(cf.valid.mean()), "rows": len(cf), "gain of probability": float(
+                (cf.proba_after - cf.proba_before).mean())}
+        found[name] = {"share of the pixels": float(part.mean()), "accuracy when it is grey": float(
+            (place.predict(blanked.numpy()) == truth).mean()), "when it alone may change": alone}
+    return found
+
+
+def explained(method: Any, x: np.ndarray, target: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return method.explain(x, target)
 
 
-def understood(place: PLACEExplainer, data: Photographs, label: str, has: int, most: int) -> np.ndarray:
-    """The first held-out images of one side that the explained network gets right."""
-    rows, found = data.test[data.labels[data.test, data.names.index(label)] == has], []
+def understood(place: Any, data: Photographs, label: str, goal: Goal, most: int) -> np.ndarray:
+    """The first held-out images of one side that the explained network gets right, of values to ten years."""
+    values = data.values(data.test, label)
+    rows, found = data.test[(values >= goal.of[0]) & (values <= goal.of[1])], []
     for part in np.array_split(rows, max(1, len(rows) // 50)):
-        found += part[place.predict(data.images(part).numpy()) == has].tolist()
+        off = np.abs(place.predict(data.images(part).numpy()) - data.values(part, label))
+        found += part[off <= (10 if goal.slack else 0)].tolist()
         if len(found) >= most:
             break
     return np.array(found[:most])
@@ -186,7 +241,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="*", default=list(SETS), help=f"of {', '.join(SETS)}")
     parser.add_argument("--labels", nargs="+", help="default: those that the set is asked for")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=[*METHODS, GLOW])
+    parser.add_argument("--glow-budget", type=float, default=1.0, help="of the training of a Glow of the latents")
     parser.add_argument("--rows", type=int, default=200, help="held-out images each way")
     parser.add_argument("--swap", action="store_true", help="explain the second network, and let ResNet-34 judge")
     parser.add_argument("--train", type=int, help="of so many images the explainer learns densities; default: all")

@@ -16,7 +16,7 @@ from torch import Tensor
 from cfexplain.datasets import CELEBA_ATTRIBUTES
 from cfexplain.datasets.packed import read_packed
 
-__all__ = ["SETS", "Photographs", "PhotographSet", "read"]
+__all__ = ["SETS", "Goal", "Photographs", "PhotographSet", "goals", "read"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,28 @@ SETS = {
                              units={"age": 100.0}),
     "xray": PhotographSet("cxr_kermany_224_jpeg.npz", 224, ("pneumonia", "kind", "patient"), ("pneumonia",)),
 }
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is asked of whom: rows whose label is in `of`, to be given `asked`, which real ones have whose label is `wanted`.
+
+    Intervals are in the label's unit; `slack` is by how much another network may differ.
+    """
+
+    words: str
+    asked: int | tuple[float, float]
+    of: tuple[float, float]
+    wanted: tuple[float, float]
+    slack: float = 0.0
+
+    @property
+    def short(self) -> str:
+        """For names of files."""
+        return str(self.asked) if isinstance(self.asked, int) else f"{sum(self.asked) / 2:.0f}"
+
+
+AGES = {60: (20.0, 35.0), 25: (50.0, 75.0)}  # years that are asked for, of faces so old
 
 
 @dataclass
@@ -78,11 +100,25 @@ class Photographs:
                           for part in whole.split(500)])
 
 
+    def values(self, rows: np.ndarray, label: str) -> np.ndarray:
+        """One label of some rows, in its unit."""
+        return self.labels[rows, self.names.index(label)] * SETS[self.name].units.get(label, 1)
+
+
+def goals(name: str, label: str) -> list[Goal]:
+    """Both ways of a label: to have it and not to have it, or to be older and younger."""
+    if label in SETS[name].units:
+        return [Goal(f"to {years} years", (years - 3.0, years + 3.0), of, (years - 3.0, years + 3.0), 7.0)
+                for years, of in AGES.items()]
+    return [Goal(f"to {'not ' * (not k)}{label}", k, (1.0 - k, 1.0 - k), (float(k), float(k))) for k in (1, 0)]
+
+
 def read(name: str) -> Photographs:
     """A set with its split.
 
     Of CelebA the first 8,000 train and the last 1,500 are held out; 500 between them are for choosing settings. Of UTKFace
-    the last fifth is held out; of X-rays every fifth patient, so that nobody is on both sides.
+    the last fifth is held out; of X-rays every fifth patient, so that nobody is on both sides; both
+    sides in a random order, because the file is sorted.
     """
     chosen = SETS[name]
     place = Path(os.environ["CFEXPLAIN_DATA"]) / chosen.file
@@ -110,5 +146,7 @@ def read(name: str) -> Photographs:
         kind = file["kind"]
         labels = np.stack([file["pneumonia"], kind == "bacteria", kind == "virus"], 1).astype(np.uint8)
         test = np.isin(file["patient"], np.unique(file["patient"])[::5])
+        rows = np.random.default_rng(0).permutation(rows)  # they lie by kind and by patient
+        test = test[rows]
         names, train = ["pneumonia", "bacteria", "virus"], ~test
     return Photographs(name, torch.from_numpy(x).permute(0, 3, 1, 2).contiguous(), labels, names, rows[train], rows[test])

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.photographs.data import Photographs
-from benchmarks.photographs.networks import binary
+from benchmarks.photographs.data import Goal, Photographs
+from benchmarks.photographs.networks import asked
 from benchmarks.place_faces import Recogniser
 from cfexplain import Metric
 from cfexplain.evaluation import protocol_metrics
@@ -67,35 +67,40 @@ class Judges:
 
     def __init__(self, data: Photographs, nets: dict[str, tuple[nn.Module, dict[str, Any]]], label: str, face: Any):
         self.data, self.label, self.face = data, label, face
-        self.second = binary(nets["second"][0], data, label)
-        self.oracle = nn.Sequential(nets["oracle"][0], nn.Sigmoid())
-        self.column = data.names.index(label)
+        self.second = asked(nets["second"][0], data, label)
+        self.oracle = nn.Sequential(nets["oracle"][0], nn.Sigmoid()) if "oracle" in nets else None
         self._features = penultimate(nets["second"][0])
-        self._scales: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._scales: dict[Goal, tuple[np.ndarray, np.ndarray]] = {}
 
-    def agrees(self, images: np.ndarray, target: int) -> np.ndarray:
+    def agrees(self, images: np.ndarray, goal: Goal) -> np.ndarray:
+        """Whether the second network says what is wanted, of values within the goal's slack."""
         with torch.no_grad():
-            return in_tiles(self.second, torch.from_numpy(images)).argmax(1).numpy() == target
+            said = in_tiles(self.second, torch.from_numpy(images))
+        said = said.argmax(1) if said.shape[1] > 1 else said[:, 0]
+        low, high = goal.wanted
+        return ((said >= low - goal.slack) & (said <= high + goal.slack)).numpy()
 
     def features(self, images: Tensor) -> np.ndarray:
         with torch.no_grad():
             return in_tiles(self._features, images).numpy()
 
-    def realism(self, images: np.ndarray, target: int) -> np.ndarray:
+    def realism(self, images: np.ndarray, goal: Goal) -> np.ndarray:
         """`realism_percentile` in the second network's features, with what real images give kept."""
-        if target not in self._scales:
-            rows = [rows[self.data.labels[rows, self.column] == target] for rows in (self.data.train, self.data.test)]
+        if goal not in self._scales:
+            low, high = goal.wanted
+            rows = [rows[(values >= low) & (values <= high)] for rows in (self.data.train, self.data.test)
+                    for values in [self.data.values(rows, self.label)]]
             reference, real = (self.features(self.data.images(part[:REFERENCES])) for part in rows)
-            self._scales[target] = reference, np.sort(neighbour_distance(real, reference))
-        reference, real = self._scales[target]
+            self._scales[goal] = reference, np.sort(neighbour_distance(real, reference))
+        reference, real = self._scales[goal]
         return rank_among(neighbour_distance(self.features(torch.from_numpy(images)), reference), real)
 
-    def metrics(self, target: int) -> list[Any]:
+    def metrics(self, goal: Goal) -> list[Any]:
         """For `evaluate`: built-in ones, the field's protocol, a second network, identity, realism."""
         found: list[Any] = [
             *BUILT_IN, *protocol_metrics(face=self.face, oracle=self.oracle),
-            Metric("second network", lambda cf, _: self.agrees(cf.x_cf, target), "up", "share"),
-            Metric("realism", lambda cf, _: self.realism(cf.x_cf, target), "up", "percentile of real images")]
+            Metric("second network", lambda cf, _: self.agrees(cf.x_cf, goal), "up", "share"),
+            Metric("realism", lambda cf, _: self.realism(cf.x_cf, goal), "up", "percentile of real images")]
         if self.face is None:
             return found
 
@@ -112,8 +117,9 @@ class Judges:
         """
         x = self.data.images(rows).numpy()
         mirrored, again = np.ascontiguousarray(x[..., ::-1]), recover(x)
-        out = {"MNAC of mirrored pictures": float(attributes_changed(x, mirrored, self.oracle).mean()),
-               "MNAC of the autoencoder": float(attributes_changed(x, again, self.oracle).mean())}
+        out = {} if self.oracle is None else {
+            "MNAC of mirrored pictures": float(attributes_changed(x, mirrored, self.oracle).mean()),
+            "MNAC of the autoencoder": float(attributes_changed(x, again, self.oracle).mean())}
         if self.face is not None:
             seen = self.face(x).astype(np.float64)
             pairs = np.triu_indices(len(x), 1)

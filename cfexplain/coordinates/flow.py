@@ -38,7 +38,7 @@ SIZES: dict[tuple[str, str], dict[str, Any]] = {
     ("spline", "small"): dict(steps=4, hidden=(64, 64)),
     ("spline", "paper"): dict(steps=8, hidden=(256, 256)),
 }
-# Of the latents of a pretrained autoencoder: many channels, few places
+# Of the latents of a pretrained autoencoder: many channels, few places. Sixteen steps in all.
 LATENT_SIZE: dict[str, Any] = dict(levels=2, steps=8, hidden=128, blocks=0, affine=True)
 
 
@@ -145,6 +145,7 @@ class Flow(Coordinates):
     module_: FlowNet
     history_: list[dict[str, Any]]
     held_out_: MayBeAbsent[np.ndarray]  # of latents
+    levels_: MayBeAbsent[int]  # of latents
 
     exact = True
     parameter_rules = {
@@ -260,6 +261,9 @@ class Flow(Coordinates):
         if not self.layout_.is_image:
             return self.fit(np.concatenate([latents, *([] if mirrored is None else [mirrored])]).astype(np.float32))
         self._check_parameters(len(latents))
+        # as many as the sides can be halved, because padding is numbers that say nothing: 1 for 14×14
+        possible = levels_that_divide(self.layout_.net_shape[1:])
+        self.levels_ = self.levels or min(LATENT_SIZE["levels"], max(1, possible))
         seed, some = draw_seed(self.random_state), np.random.RandomState(0).permutation(len(latents))[:256]
         with seeded_torch(seed):
             net: Any = self._make_module()
@@ -317,7 +321,9 @@ class Flow(Coordinates):
         if self.data_range is None:
             if self.pad or self.n_bits != 8:
                 raise ValueError("pad= and n_bits= are for flows of pixels; latents are padded as they need it.")
-            settings = {**LATENT_SIZE, **chosen}
+            levels = getattr(self, "levels_", LATENT_SIZE["levels"])  # two in files from before it was chosen
+            steps = LATENT_SIZE["levels"] * LATENT_SIZE["steps"] // levels
+            settings = {**LATENT_SIZE, "steps": max(1, steps), **chosen, "levels": levels}
         bfloat16 = self.precision == "bfloat16" or self.precision == "auto" and computes_in_bfloat16(self.device)
         settings |= {"mixing": "conv" if kind == "glow" else "masks", "precision": "bfloat16" if bfloat16 else "float32"}
         image = (shape[0], shape[1], shape[2])
@@ -353,7 +359,8 @@ class Flow(Coordinates):
         """Bits per dimension of images, shape (n,), dequantised with noise from `random_state`; smaller is better.
 
         n_bits − log₂ p(v)/d over v in (0, 1)^d, each pixel anywhere in its bin (uniform dequantisation; Theis et al.,
-        2016): the convention of RealNVP and Glow.
+        2016): the convention of RealNVP and Glow. Latents of another autoencoder have no bins: −log₂ p/d, with the noise of
+        training, where N(0, 1) has 2.05.
         """
         check_is_fitted(self)
         if not self.layout_.is_image:

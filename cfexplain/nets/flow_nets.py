@@ -176,11 +176,21 @@ class LatentFlowNet(FlowNet):
 
     def initialise(self, x: Tensor) -> None:
         """Data-dependent actnorm (Glow, section 3.1) from a first batch."""
-        self.flow.initialise(self._pad(x + self.noise * torch.randn_like(x)))
+        self.flow.initialise(self._noisy(x))
+
+    def _noisy(self, x: Tensor) -> Tensor:
+        """`x`, padded, with noise: on the padding, too, or the density there would grow without end."""
+        x = self._pad(x)
+        return x + self.noise * torch.randn_like(x)
 
     def nats_per_dim(self, x: Tensor) -> Tensor:
-        """−log p(x) / d, (B,), of `x` with noise."""
-        return -self.log_prob(x + self.noise * torch.randn_like(x)) / self.latent_dim
+        """−log p(x) / d, (B,), of `x` with noise; d counts the padding."""
+        z, ladj = self.flow.push(self._noisy(x))
+        return -(standard_normal(z) + ladj) / self.latent_dim
+
+    def bits_per_dim(self, x: Tensor) -> Tensor:
+        """The same in bits, (B,): N(0, 1) has 2.05."""
+        return self.nats_per_dim(x) / math.log(2)
 
 
 class VectorFlowNet(FlowNet):
