@@ -259,7 +259,7 @@ def main() -> None:
     for name in options.names:
         data, face = read(name), recogniser(SETS[name].face) if name != "xray" else None
         if options.quick:
-            data = replace(data, train=data.train[:300], test=data.test[:100])
+            data = replace(data, train=data.train[:120], test=data.test[:80])
         for label in options.labels or SETS[name].asked:
             result = run(data, label, options, face)
             if not result:
