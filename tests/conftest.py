@@ -59,9 +59,9 @@ def digits():
 
 @pytest.fixture(scope="session")
 def table():
-    """Breast cancer, standardised, with string labels."""
+    """The ten means of breast cancer, standardised, with string labels: time grows with the number of columns."""
     data = load_breast_cancer()
-    X = StandardScaler().fit_transform(data.data).astype(np.float32)
+    X = StandardScaler().fit_transform(data.data[:, :10]).astype(np.float32)
     y = np.array(["malignant", "benign"])[data.target]
     return X[:450], y[:450], X[450:], y[450:]
 

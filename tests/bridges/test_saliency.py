@@ -101,7 +101,7 @@ def test_lrp_conserves_relevance_through_flatten_and_in_place_activations(digits
 class Twice(nn.Module):
     def __init__(self):
         super().__init__()
-        self.a, self.b, self.act = nn.Linear(30, 8), nn.Linear(8, 8), nn.ReLU()
+        self.a, self.b, self.act = nn.Linear(10, 8), nn.Linear(8, 8), nn.ReLU()
         self.out = nn.Linear(8, 2)
 
     def forward(self, x):
@@ -146,7 +146,7 @@ def test_a_forest_is_only_occluded(forest_table_explainer, table):
     cf = forest_table_explainer.explain(table[2][:6])
     with pytest.warns(RuntimeWarning, match="Saliency failed and is left out"):
         found = compare_saliency(cf, ("Saliency", "Occlusion"), forest_table_explainer, n_bootstrap=10)
-    assert "no gradient" in found.failures["Saliency"] and found.maps["Occlusion"].shape == (len(found), 30)
+    assert "no gradient" in found.failures["Saliency"] and found.maps["Occlusion"].shape == (len(found), 10)
 
 
 def test_own_maps_and_own_methods(cf, image_explainer):

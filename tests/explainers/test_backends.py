@@ -93,7 +93,7 @@ def test_bfloat16_is_searched_in_and_float32_comes_back(image_explainer, digits)
 def test_a_copy_follows_its_original(table, rows):
     X, y, _, _ = table
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(30, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 2))
+    net = nn.Sequential(nn.Linear(10, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 2))
     explainer = PLACEExplainer(net, random_state=0, training_budget=0.02, feature_weight=0.0).fit(X, y)
     x = torch.from_numpy(rows)
     first = engine_of(explainer, rows)
@@ -115,7 +115,7 @@ def test_features_are_those_of_the_network_itself(table, rows):
     """A BatchNorm right before the last layer, folded into it, would give other penultimate features."""
     X, y, _, _ = table
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(30, 16), nn.ReLU(), nn.BatchNorm1d(16), nn.Linear(16, 2))
+    net = nn.Sequential(nn.Linear(10, 16), nn.ReLU(), nn.BatchNorm1d(16), nn.Linear(16, 2))
     net(torch.from_numpy(X))  # running statistics that matter
     y = np.unique(y)[net.eval()(torch.from_numpy(X)).argmax(1)]  # a network that was never trained agrees with itself
     explainer = PLACEExplainer(net, random_state=0, training_budget=0.02, feature_weight=1.0).fit(X, y)
@@ -132,7 +132,7 @@ def test_a_module_that_cannot_be_copied_is_searched_as_it_is(table, rows):
 
     X, y, _, _ = table
     torch.manual_seed(0)
-    net = Locked(nn.Linear(30, 16), nn.ReLU(), nn.Linear(16, 2))
+    net = Locked(nn.Linear(10, 16), nn.ReLU(), nn.Linear(16, 2))
     explainer = PLACEExplainer(net, random_state=0, training_budget=0.05).fit(X, y)
     cf = explainer.explain(rows, "malignant")
     assert cf.backend == "packed (classifier eager)"
@@ -158,7 +158,7 @@ def test_what_is_kept_for_the_search_is_not_pickled(table_explainer, rows):
 
 def test_a_copy_goes_when_its_original_goes(table, rows):
     X, y, _, _ = table
-    net = nn.Sequential(nn.Linear(30, 2))
+    net = nn.Sequential(nn.Linear(10, 2))
     explainer = PLACEExplainer(net, coordinates="identity", random_state=0, training_budget=0.02).fit(X, y)
     copied = weakref.ref(engine_of(explainer, rows).classifier.module)
     assert copied() is not None

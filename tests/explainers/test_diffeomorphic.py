@@ -233,7 +233,7 @@ def test_classes_of_images_are_searched_under_a_density_unless_told_otherwise(fl
     np.testing.assert_array_equal(np.asarray(said.explain(x, 9)), np.asarray(flow_image_explainer.explain(x, 9)))
     assert "density" in flow_image_explainer.explain(x, 9).conditions
     for other in (flow_table_explainer, vae_image_explainer):
-        assert "density" not in other.explain(x if other is vae_image_explainer else np.zeros((2, 30), "f4")).conditions
+        assert "density" not in other.explain(x if other is vae_image_explainer else np.zeros((2, 10), "f4")).conditions
 
 
 def test_values_of_images_in_a_flow_are_searched_by_adam_and_a_density(digits):
@@ -251,10 +251,10 @@ def test_values_of_images_in_a_flow_are_searched_by_adam_and_a_density(digits):
 def test_every_way_to_name_a_generator(table):
     X, y, X_test, _ = table
     fitted = Flow(steps=2, hidden=(16,), training_budget=0.02, random_state=0).fit(X)
-    encoder, decoder = torch.nn.Linear(30, 8), torch.nn.Linear(8, 30)
+    encoder, decoder = torch.nn.Linear(10, 8), torch.nn.Linear(8, 10)
     for generator in ("identity", "vae", FrozenEstimator(fitted), Identity(), (encoder, decoder)):
         explainer = DiffeomorphicExplainer(generator=generator, training_budget=0.02, random_state=0, max_steps=2)
-        assert explainer.fit(X, y).explain(X_test[:2]).x_cf.shape == (2, 30)
+        assert explainer.fit(X, y).explain(X_test[:2]).x_cf.shape == (2, 10)
     assert explainer.set_params(generator=FrozenEstimator(fitted)).fit(X, y).coordinates_ is fitted
     with pytest.raises(ValueError, match="flow"):
         explainer.set_params(generator="diffusion").fit(X, y)

@@ -80,7 +80,7 @@ def test_fits_and_searches_side_by_side_are_what_they_are_alone(table):
     """Two networks share their body; explainers of both, and fits, run in eight threads at the same time."""
     X, x = table[0][:200], table[2][:24]
     torch.manual_seed(0)
-    body = nn.Sequential(nn.Linear(30, 16), nn.ReLU(), nn.Dropout(0.5))
+    body = nn.Sequential(nn.Linear(10, 16), nn.ReLU(), nn.Dropout(0.5))
     nets = [nn.Sequential(body, nn.Linear(16, 2)) for _ in range(2)]
     labels = []
     with torch.no_grad():

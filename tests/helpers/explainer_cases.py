@@ -7,9 +7,9 @@ OTHERS = ["flow_image", "flow_table", "vae_image", "gradient_table", "revise_ima
 
 
 def case_of(request):
-    """A fitted explainer, held-out rows, and a target for them."""
+    """A fitted explainer, held-out rows of which it says what they are, and another class for them."""
     explainer = request.getfixturevalue(f"{request.param}_explainer")
     kind = request.param.split("_")[-1]
     X, y, X_test, y_test = request.getfixturevalue({"image": "digits", "table": "table"}[kind])
     source, target = {"image": (4, 9), "table": ("malignant", "benign")}[kind]
-    return explainer, X_test[y_test == source][:20], target
+    return explainer, X_test[(y_test == source) & (explainer.predict(X_test) == source)][:10], target
