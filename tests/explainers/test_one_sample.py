@@ -70,4 +70,4 @@ def test_what_could_be_something_else_is_told(image_explainer, table_explainer, 
     with pytest.raises(ValueError, match="knows no names"):
         table_explainer.explain({"mean radius": 1.0})
     with pytest.raises(ValueError, match="1D|features|shape"):
-        table_explainer.explain(table[2][0][:29])
+        table_explainer.explain(table[2][0][:9])
