@@ -14,7 +14,7 @@ from cfexplain.plotting.axes import (
     frame_picture,
     say_rest,
     short,
-    source_in_words,
+    title,
     wrapped,
 )
 from cfexplain.plotting.pictures import BLUE, GREY, VERMILLION, as_pictures, difference_pictures, layout_of
@@ -130,8 +130,7 @@ class GroupDisplay:
     # ------------------------------------------------------------------------------------------------------------ images
     def _plot_images(self, ax: Axes | None, figure: Figure | SubFigure | None) -> None:
         cf = self.cf
-        names = np.array([f"{source_in_words(row)}\n→ {row.target[0]}" if not cf.is_regression else f"→ {row.target[0]}"
-                          for row in cf])
+        names = np.array([f"→ {row.target[0]}" if cf.is_regression else title(row, 13) for row in cf])
         pairs, counts = np.unique(names, return_counts=True)
         pairs = pairs[np.argsort(-counts, kind="stable")]
         shown = pairs[: self.n]
@@ -148,8 +147,7 @@ class GroupDisplay:
             for r, picture in enumerate((before[rows].mean(0), after[rows].mean(0))):
                 self.axes_[r, c].imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             drawn = draw_change(self.axes_[2, c], changes[c], most)
-            self.axes_[0, c].set_title("\n".join(short(line, 13) for line in pair.split("\n")), fontsize=10,
-                                       fontweight="bold", pad=4)
+            self.axes_[0, c].set_title(pair, fontsize=10, fontweight="bold", pad=4)
             self.axes_[2, c].set_xlabel(count_rows(len(rows)), fontsize=8, color=GREY)
         for r, name in enumerate(ROWS):
             for panel in self.axes_[r]:

@@ -87,7 +87,7 @@ def test_the_group_of_images_is_the_mean_of_each_pair():
     display = cf.plot("group")
     own = cf[cf.valid]
     for column in display.axes_.T:
-        source, target = column[0].get_title().split("\n→ ")
+        source, target = column[0].get_title().replace("\n", " ").split(" → ")
         rows = (own.source.astype(str) == source) & (own.target.astype(str) == target)
         assert column[2].get_xlabel().split()[0] == str(rows.sum())
         for panel, mean in zip(column, (own.x[rows].mean(0), own.x_cf[rows].mean(0),
