@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -9,12 +10,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.special import expit
-from torch import Tensor
+from torch import Tensor, nn
 
 from cfexplain.coordinates.base import TrainedCoordinates, untrained_module
+from cfexplain.foundation.progress import rehearsal
 from cfexplain.foundation.random import seeded_torch, stream
 from cfexplain.foundation.sharpness import laplacian_variance
 from cfexplain.foundation.threads import one_thread
+from cfexplain.foundation.tiles import in_tiles
 from cfexplain.nets.autoencoders import AutoencoderNet
 from cfexplain.nets.losses import Rows, edges_loss, normal_loss
 from cfexplain.nets.sharpening import Sharpening
@@ -193,12 +196,37 @@ class VAE(TrainedCoordinates):
             return
         from cfexplain.nets import training
 
+        known = u[np.setdiff1d(np.arange(len(u)), self.held_out_)].clamp(0, 1)
+        before = copy.deepcopy(net.decoder)
         with seeded_torch(seed), one_thread():
-            sharpening = Sharpening(net, u)
+            sharpening = Sharpening(net, known)
         updates = training.updates_for(len(u), self._most_updates(), _AGAINST * self.training_budget)
         training.train_network(
-            sharpening, Sharpening.loss, {"u": u.clamp(0, 1)}, updates=updates, seed=seed, lr=_LR, validation_fraction=0.0,
+            sharpening, Sharpening.loss, {"u": known}, updates=updates, seed=seed, lr=_LR, validation_fraction=0.0,
             clip=5.0, ema=0.99, best=False, apart=True, device=self.device, verbose=self.verbose, name="decoder and critic")
+        if rehearsal() is None:
+            self._no_sharper_than(net, u, before)
+
+    def _no_sharper_than(self, net: AutoencoderNet, u: Tensor, before: nn.Module) -> None:
+        """Take back what a critic that won too early made of the decoder, until reconstructions are no sharper than rows."""
+        some = self.held_out_[:_LOOKED_AT] if len(self.held_out_) >= _FEWEST else np.arange(min(len(u), _LOOKED_AT))
+        own = laplacian_variance(u[some].numpy())
+        u, own, after = u[some[own > 0]], own[own > 0], copy.deepcopy(net.decoder)
+
+        def sharpness(share: float) -> float:
+            with torch.no_grad():
+                for kept, early, late in zip(net.decoder.parameters(), before.parameters(), after.parameters(), strict=True):
+                    kept.copy_(torch.lerp(early, late, share))
+            drawn = in_tiles(lambda part: net.outputs(net.moments(part.to(self.device))[0]).sigmoid().cpu(), u)
+            return float(np.median(laplacian_variance(drawn.numpy()) / own))
+
+        if not len(u) or sharpness(1.0) <= 1:
+            return
+        low, high = 0.0, 1.0
+        for _ in range(7):
+            middle = (low + high) / 2
+            low, high = (middle, high) if sharpness(middle) <= 1 else (low, middle)
+        sharpness(low)
 
     def _finish(self, X: np.ndarray) -> None:
         if self.contrast != "auto":
