@@ -28,6 +28,7 @@ __all__ = ["VAE"]
 MOST_CONTRAST = 3.0
 _LOOKED_AT, _FEWEST = 256, 20  # held-out rows by which the contrast is chosen
 _AGAINST, _LR, _PATCH = 0.3, 1e-3, 12  # share of the updates, rate, and the smallest side, of training against a critic
+_WORSE = 2.25  # mean square error, as a multiple, that is too much: texture in other places only doubles it
 BETA = 0.3  # of images of 28×28 numbers and more
 
 
@@ -99,6 +100,8 @@ class VAE(TrainedCoordinates):
         Of images.
     likelihood_, beta_, contrast_ : str, float, float
         As they were given or chosen.
+    sharpened_ : float
+        Where a critic was asked: the share that was kept of what it taught, from 0, where it won, to 1.
     history_ : list of dict
         Losses of each epoch.
 
@@ -119,6 +122,7 @@ class VAE(TrainedCoordinates):
     likelihood_: MayBeAbsent[str]  # not in files from before it was chosen, as beta_
     beta_: MayBeAbsent[float]
     contrast_: MayBeAbsent[float]
+    sharpened_: MayBeAbsent[float]
 
     _variational = True
 
@@ -205,28 +209,38 @@ class VAE(TrainedCoordinates):
             sharpening, Sharpening.loss, {"u": known}, updates=updates, seed=seed, lr=_LR, validation_fraction=0.0,
             clip=5.0, ema=0.99, best=False, apart=True, device=self.device, verbose=self.verbose, name="decoder and critic")
         if rehearsal() is None:
-            self._no_sharper_than(net, u, before)
+            self.sharpened_ = self._kept_of_critic(net, u, before)
 
-    def _no_sharper_than(self, net: AutoencoderNet, u: Tensor, before: nn.Module) -> None:
-        """Take back what a critic that won too early made of the decoder, until reconstructions are no sharper than rows."""
+    def _kept_of_critic(self, net: AutoencoderNet, u: Tensor, before: nn.Module) -> float:
+        """Take back as much of what the critic taught as makes drawings sharper than rows, or worse than texture in other
+        places explains: after a short training, or of few rows, the critic wins. The share that is kept.
+        """
         some = self.held_out_[:_LOOKED_AT] if len(self.held_out_) >= _FEWEST else np.arange(min(len(u), _LOOKED_AT))
         own = laplacian_variance(u[some].numpy())
-        u, own, after = u[some[own > 0]], own[own > 0], copy.deepcopy(net.decoder)
+        u, own, after = u[some[own > 0]].clamp(0, 1), own[own > 0], copy.deepcopy(net.decoder)
 
-        def sharpness(share: float) -> float:
+        def drawn(share: float) -> tuple[float, float]:
+            """Sharpness, of the rows' own, and mean square error."""
             with torch.no_grad():
                 for kept, early, late in zip(net.decoder.parameters(), before.parameters(), after.parameters(), strict=True):
                     kept.copy_(torch.lerp(early, late, share))
-            drawn = in_tiles(lambda part: net.outputs(net.moments(part.to(self.device))[0]).sigmoid().cpu(), u)
-            return float(np.median(laplacian_variance(drawn.numpy()) / own))
+                again = in_tiles(lambda part: net.outputs(net.moments(part.to(self.device))[0]).sigmoid().cpu(), u).numpy()
+            return float(np.median(laplacian_variance(again) / own)), float(np.square(again - u.numpy()).mean())
 
-        if not len(u) or sharpness(1.0) <= 1:
-            return
-        low, high = 0.0, 1.0
-        for _ in range(7):
+        if not len(u):
+            return 1.0
+        _, error = drawn(0.0)
+
+        def holds(share: float) -> bool:
+            sharp, wrong = drawn(share)
+            return sharp <= 1 and wrong <= _WORSE * error
+
+        low, high = (1.0, 1.0) if holds(1.0) else (0.0, 1.0)
+        for _ in range(7 * (low < high)):
             middle = (low + high) / 2
-            low, high = (middle, high) if sharpness(middle) <= 1 else (low, middle)
-        sharpness(low)
+            low, high = (middle, high) if holds(middle) else (low, middle)
+        drawn(low)
+        return low
 
     def _finish(self, X: np.ndarray) -> None:
         if self.contrast != "auto":

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.datasets import load_iris
 
-from cfexplain.coordinates import VAE
+from cfexplain.coordinates import VAE, vae
 from cfexplain.foundation.random import drawing_from
 from cfexplain.foundation.sharpness import laplacian_variance
 from cfexplain.nets.autoencoders import AutoencoderNet
@@ -34,6 +34,20 @@ def test_texture_is_drawn_and_codes_stay(textured):
     low = [torch.nn.functional.avg_pool2d(torch.from_numpy(one), 6).flatten(1)
            for one in (with_critic.inverse_transform(codes), textured)]
     assert float((low[0] - low[1]).abs().mean()) < 0.5 * float((low[1] - low[1].mean(0)).abs().mean())
+
+
+@pytest.mark.parametrize("most", [0.0, 1.05])
+def test_what_a_critic_spoils_is_taken_back(textured, monkeypatch, most):
+    monkeypatch.setattr(vae, "_WORSE", most)
+    with_critic, without = (VAE(4, random_state=0, training_budget=0.1, critic=critic).fit(textured)
+                            for critic in (True, False))
+    x = textured[with_critic.held_out_]
+    wrong = [np.square(one.inverse_transform(one.transform(x)) - x).mean() for one in (with_critic, without)]
+    assert wrong[0] <= max(most, 1.0) * wrong[1] * (1 + 1e-4)
+    assert (with_critic.sharpened_ > 0) == (most > 0)
+    if not most:
+        for a, b in zip(with_critic.module_.parameters(), without.module_.parameters(), strict=True):
+            assert torch.equal(a, b)
 
 
 def test_bits_do_not_depend_on_threads(textured):
