@@ -40,6 +40,8 @@ BLOCK_WITHIN_TIME = 256
 LEAST_GREY = 0.1
 # The least quantile of typicality that is asked of a row of a table of which much is to stay
 LEAST_TYPICAL = 0.01
+# Log-odds that a search in bfloat16 asks for beyond what is needed: what is found is judged without rounding
+ROUNDED = 0.03
 # Of the way to the flow's swap of classes, with ``start="auto"``
 SWAPPED = 0.3
 
@@ -278,6 +280,8 @@ class Run:
             with torch.no_grad():  # rounded like the points of the search: what is put back must not undo rounding
                 codes = {name: values for name, values in searched.items() if name == "z0" or name.startswith("latents ")}
                 searched |= searching.known(searched["x"], codes)
+            if "needed" in searched:
+                searched["needed"] = searched["needed"] + ROUNDED
         return searched
 
     # ----------------------------------------------------------------- judge
