@@ -41,7 +41,7 @@ from cfexplain.explainers.decoded_path import DecodedPath, decode_path
 from cfexplain.explainers.difference import fit_difference
 from cfexplain.explainers.forecast import announce
 from cfexplain.explainers.found import Found
-from cfexplain.explainers.from_codes import learn_from_codes
+from cfexplain.explainers.from_codes import learn_from_codes, learned_together
 from cfexplain.explainers.learned_start import check_can_learn, fit_start
 from cfexplain.explainers.painting import fit_painter
 from cfexplain.explainers.plans import MOST, ORDERS, plans_of
@@ -148,9 +148,14 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         budget: dict[str, Any] = {
             "training_budget": self.training_budget, "verbose": self.verbose, "device": str(self.device_)}
         task = make_task(self.task, self.classifier, y)
-        self.classifier_ = task.adapt(
-            self.classifier, X, y, layout=self.layout_, outputs=self.classifier_output, seed=seed,
-            differentiable=self.differentiable, **budget)
+        self.coordinates_, fresh = make_coordinates(
+            self.coordinates, {"random_state": seed + 1, "data_range": self.data_range, **budget}, self.inner)
+        # what a model of the user's is asked, and coordinates of the user's, may bear no other thread beside them
+        self.classifier_, _ = learned_together([
+            lambda: task.adapt(self.classifier, X, y, layout=self.layout_, outputs=self.classifier_output, seed=seed,
+                               differentiable=self.differentiable, **budget),
+            lambda: self.coordinates_.set_params(**_read_already(self.coordinates_)).fit(X) if fresh else None],
+            self.device_, self.classifier is None and isinstance(self.coordinates, str) and self.coordinates == "vae")
         self.task_ = task(self.classifier_, y)
         if isinstance(self.task_, Classification):
             self.classes_, self.class_counts_ = self.task_.classes, self.task_.counts
@@ -161,10 +166,6 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
                 self.column_rules_ = read_column_rules(self, X, within=True)
         groups = self.task_.groups
 
-        self.coordinates_, fresh = make_coordinates(
-            self.coordinates, {"random_state": seed + 1, "data_range": self.data_range, **budget}, self.inner)
-        if fresh:
-            self.coordinates_.set_params(**_read_already(self.coordinates_)).fit(X)
         self._check_coordinates(X)
         self.density_, unfitted = make_density(self.density, self.coordinates_, {"random_state": seed + 2, **budget})
         rows = self._rows_to_encode(groups, seed)

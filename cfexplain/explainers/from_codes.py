@@ -1,4 +1,6 @@
-"""What `fit` learns from codes: their density, and beside it the second opinion, which do not wait for each other."""
+"""What `fit` learns side by side, since neither waits for the other: a classifier of its own and the coordinates, and then,
+from their codes, the density and the second opinion.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from cfexplain.foundation.progress import rehearsal
 from cfexplain.foundation.settings import own_modes
 from cfexplain.foundation.threads import EndedEarly, side_by_side, until
 
-__all__ = ["learn_from_codes"]
+__all__ = ["learn_from_codes", "learned_together"]
 
 
 def learn_from_codes(explainer: Any, unfitted: bool, codes: np.ndarray, std: np.ndarray, groups: np.ndarray, seed: int,
@@ -32,7 +34,7 @@ def learn_from_codes(explainer: Any, unfitted: bool, codes: np.ndarray, std: np.
     budget : dict
         ``training_budget``, ``verbose`` and ``device``.
     """
-    ended, failed, density = Event(), list[Exception](), explainer.density_
+    density = explainer.density_
     explainer.opinions_ = None
 
     def fit_density() -> None:
@@ -43,20 +45,30 @@ def learn_from_codes(explainer: Any, unfitted: bool, codes: np.ndarray, std: np.
             codes, std, groups, len(explainer.classes_), members=int(explainer.second_opinion), seed=seed + 3, **budget)
         explainer.opinions_.to(dtype=torch.from_numpy(codes).dtype)
 
-    def learn(part: Callable[[], None]) -> None:
+    # a density of the user's own may bear no other thread beside it
+    learned_together([fit_density] * bool(unfitted) + [train_opinions] * bool(explainer.second_opinion), explainer.device_,
+                     isinstance(density, ConditionalFlow) and isinstance(density.flow, str))
+
+
+def learned_together(parts: list[Callable[[], Any]], device: torch.device, bears_company: bool) -> list[Any]:
+    """What each of `parts` returns: side by side in the threads that torch may use, where they bear that, else in turn.
+
+    Where one fails, or a person interrupts it, the others end early.
+    """
+    ended, failed = Event(), list[Exception]()
+
+    def learn(part: Callable[[], Any]) -> Any:
         try:
-            with own_modes(explainer.device_), until(ended):
-                part()
+            with own_modes(device), until(ended):
+                return part()
         except EndedEarly:
             raise
         except Exception as error:
             failed.append(error)
             raise
 
-    parts = [fit_density] * bool(unfitted) + [train_opinions] * bool(explainer.second_opinion)
-    # a density of the user's own may bear no other thread beside it, and other threads know nothing of a rehearsal
-    own = isinstance(density, ConditionalFlow) and isinstance(density.flow, str) and rehearsal() is None
+    own = bears_company and rehearsal() is None  # of which other threads know nothing
     try:
-        side_by_side(learn, parts, torch.get_num_threads() if own else 1, ended.set)
-    except EndedEarly:  # the other part has failed, or a person interrupted it
+        return side_by_side(learn, parts, torch.get_num_threads() if own else 1, ended.set)
+    except EndedEarly:
         raise (failed[0] if failed else KeyboardInterrupt()) from None
