@@ -160,7 +160,7 @@ def search(
     active = torch.arange(len(start), device=start.device)
     tile_places = {gradient: _places(evaluate, start, reference, rows, options, gradient) for gradient in (True, False)}
     together = _together(evaluate, start, reference, rows, options)
-    known: dict[bool, tuple[Tensor, TileRows]] = {}
+    work: dict[bool, _Work] = {}
     interrupted = False
     try:
         while len(active) and not options.deadline.passed and not options.deadline.interrupted:
@@ -173,14 +173,17 @@ def search(
                     places = tile_places[gradient](len(moving))
                     tile, moving = moving[:places], moving[places:]
                     index = padded(tile, places)
-                    before = state[index]
-                    if gradient not in known or not torch.equal(known[gradient][0], index):  # the last rows stay together
-                        known[gradient] = index, TileRows(
-                            {name: values[index] for name, values in rows.items()}, live=len(tile))
-                    point = evaluate_tile(evaluate, before.z, known[gradient][1], gradient, options.aligned)
-                    for i in tile.tolist() if options.record_path else ():
-                        path[i].append(state.z[i].clone())
-                    state.put(tile, step(before, *point, options))
+                    if gradient not in work or not torch.equal(work[gradient].index, index):
+                        _put_back(work, state, [gradient, *(
+                            kind for kind, one in work.items() if torch.isin(tile, one.tile).any())])
+                        work[gradient] = _Work(index, tile, TileRows(
+                            {name: values[index] for name, values in rows.items()}, live=len(tile)), state[index])
+                    one = work[gradient]  # the last rows stay together, and their state with them
+                    point = evaluate_tile(evaluate, one.state.z, one.rows, gradient, options.aligned)
+                    for place, i in enumerate(tile.tolist() if options.record_path else ()):
+                        path[i].append(one.state.z[place].clone())
+                    one.state = step(one.state, *point, options)
+                    state.put(tile, one.state, _SEEN)
             active = active[~state.finished[active]]
             if on_progress is not None:
                 on_progress(len(start) - len(active), int(state.count.max()))
@@ -190,6 +193,7 @@ def search(
         options.deadline.interrupt()
         warnings.warn(f"Search interrupted with {len(active)} of {len(start)} rows unfinished: they keep the best "
                       "point found so far.", RuntimeWarning, stacklevel=2)
+    _put_back(work, state, list(work))
     return SearchResult(
         z=state.best_z,
         n_steps=state.n_steps,
@@ -200,6 +204,26 @@ def search(
         interrupted=interrupted,
         late=bool(len(active)) and not interrupted,
     )
+
+
+# What is asked of rows between two steps
+_SEEN = ("refined", "finished", "count")
+
+
+@dataclass
+class _Work:
+    """A tile of rows in work: which these are, what is known of them, and their state, newer than that of all rows."""
+
+    index: Tensor
+    tile: Tensor
+    rows: TileRows
+    state: SearchState
+
+
+def _put_back(work: dict[bool, _Work], state: SearchState, kinds: list[bool]) -> None:
+    """Write what tiles in work have become into the state of all rows."""
+    for one in (work.pop(kind) for kind in set(kinds) & work.keys()):
+        state.put(one.tile, one.state)
 
 
 def evaluate_tile(evaluate: Callable[[Tensor, Mapping[str, Tensor]], Evaluation], z: Tensor, rows: Mapping[str, Tensor],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -100,11 +101,10 @@ class SearchState:
     def __getitem__(self, index: slice | Tensor) -> SearchState:
         return SearchState(*(values[index] for values in self.tensors()))
 
-    def put(self, index: Tensor, after: SearchState) -> None:
-        """Write what a step changed into rows `index` (n,), from the first n rows of `after`."""
-        for field in fields(self):
-            if field.name not in ("start", "reference"):
-                getattr(self, field.name)[index] = getattr(after, field.name)[: len(index)]
+    def put(self, index: Tensor, after: SearchState, names: Iterable[str] = ()) -> None:
+        """Write what a step changed, or only `names`, into rows `index` (n,), from the first n rows of `after`."""
+        for name in names or (field.name for field in fields(self) if field.name not in ("start", "reference")):
+            getattr(self, name)[index] = getattr(after, name)[: len(index)]
 
     @property
     def n_steps(self) -> Tensor:
