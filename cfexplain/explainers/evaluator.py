@@ -188,8 +188,10 @@ class Evaluator:
 
     # ------------------------------------------------------------- other numbers of rows, with the same bits
     def in_tiles(self, name: str, function: Callable, *rows: Tensor, tile: int = TILE) -> Any:
-        """``function(*rows)`` in tiles, and in other numbers of rows where the bits allow it."""
-        sizes = self.sizes(tile) if len(rows[0]) else None
+        """``function(*rows)`` in tiles, and in other numbers of rows where the bits allow it: that is tried, for which a model
+        that is only asked, and may be slow, would be asked for nothing.
+        """
+        sizes = self.sizes(tile) if self.explainer.differentiable and len(rows[0]) else None
         return in_tiles(function, *rows, tile=tile, places=None if sizes is None else sizes.choice(name, function, *rows))
 
     def partial(self, name: Hashable, function: Callable, x: Tensor, live: int) -> Any:

@@ -418,7 +418,8 @@ class PipelineExplainer(BaseEstimator):
             names = [name for name, strange in zip(table.names, rows.strange.T, strict=True) if strange.any()]
             warnings.warn(f"{int(rows.strange.any(1).sum())} rows have cells that no training row has (missing, or a new "
                           f"category), in the columns {names}: these cells are held as they are.", UserWarning, stacklevel=2)
-        deadline.reserve(k * (time.perf_counter() - started))  # the pipeline is asked about that many rows again, in the end
+        # the pipeline is asked about all rows again in the end, as they are and as they came out
+        deadline.reserve((k + 1) * (time.perf_counter() - started))
         options = {"record_path": record_path, "n_jobs": n_jobs, "backend": backend, "k": k, "deadline": deadline}
         explainer, found = self._search(rows, goal, rules, own_rules, sparse, max_changes, options)
         each = np.repeat(np.arange(len(frame)), k)

@@ -15,7 +15,7 @@ import numpy as np
 from cfexplain.explainers.columns import Columns
 from cfexplain.explainers.real_values import RealValues
 from cfexplain.explainers.shape import Shape
-from cfexplain.explainers.verdict import Judged, Verdict
+from cfexplain.explainers.verdict import Asked, Judged, Verdict
 
 __all__ = ["Answers", "Scan", "rank_of"]
 
@@ -402,7 +402,8 @@ class Scan:
             if not len(some):
                 break
             done = until
-            said = self.verdict.judge(pool.codes[some], rows[pool.owner[some]])
+            said = self.verdict.judge(pool.codes[some], rows[pool.owner[some]], Asked(
+                pool.gap[some], pool.score[some], pool.sure[some]))
             count = np.where(pool.gap[some] == 0, 1 + said.conditions.sum(1), 0)
             every = (pool.gap[some] == 0) & said.conditions.all(1)
             price = np.where(every, pool.cost[some] + pool.unusual[some], 0.0)

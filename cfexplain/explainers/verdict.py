@@ -24,6 +24,7 @@ _OF_CODES = ("density", "second_opinion")  # and those that do not ask it
 UNIQUE = 10.0  # the price of being less typical than any row of the class, in standard deviations of a number
 _ENOUGH = 0.6  # the quantile of the class's densities from which on nothing is to be paid
 _TAIL = 0.05  # the quantile below which densities are told apart by how low they are
+_AT_LEAST = 16  # candidates that are asked about together where time is limited: with fewer, a fast model waits for us
 _CERTAIN = 35.0  # log-odds beyond which nothing is surer
 
 
@@ -96,8 +97,20 @@ class Verdict:
     def asked(self, codes: np.ndarray, rows: np.ndarray) -> Asked:
         """What the model says of `codes` (n, width), in place of `rows` (n,).
 
-        Rounded: the last bits of a model's answers may depend on the company that a row is asked about in.
+        Rounded: the last bits of a model's answers may depend on the company that a row is asked about in. What there is no
+        time to ask about counts as not accepted.
         """
+        deadline, parts = self.run.deadline, []
+        if not deadline.limited or len(codes) <= _AT_LEAST:
+            return self._asked(codes, rows)
+        for some in in_time(np.arange(len(codes)), len(codes), deadline, _AT_LEAST):
+            parts.append(self._asked(codes[some], rows[some]))
+        left = len(codes) - sum(len(part.gap) for part in parts)
+        parts.append(Asked(np.full(left, np.inf), np.full(left, -_CERTAIN if self.is_class else np.inf),
+                           np.zeros(left, dtype=bool)))
+        return Asked(*(np.concatenate(values) for values in zip(*(vars(part).values() for part in parts), strict=True)))
+
+    def _asked(self, codes: np.ndarray, rows: np.ndarray) -> Asked:
         if not len(codes):
             return Asked(np.empty(0), np.empty(0), np.empty(0, dtype=bool))
         answers, goal, task = self.ask(codes, rows), self.goal.rows, self.explainer.task_

@@ -14,7 +14,6 @@ __all__ = ["Deadline", "in_time", "read_limits"]
 
 # Of the time that is given, kept for judging what was found
 _RESERVED = 0.08
-_BEGIN_WITH = 1  # row, where it is not known how long one takes
 
 
 class Deadline:
@@ -57,13 +56,16 @@ class Deadline:
         return self.left <= 0
 
 
-def in_time(rows: np.ndarray, most: int, deadline: Deadline) -> Iterator[np.ndarray]:
-    """At most so many of `rows` at a time; where time is limited as many as there is time for, by the time the last took.
+def in_time(rows: np.ndarray, most: int, deadline: Deadline, least: int = 1) -> Iterator[np.ndarray]:
+    """At most so many of `rows` at a time; where time is limited `least` first, of which it is not known how long they take,
+    and then as many as there is time for, by the time the last took.
 
     >>> [len(some) for some in in_time(np.arange(5), 2, Deadline())]
     [2, 2, 1]
+    >>> [len(some) for some in in_time(np.arange(9), 9, Deadline(60), least=4)]
+    [4, 5]
     """
-    size, first = min(most, _BEGIN_WITH) if deadline.limited else most, 0
+    size, first = min(most, least) if deadline.limited else most, 0
     while first < len(rows) and not deadline.passed:
         started = time.monotonic()
         some = rows[first : first + size]
@@ -71,9 +73,9 @@ def in_time(rows: np.ndarray, most: int, deadline: Deadline) -> Iterator[np.ndar
         first += len(some)
         if deadline.limited:
             each = (time.monotonic() - started) / len(some)
-            if each > deadline.left:
+            if least * each > deadline.left:
                 return
-            size = max(1, min(most, int(0.5 * deadline.left / max(each, 1e-9))))
+            size = max(least, min(most, int(0.5 * deadline.left / max(each, 1e-9))))
 
 
 def read_limits(k: Any, time_limit: Any) -> tuple[Deadline, int]:

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cfexplain import Counterfactuals, DiffeomorphicExplainer, PipelineExplainer, PLACEExplainer, load_results
+from cfexplain import Counterfactuals, DiffeomorphicExplainer, PipelineExplainer, PLACEExplainer, ScanExplainer, load_results
 from cfexplain.explainers.answers import found_together, repeated_answers
 
 pytestmark = pytest.mark.usefixtures("quietly")
@@ -197,6 +197,33 @@ def test_a_pipeline_stops_in_the_middle_of_its_repairs(loans):
     explainer, _, X, _ = loans
     cf = explainer.explain(pd.concat([X] * 10), time_limit=1.0)
     assert (cf.status == "time_limit").any()
+
+
+class Slow(LogisticRegression):
+    """Takes a millisecond a row, and notes how many it is asked about at once."""
+
+    asked: list[int] = []
+
+    def predict_proba(self, X):
+        self.asked.append(len(X))
+        time.sleep(1e-3 * len(X))
+        return super().predict_proba(X)
+
+
+def test_a_slow_model_is_asked_in_parts_where_time_is_limited(loans):
+    _, _, X, y = loans
+    pipe = make_pipeline(StandardScaler(), Slow()).fit(X, y)
+    explainer = PipelineExplainer(pipe, ScanExplainer(), random_state=0).fit(X, y)
+    x = X[pipe.predict(X) == "no"][:2]
+    free, Slow.asked = explainer.explain(x, "yes"), []
+    limited = explainer.explain(x, "yes", time_limit=600)
+    np.testing.assert_array_equal(limited.x_cf, free.x_cf)
+    np.testing.assert_array_equal(limited.status, free.status)
+    Slow.asked = []
+    started = time.perf_counter()
+    cf = explainer.explain(pd.concat([X[pipe.predict(X) == "no"]] * 2)[:60], "yes", time_limit=0.8)
+    assert time.perf_counter() - started < 2.0 and (cf.status == "time_limit").any()  # other processes are about
+    assert max(Slow.asked) <= 400  # half of the time, at a millisecond a row
 
 
 # ------------------------------------------------------------------------------------------------------------- plans
