@@ -312,11 +312,20 @@ def table_answers(run: Any, begun: TableRun, rows: Mapping[str, Tensor], first: 
             part = run.judged(known, np.arange(len(left)), more.every(k - 1, j - 1), options, first.backend)
             accepted = begun.settle(own, part)
             now = 2 * answers[j].done[left] + _counts(run, verdict, answers[j].x_cf[left], left, answers[0].x_cf[left])
-            better = np.flatnonzero(lacking[j, left] & accepted & (2 * part.done + 1 > now))
+            other = ~_contained(table.columns, part.x_cf, verdict.X[left], [before.x_cf[left] for before in answers[:j]])
+            better = np.flatnonzero(lacking[j, left] & accepted & other & (2 * part.done + 1 > now))
             answers[j].put(left[better], part[better])
     for answer in answers[1:]:
         begun.charge(answer)
     return Found.concatenate(answers)[np.arange(k * len(X)).reshape(k, -1).T.reshape(-1)]
+
+
+def _contained(columns: Any, x_cf: np.ndarray, x: np.ndarray, before: list[np.ndarray]) -> np.ndarray:
+    """Which answers change all columns of one `before` them and are few, so that they say nothing new, (n,)."""
+    changed = columns.changed(x_cf, x)
+    sets = [columns.changed(one, x) for one in before]
+    inside = np.logical_or.reduce([(changed | ~one).all(1) & one.any(1) for one in sets])
+    return inside & (2 * changed.sum(1) < changed.shape[1])
 
 
 def _note_written(found: Found, rows: np.ndarray) -> None:

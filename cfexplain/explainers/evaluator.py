@@ -188,8 +188,8 @@ class Evaluator:
 
     # ------------------------------------------------------------- other numbers of rows, with the same bits
     def in_tiles(self, name: str, function: Callable, *rows: Tensor, tile: int = TILE) -> Any:
-        """``function(*rows)`` in tiles, and in other numbers of rows where the bits allow it: that is tried, for which a model
-        that is only asked, and may be slow, would be asked for nothing.
+        """``function(*rows)`` in tiles, and in other numbers of rows where the bits allow it: that is tried, for which a
+        model that is only asked, and may be slow, would be asked for nothing.
         """
         sizes = self.sizes(tile) if self.explainer.differentiable and len(rows[0]) else None
         return in_tiles(function, *rows, tile=tile, places=None if sizes is None else sizes.choice(name, function, *rows))

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-ORDER = ["helix.py", "digits.py", "photographs.py", "faces.py", "tables.py", "regression.py", "captum_comparison.py",
-         "own_generator.py"]
+ORDER = ["helix.py", "digits.py", "photographs.py", "faces.py", "tables.py", "loans.py", "regression.py",
+         "captum_comparison.py", "own_generator.py"]
 
 
 def in_reading_order(name):

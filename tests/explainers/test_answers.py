@@ -78,6 +78,17 @@ def test_answers_of_a_table_change_other_columns(table_explainer, table):
     assert few >= 12
 
 
+def test_what_only_repeats_columns_is_no_answer(loans):
+    _, pipe, X, y = loans
+    explainer = PipelineExplainer(pipe, ScanExplainer(), immutable=["years"], random_state=0).fit(X, y)
+    cf = explainer.explain(X[pipe.predict(X) == "no"][:12], "yes", k=4)  # of two columns there are not so many sets
+    changed, counted = cf.by_row(cf.x_cf != cf.x), cf.by_row("valid")
+    assert counted[:, 0].all() and (cf.status == "repeated").any()
+    for row, valid in zip(changed, counted, strict=True):
+        single = [tuple(one) for one, counts in zip(row, valid, strict=True) if counts and one.sum() == 1]
+        assert len(set(single)) == len(single)
+
+
 def test_groups_the_best_and_selections(image_explainer, digits):
     cf = image_explainer.explain(digits[2][:5], k=3)
     assert [len(group) for group in cf.groups()] == [3] * 5 and cf.group(4).row.tolist() == [4] * 3
