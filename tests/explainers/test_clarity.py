@@ -8,7 +8,7 @@ pytestmark = pytest.mark.usefixtures("quietly")
 
 
 def test_clarity_follows_the_ensemble_and_reports_both_verdicts(clarity_table_explainer, table):
-    x = table[2][table[3] == "malignant"][:20]
+    x = table[2][(table[3] == "malignant") & (clarity_table_explainer.predict(table[2]) == "malignant")][:20]
     cf = clarity_table_explainer.explain(x, "benign")
     with torch.no_grad():
         members = clarity_table_explainer.opinions_(torch.from_numpy(cf.z_cf)).softmax(-1).double().numpy()

@@ -69,7 +69,7 @@ def test_bad_input_says_so(digit_paths, table_paths, moons, digits, table):
         ManifoldDisplay(cf, explainer, X, projection="umap")
     with pytest.raises(ValueError, match="images.*'pca'"):
         ManifoldDisplay(cf, explainer, X, projection="data")
-    with pytest.raises(ValueError, match="30 columns"):
+    with pytest.raises(ValueError, match="10 columns"):
         ManifoldDisplay(table_paths[1], table_paths[0], table[0], projection="data")
     with pytest.raises(ValueError, match="one label for each"):
         ManifoldDisplay(cf, explainer, X, y[:5])
