@@ -140,6 +140,7 @@ def test_training_follows_the_seed_and_leaves_the_global_generators_alone():
     assert not np.allclose(Z[0], Z[2])
 
 
+@pytest.mark.slow
 def test_contrast_makes_ink_as_sharp_as_it_is(digits):
     """By the metric itself, on rows that nothing was chosen by; and it multiplies logits, nothing else."""
     plain, chosen = (VAE(training_budget=0.3, random_state=0, contrast=contrast).fit(digits[0]) for contrast in (1, "auto"))

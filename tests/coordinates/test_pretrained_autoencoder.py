@@ -262,6 +262,7 @@ def test_bad_models_of_diffusers_are_told(published):
         PretrainedAutoencoder(good).fit(X)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "taef2_encoder.pth").exists(), reason="needs TAEF2 in CFEXPLAIN_DATA")
 def test_a_published_autoencoder_draws_a_photograph():
     from skimage.data import astronaut

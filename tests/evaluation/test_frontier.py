@@ -55,6 +55,7 @@ def test_an_explainer_of_any_weight_sweeps_from_zero(table_explainer, table, own
     assert explainer.plausibility_weight == own
 
 
+@pytest.mark.slow
 def test_several_weights_are_crossed(table_explainer, table, quietly):
     X, explainer = table[2][:5], copy.copy(table_explainer).set_params(max_steps=30)
     weights = {"decision_weight": [0, 5.0], "distance_weight": [0.5, 1.0, 4.0]}

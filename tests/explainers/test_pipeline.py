@@ -228,6 +228,7 @@ def test_other_methods_and_searched_pipelines(data, pipe):
     assert cf.metadata["explainer"] == "LeapExplainer" and cf.valid.mean() >= 0.5
 
 
+@pytest.mark.slow
 def test_grid_search_over_weights_explains_the_same_pipeline(data, pipe):
     X, y = data[0], data[1]
     tiny = PLACEExplainer(**SMALL | {"training_budget": 0.02, "max_steps": 10})

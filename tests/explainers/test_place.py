@@ -118,6 +118,7 @@ def test_the_published_setting_runs_end_to_end(table):
     assert (cf.log_density > before).all()  # eq. 4 climbs
 
 
+@pytest.mark.slow
 def test_a_forest_is_explained_through_a_surrogate_and_both_say_so():
     data = load_wine()
     X = StandardScaler().fit_transform(data.data).astype(np.float32)

@@ -65,7 +65,7 @@ def test_a_row_has_the_same_bits_alone(cancer, tmp_path):
     assert len(again.explain(X[:9])) == 9
 
 
-@pytest.mark.parametrize("model", [Ridge(), RandomForestRegressor(20, random_state=0)])
+@pytest.mark.parametrize("model", [Ridge(), pytest.param(RandomForestRegressor(20, random_state=0), marks=pytest.mark.slow)])
 def test_values_are_reached_inside_the_data_or_said_to_be_outside(model):
     X, y = load_diabetes(return_X_y=True)
     X = X / X.std(0)

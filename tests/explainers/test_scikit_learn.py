@@ -49,7 +49,7 @@ def wine():
 def test_pipeline_returns_original_units(wine):
     X, y = wine
     pipe = make_pipeline(StandardScaler().set_output(transform="pandas"),
-                         PLACEExplainer(immutable=["hue"], random_state=0, training_budget=0.15))
+                         PLACEExplainer(immutable=["hue"], random_state=0, training_budget=0.05))
     pipe.fit(X, y)
     moved = pipe.inverse_transform(pipe.transform(X[:10]))
     back = pipe[:-1].inverse_transform(pipe[:-1].transform(X[:10]))
@@ -66,14 +66,14 @@ def _frame(values, like):
 
 def test_set_output_gives_frames_with_names(wine):
     X, y = wine
-    explainer = PLACEExplainer(random_state=0, training_budget=0.1).fit(X, y).set_output(transform="pandas")
+    explainer = PLACEExplainer(random_state=0, training_budget=0.05).fit(X, y).set_output(transform="pandas")
     frame = explainer.transform(X[:4])
     assert list(frame.columns) == list(X.columns) and list(frame.index) == list(X.index[:4])
 
 
 def test_target_is_routed_through_a_pipeline(wine):
     X, y = wine
-    explainer = PLACEExplainer(random_state=0, training_budget=0.15)
+    explainer = PLACEExplainer(random_state=0, training_budget=0.05)
     with sklearn.config_context(enable_metadata_routing=True):
         pipe = make_pipeline(StandardScaler(), explainer.set_transform_request(target=True)).fit(X, y)
         moved = pipe.transform(X[:6], target=y[-1])
@@ -83,7 +83,7 @@ def test_target_is_routed_through_a_pipeline(wine):
 
 def test_grid_search_tunes_weights_on_frozen_parts(wine):
     X, y = StandardScaler().fit_transform(wine[0]), wine[1]
-    fitted = PLACEExplainer(random_state=0, training_budget=0.15).fit(X, y)
+    fitted = PLACEExplainer(random_state=0, training_budget=0.05).fit(X, y)
     explainer = PLACEExplainer(coordinates=FrozenEstimator(fitted.coordinates_), density=FrozenEstimator(fitted.density_),
                                second_opinion=0, random_state=0, training_budget=0.1,
                                sparse=False)  # what a scan of the columns answers takes no steps

@@ -1,9 +1,10 @@
 """The explainers that every invariant is tested with."""
 
+import pytest
 
 PLACE = ["image", "table"]
 OTHERS = ["flow_image", "flow_table", "vae_image", "gradient_table", "revise_image", "clarity_table", "leap_image",
-          "forest_table", "direction_table", "prototype_table"]
+          "forest_table", "direction_table", pytest.param("prototype_table", marks=pytest.mark.slow)]  # it takes most steps
 
 
 def case_of(request):
