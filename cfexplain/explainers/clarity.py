@@ -11,6 +11,7 @@ from torch import Tensor
 from cfexplain.explainers.base import CounterfactualExplainer
 from cfexplain.foundation.numbers import log_odds, log_odds_of
 from cfexplain.foundation.parameters import Number
+from cfexplain.foundation.remainders import in_vectors
 from cfexplain.objective import LatentDistance, Point, Term
 from cfexplain.persistence import storable
 
@@ -30,7 +31,7 @@ class EnsembleCrossEntropy(Term):
         return log_odds(torch.logsumexp(point.opinions.log_softmax(-1), 0), point.target)
 
     def loss(self, point: Point) -> Tensor:
-        return torch.nn.functional.softplus(-self._log_odds(point))
+        return in_vectors(torch.nn.functional.softplus, -self._log_odds(point))
 
     def holds(self, point: Point) -> Tensor:
         return self._log_odds(point) >= log_odds_of(self.confidence)

@@ -23,7 +23,8 @@ VECTOR = 32
 _SAFE = frozenset(["addmm", "baddbmm", "bmm", "convolution", "convolution_backward", "mean", "mm", "sum",
                    "add", "div", "mul", "sub", "rsub", "neg", "abs", "square", "sqrt", "reciprocal", "relu",
                    "threshold_backward", "where", "clamp", "clamp_min", "clamp_max", "maximum", "minimum",
-                   "scatter", "empty_like", "new_empty", "new_empty_strided", "new_full", "ones_like", "zeros_like"])
+                   "scatter", "masked_fill", "copy", "clone", "detach", "sign", "nan_to_num",
+                   "empty_like", "new_empty", "new_empty_strided", "new_full", "ones_like", "zeros_like"])
 
 
 def in_vectors(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -55,9 +56,10 @@ class Remainders(TorchDispatchMode):
         tensors = [leaf for leaf in given if isinstance(leaf, Tensor)]
         if not tensors or (name in _SAFE and not fused):
             return function(*args, **(kwargs or {}))
-        known = [tensor.detach().flatten().double() for tensor in tensors]  # before they are written to
-        if torch.Tag.pointwise not in function.tags:
-            known.append(torch.zeros(1, dtype=torch.float64, device=known[0].device))
+        # Before they are written to. A number that was computed may be one that went in: softplus of 30 is 30.
+        moves = torch.Tag.pointwise not in function.tags
+        known = [tensor.detach().flatten().double() for tensor in tensors] if moves else []
+        known.append(torch.zeros(int(moves), dtype=torch.float64, device=tensors[0].device))
         out = function(*args, **(kwargs or {}))
         for made in tree_leaves(out):
             if isinstance(made, Tensor) and made.is_floating_point() and made.numel() % VECTOR \

@@ -127,8 +127,8 @@ def in_tiles(function: Callable[..., Any], *rows: Tensor, tile: int = TILE, plac
 
 
 def padded(rows: Tensor, n: int) -> Tensor:
-    """`rows` (at least one), and behind them the last of them again until there are `n`."""
-    more = n - len(rows)
+    """`rows`, and behind them the last of them again until there are `n`; none if there is none."""
+    more = n - len(rows) if len(rows) else 0
     return torch.cat([rows, rows[-1:].expand(more, *rows.shape[1:])]) if more > 0 else rows
 
 

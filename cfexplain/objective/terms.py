@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cfexplain.foundation.ink import greyness
 from cfexplain.foundation.numbers import log_odds_of, row_norm
+from cfexplain.foundation.remainders import in_vectors
 from cfexplain.foundation.tiles import in_tiles
 from cfexplain.objective.point import Point, ValuePoint
 from cfexplain.search import Evaluation
@@ -154,7 +155,7 @@ class CrossEntropy(Term):
     name = "decision"
 
     def loss(self, point: Point) -> Tensor:
-        return torch.nn.functional.softplus(-point.log_odds)
+        return in_vectors(torch.nn.functional.softplus, -point.log_odds)
 
 
 @dataclass(frozen=True)

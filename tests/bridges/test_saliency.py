@@ -122,7 +122,7 @@ def test_a_module_that_is_used_twice(table):
     from cfexplain import GradientExplainer
 
     torch.manual_seed(0)
-    explainer = GradientExplainer(Twice(), max_steps=60, random_state=0, training_budget=0.05).fit(*table[:2])
+    explainer = GradientExplainer(Twice(), max_steps=60, step_size=0.5, random_state=0, training_budget=0.05).fit(*table[:2])
     cf = explainer.explain(table[2][:6])
     with pytest.warns(RuntimeWarning, match="(LRP|DeepLift) failed and is left out"):
         found = compare_saliency(cf, ("LRP", "DeepLift", "Saliency"), explainer, n_bootstrap=10)
@@ -198,7 +198,7 @@ def test_tables_are_drawn_by_column(table, table_explainer):
     cf = table_explainer.explain(table[2][:5])
     found = compare_saliency(cf, ("Saliency", "Occlusion"), table_explainer, n_bootstrap=10)
     display = found.plot(n=2, figure=Figure())
-    assert display.axes_.shape == (2,) and display.axes_[0].images[0].get_array().shape == (30, 3)
+    assert display.axes_.shape == (2,) and display.axes_[0].images[0].get_array().shape == (10, 3)
 
 
 @pytest.mark.parametrize("arguments, message", [

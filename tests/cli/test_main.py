@@ -176,7 +176,7 @@ def test_a_program_of_ones_own_is_explained(kind, tmp_path, digits, work):
 def test_a_table(tmp_path, table):
     pandas = pytest.importorskip("pandas")
     X, y, X_test, _ = table
-    names = [f"measure {i}" for i in range(30)]
+    names = [f"measure {i}" for i in range(X.shape[1])]
     pandas.DataFrame(X, columns=names).assign(finding=y).to_csv(tmp_path / "train.csv", index=False)
     pandas.DataFrame(X_test[:4], columns=names).to_csv(tmp_path / "new.csv", index=False)
     (tmp_path / "config.toml").write_text(CONFIG.format(data="train.csv").replace('csv"', 'csv"\nlabel = "finding"'))

@@ -270,7 +270,7 @@ def test_bad_input_is_told_from_good(methods, table):
     with pytest.raises(TypeError, match="'net' is a Linear"):
         import torch
         evaluate({"net": torch.nn.Linear(2, 2)}, X)
-    with pytest.raises(ValueError, match="different shapes.*30.*5"):
+    with pytest.raises(ValueError, match="different shapes.*10.*5"):
         evaluate({**methods, "narrow": narrow}, X)
     results = {name: explainer.explain(X) for name, explainer in methods.items()}
     for options, message in (({"y": y[:2]}, r"expected \(4,\)"), ({"y": [3, 4, 5, 6]}, "No label of y"),

@@ -376,4 +376,4 @@ def test_other_methods_on_tables_are_covered(table, table_explainer, gradient_ta
     assert pack_table(gradient_table_explainer, x).decision == "log_probability"
     assert pack_table(gradient_table_explainer, x).decoder is None
     search = pack_table(table_explainer, x)
-    assert search.density == "typical" and search.opinion and search.distance and search.residual and search.dim == 16
+    assert search.density == "typical" and search.opinion and search.distance and search.residual and search.dim == 10
