@@ -79,6 +79,7 @@ def test_only_what_changed_is_painted():
     assert torch.equal(painter.paint(moved, hidden, x), painter.paint(moved, hidden, torch.zeros_like(x)))
 
 
+@pytest.mark.slow
 def test_it_learns_what_is_missing():
     """Pictures of one colour each, drawn without it: what surrounds a hole tells what is missing."""
     generator = torch.Generator().manual_seed(0)

@@ -137,6 +137,7 @@ def test_bad_arguments(explainer, tmp_path):
     assert os.listdir(tmp_path) == ["diary.txt"]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_rows(explainer, tmp_path):
     explainer, X = pickle.loads(pickle.dumps(explainer)).set_params(max_steps=0), rows()
 
