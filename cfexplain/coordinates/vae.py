@@ -215,7 +215,7 @@ class VAE(TrainedCoordinates):
         """Take back as much of what the critic taught as makes drawings sharper than rows, or worse than texture in other
         places explains: after a short training, or of few rows, the critic wins. The share that is kept.
         """
-        some = self.held_out_[:_LOOKED_AT] if len(self.held_out_) >= _FEWEST else np.arange(min(len(u), _LOOKED_AT))
+        some = self._looked_at(len(u))
         own = laplacian_variance(u[some].numpy())
         u, own, after = u[some[own > 0]].clamp(0, 1), own[own > 0], copy.deepcopy(net.decoder)
 
@@ -250,9 +250,13 @@ class VAE(TrainedCoordinates):
         if self.contrast_ != 1:
             self.module_.raise_contrast(self.contrast_)
 
+    def _looked_at(self, n: int) -> np.ndarray:
+        """The rows, of `n`, by which drawings are judged: some that were not trained on, if there are enough."""
+        return self.held_out_[:_LOOKED_AT] if len(self.held_out_) >= _FEWEST else np.arange(min(n, _LOOKED_AT))
+
     def _as_sharp_as(self, X: np.ndarray) -> float:
         """The contrast at which reconstructions are in the median as sharp as X, of rows that were not trained on."""
-        x = X[self.held_out_[:_LOOKED_AT]] if len(self.held_out_) >= _FEWEST else X[:_LOOKED_AT]
+        x = X[self._looked_at(len(X))]
         x = x[laplacian_variance(x) > 0]  # a picture of one shade has no sharpness
         if not len(x):
             return 1.0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from cfexplain.explainers.task import Classification, Goal
 from cfexplain.foundation.deadline import in_time
 from cfexplain.foundation.numbers import log_odds_of
 from cfexplain.foundation.tiles import in_tiles
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Asked", "Judged", "Verdict"]
 
@@ -28,8 +31,19 @@ _AT_LEAST = 16  # candidates that are asked about together where time is limited
 _CERTAIN = 35.0  # log-odds beyond which nothing is surer
 
 
+class _OfRows:
+    """Arrays of as many rows each; ``some[rows]`` of some of them."""
+
+    def __getitem__(self, rows: np.ndarray) -> Self:
+        return type(self)(*(values[rows] for values in vars(self).values()))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        return cls(*(np.concatenate(values) for values in zip(*(vars(part).values() for part in parts), strict=True)))
+
+
 @dataclass
-class Judged:
+class Judged(_OfRows):
     """What the search says of candidate rows; ``judged[rows]`` of some of them."""
 
     z: np.ndarray
@@ -38,16 +52,9 @@ class Judged:
     opinion: np.ndarray  # log-odds, of the least convinced member
     conditions: np.ndarray  # (n, conditions)
 
-    def __getitem__(self, rows: np.ndarray) -> Judged:
-        return Judged(*(values[rows] for values in vars(self).values()))
-
-    @classmethod
-    def concatenate(cls, parts: list[Judged]) -> Judged:
-        return cls(*(np.concatenate(values) for values in zip(*(vars(part).values() for part in parts), strict=True)))
-
 
 @dataclass
-class Asked:
+class Asked(_OfRows):
     """What the model says of candidate rows.
 
     Attributes
@@ -63,9 +70,6 @@ class Asked:
     gap: np.ndarray
     score: np.ndarray
     sure: np.ndarray
-
-    def __getitem__(self, rows: np.ndarray) -> Asked:
-        return Asked(self.gap[rows], self.score[rows], self.sure[rows])
 
 
 class Verdict:
@@ -108,7 +112,7 @@ class Verdict:
         left = len(codes) - sum(len(part.gap) for part in parts)
         parts.append(Asked(np.full(left, np.inf), np.full(left, -_CERTAIN if self.is_class else np.inf),
                            np.zeros(left, dtype=bool)))
-        return Asked(*(np.concatenate(values) for values in zip(*(vars(part).values() for part in parts), strict=True)))
+        return Asked.concatenate(parts)
 
     def _asked(self, codes: np.ndarray, rows: np.ndarray) -> Asked:
         if not len(codes):

@@ -56,14 +56,14 @@ class Remainders(TorchDispatchMode):
         tensors = [leaf for leaf in given if isinstance(leaf, Tensor)]
         if not tensors or (name in _SAFE and not fused):
             return function(*args, **(kwargs or {}))
-        # Before they are written to. A number that was computed may be one that went in: softplus of 30 is 30.
-        moves = torch.Tag.pointwise not in function.tags
-        known = [tensor.detach().flatten().double() for tensor in tensors] if moves else []
-        known.append(torch.zeros(int(moves), dtype=torch.float64, device=tensors[0].device))
+        computes = torch.Tag.pointwise in function.tags  # also where a number comes out that went in: softplus of 30 is 30
+        known = torch.zeros(1, dtype=torch.float64, device=tensors[0].device)
+        if not computes:  # before they are written to
+            known = torch.cat([known, *(tensor.detach().flatten().double() for tensor in tensors)])
         out = function(*args, **(kwargs or {}))
         for made in tree_leaves(out):
             if isinstance(made, Tensor) and made.is_floating_point() and made.numel() % VECTOR \
-                    and made.numel() % self.rows == 0 and not _among(made, torch.cat(known)):
+                    and made.numel() % self.rows == 0 and (computes or not _among(made, known)):
                 self.found = name
         return out
 
