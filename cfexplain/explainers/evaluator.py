@@ -187,7 +187,7 @@ class Evaluator:
         return self.partial("logits", classifier.logits, x, live), None
 
     # ------------------------------------------------------------- other numbers of rows, with the same bits
-    def in_tiles(self, name: str, function: Callable, *rows: Tensor, tile: int = TILE) -> Any:
+    def in_tiles(self, name: Hashable, function: Callable, *rows: Tensor, tile: int = TILE) -> Any:
         """``function(*rows)`` in tiles, and in other numbers of rows where the bits allow it: that is tried, for which a
         model that is only asked, and may be slow, would be asked for nothing.
         """

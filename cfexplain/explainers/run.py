@@ -293,8 +293,8 @@ class Run:
         z[moving] = result.z
         with torch.no_grad():
             x_cf, log_density, valid, opinion, *met = self.judge.in_tiles(
-                "judge", lambda z, *values: self.judge.judged(z, dict(zip(rows, values, strict=True))), z, *rows.values(),
-                tile=options.tile)
+                ("judge", *rows), lambda z, *values: self.judge.judged(z, dict(zip(rows, values, strict=True))), z,
+                *rows.values(), tile=options.tile)
             x_cf = torch.where(rows["moving"].view(-1, *[1] * (x.ndim - 1)), x_cf, x)
         z0 = rows["z0"].cpu().numpy()
         return Found(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,9 +14,6 @@ from cfexplain.explainers.task import Classification, Goal
 from cfexplain.foundation.deadline import in_time
 from cfexplain.foundation.numbers import log_odds_of
 from cfexplain.foundation.tiles import in_tiles
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 __all__ = ["Asked", "Judged", "Verdict"]
 
@@ -31,14 +28,17 @@ _AT_LEAST = 16  # candidates that are asked about together where time is limited
 _CERTAIN = 35.0  # log-odds beyond which nothing is surer
 
 
+_Rows = TypeVar("_Rows", bound="_OfRows")
+
+
 class _OfRows:
     """Arrays of as many rows each; ``some[rows]`` of some of them."""
 
-    def __getitem__(self, rows: np.ndarray) -> Self:
+    def __getitem__(self: _Rows, rows: np.ndarray) -> _Rows:
         return type(self)(*(values[rows] for values in vars(self).values()))
 
     @classmethod
-    def concatenate(cls, parts: Sequence[Self]) -> Self:
+    def concatenate(cls: type[_Rows], parts: Sequence[_Rows]) -> _Rows:
         return cls(*(np.concatenate(values) for values in zip(*(vars(part).values() for part in parts), strict=True)))
 
 

@@ -186,12 +186,13 @@ class TileSizes:
         Parameters
         ----------
         name : hashable
-            Of the function: the same name must stand for the same computation.
+            Of the function: the same name, of rows of the same shapes and types, must stand for the same computation.
         function : callable
             Of the tile's `rows`; returns a tensor or a tuple of tensors.
         rows : Tensor of shape (N, ...)
             N at least 1; the first is disturbed where its kernels are tried.
         """
+        name = (name, *((r.shape[1:], r.dtype) for r in rows))
 
         def equal(size: int) -> bool:
             with self._lock:

@@ -257,7 +257,7 @@ def _together(evaluate: Callable, start: Tensor, reference: Tensor, rows: Mappin
     def better(descending: int, refining: int) -> bool:
         if not descending or not refining or (refining > options.tile // 2 and descending + refining > sizes.largest):
             return False
-        return sizes.alike("differentiated", judged(True), judged(False), start, *rows.values())
+        return sizes.alike(("differentiated", *rows), judged(True), judged(False), start, *rows.values())
 
     return better
 
@@ -272,4 +272,4 @@ def _places(evaluate: Callable, start: Tensor, reference: Tensor, rows: Mapping[
         point = evaluate_tile(evaluate, z, dict(zip(rows, values, strict=True)), needs_gradient, options.aligned)
         return tuple(step(SearchState.begin(z, reference), *point, options).tensors())
 
-    return options.sizes.choice(("search", needs_gradient, *sorted(rows)), advanced, start, reference, *rows.values())
+    return options.sizes.choice(("search", needs_gradient, *rows), advanced, start, reference, *rows.values())

@@ -1,5 +1,7 @@
 """Other numbers of rows than a tile: used where every bit agrees, and only there."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -156,3 +158,25 @@ def test_what_is_found_does_not_depend_on_the_sizes(name, n, request, digits, ta
     plain = explainer.explain(X)
     for field in ("x_cf", "z_cf", "n_steps", "log_density", "proba_after", "reconstruction"):
         np.testing.assert_array_equal(getattr(sized, field), getattr(plain, field), err_msg=field)
+
+
+def test_what_was_tried_of_one_kind_of_rows_is_not_believed_of_another():
+    sizes, x = TileSizes(8, 4), torch.rand(20, 4)
+
+    def summed(*rows):  # of two and more, rows are not independent
+        return sum(rows) if len(rows) == 1 else rows[0] - rows[1].mean(0)
+
+    assert sizes.choice("sum", summed, x)(2) == 2
+    assert sizes.choice("sum", summed, x, x)(2) == 8
+    assert sizes.choice("sum", summed, x)(2) == 2
+    assert sizes.choice("sum", summed, x.double())(2) == 2
+
+
+def test_an_explainer_judges_few_rows_with_a_region_and_without(digits, image_explainer):
+    X = digits[2][:6]
+    twins = [pickle.loads(pickle.dumps(image_explainer)) for _ in range(2)]
+    regions = [None, np.ones(X.shape[1:], dtype=bool)]
+    found = [[twin.explain(X[:n], region=region).x_cf for region, n in zip(order, (3, 6), strict=True)]
+             for twin, order in zip(twins, (regions, regions[::-1]), strict=True)]
+    for one, other in zip(found[0], found[1][::-1], strict=True):
+        np.testing.assert_array_equal(one[:3], other[:3])
