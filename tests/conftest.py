@@ -106,7 +106,7 @@ def flow_image_explainer(digits, fitted_once):
 def flow_table_explainer(table, fitted_once):
     X, y, _, _ = table
     flow = Flow(steps=4, hidden=(64, 64), noise=0.1, training_budget=0.2)
-    return fitted_once(DiffeomorphicExplainer(generator=flow, random_state=0, training_budget=0.5), X, y)
+    return fitted_once(DiffeomorphicExplainer(generator=flow, sparse=False, random_state=0, training_budget=0.5), X, y)
 
 
 @pytest.fixture(scope="session")

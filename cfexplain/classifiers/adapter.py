@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cfexplain.classifiers.examined import check_agreement, check_repeats, spread_rows
 from cfexplain.classifiers.features import PenultimateFeatures
 from cfexplain.classifiers.labels import check_count, reconcile, show, without_failed
-from cfexplain.classifiers.outputs import ModuleScores, check_finite, read_module, tiled
+from cfexplain.classifiers.outputs import ModuleScores, check_finite, read_module
 from cfexplain.classifiers.surrogate import BlackBox, distil
 from cfexplain.classifiers.training import train_classifier
 from cfexplain.foundation.arrays import Layout
@@ -191,9 +191,9 @@ class ClassifierAdapter:
         bias, scores = self.bias, self._scores.of_few(len(X))
         with self.frozen():
             if bias is None:
-                proba = tiled(lambda x: scores(x).softmax(1), X, self.device)
+                proba = self._scores.over(X, self.device, lambda x: scores(x).softmax(1), "proba")
                 return without_failed(proba.argmax(1), proba)
-            logits = torch.from_numpy(tiled(scores, X, self.device))
+            logits = torch.from_numpy(self._scores.over(X, self.device, scores, "logits"))
         return without_failed((logits + bias.to(logits)).argmax(1).numpy(), logits.softmax(1).numpy())
 
 

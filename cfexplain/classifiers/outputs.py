@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -16,7 +16,7 @@ from cfexplain.foundation.arrays import Layout
 from cfexplain.foundation.borrowed import frozen
 from cfexplain.foundation.exceptions import ClassifierOutputError
 from cfexplain.foundation.partial_tiles import PartialTiles
-from cfexplain.foundation.tiles import in_tiles
+from cfexplain.foundation.tiles import TILE, TileSizes, in_tiles
 from cfexplain.foundation.weight_cache import cached_by_weights
 from cfexplain.persistence import MayBeAbsent, stored_by_attributes
 
@@ -64,11 +64,25 @@ class ModuleScores:
     def __call__(self, x: Tensor) -> Tensor:
         return log_scores(self.columns(x), self.kind)
 
+    def over(self, X: np.ndarray, device: str | torch.device, function: Callable[[Tensor], Tensor], name: str) -> np.ndarray:
+        """`function`, which is called `name`, of the scores of the rows of `X`, as `tiled` has it; of rows of a table, many
+        are asked about at once, where each keeps its bits.
+        """
+        if X.ndim > 2 or torch.device(device).type != "cpu":
+            return tiled(function, X, device)
+        sizes = cached_by_weights(self.module, ("tile sizes", X.shape[1]), lambda: TileSizes(TILE, X.shape[1]))
+        return tiled(function, X, device, sizes, (name, *self._reading))
+
+    @property
+    def _reading(self) -> tuple:
+        """What tells two ways to read one module apart."""
+        return self.kind, self.sample_shape, self.channels_last, self.first_of_tuple, self.nonlinearity
+
     def of_few(self, n: int) -> Callable[[Tensor], Tensor]:
         """Itself for a tile of which the first `n` rows matter: no more images are computed than it takes."""
         partial = cached_by_weights(self.module, "partial tiles", PartialTiles)
-        name = (self.kind, self.sample_shape, self.channels_last, self.first_of_tuple, self.nonlinearity)
-        return lambda x: partial(name, self, x, n) if x.ndim == 4 and n < len(x) and x.device.type == "cpu" else self(x)
+        return lambda x: (partial(self._reading, self, x, n) if x.ndim == 4 and n < len(x) and x.device.type == "cpu"
+                          else self(x))
 
 
 def log_scores(columns: Tensor, kind: str) -> Tensor:
@@ -92,10 +106,19 @@ def log_scores(columns: Tensor, kind: str) -> Tensor:
     return columns
 
 
-def tiled(function: Callable[[Tensor], Tensor], X: np.ndarray, device: str | torch.device) -> np.ndarray:
-    """``function`` over the rows of `X`, on `device` and in tiles: a row's bits do not depend on its batch."""
+def tiled(function: Callable[[Tensor], Tensor], X: np.ndarray, device: str | torch.device,
+          sizes: TileSizes | None = None, name: Hashable = None) -> np.ndarray:
+    """``function`` over the rows of `X`, on `device` and in tiles: a row's bits do not depend on its batch.
+
+    With `sizes`, in which `name` stands for the function, in other numbers of rows where the bits allow it.
+    """
+
+    def on_device(x: Tensor) -> Tensor:
+        return function(x.to(device)).cpu()
+
+    rows = torch.from_numpy(np.ascontiguousarray(X))
     with torch.no_grad():
-        return in_tiles(lambda x: function(x.to(device)).cpu(), torch.from_numpy(np.ascontiguousarray(X))).numpy()
+        return in_tiles(on_device, rows, places=sizes and sizes.choice(name, on_device, rows)).numpy()
 
 
 def check_device(module: nn.Module, device: str | torch.device) -> None:

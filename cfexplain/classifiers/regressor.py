@@ -81,7 +81,7 @@ class RegressorAdapter:
         if self._black_box is not None:
             return self._black_box.values(X).astype(X.dtype)
         with self.frozen():
-            values = tiled(self._scores.columns, X, self.device)
+            values = self._scores.over(X, self.device, self._scores.columns, "values")
         return np.where(np.isfinite(values[:, 0]), values[:, 0], np.nan)
 
 

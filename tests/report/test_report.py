@@ -264,6 +264,7 @@ def test_rows_that_do_not_fit_are_left_out_and_it_says_so(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_thousand_rows_are_shown_unless_others_are_asked_for():
     cf = made(1030, "table", paths=False, optional=False)
     assert len(Document(render_report(cf)).all("article")) == 1000
