@@ -27,11 +27,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.compose import make_column_transformer
+from sklearn.compose import TransformedTargetRegressor, make_column_transformer
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.impute import SimpleImputer
 from sklearn.model_selection import train_test_split
-from sklearn.neural_network import MLPClassifier
+from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from torch import nn
@@ -193,20 +194,29 @@ def fitted(name: str, data: Data, seed: int, budget: float) -> tuple[Any, Any]:
               "sum": float(np.nansum(data.y)) if data.y.dtype.kind in "iuf" else sorted(set(map(str, data.y)))}
     own = {"random_state": seed, "training_budget": budget}
     defaults = {"PLACE": repr(PLACEExplainer().get_params()), "values": repr(DiffeomorphicExplainer().get_params())}
+    mixed = hasattr(data.X, "columns")
+    if mixed:
+        words = [column for column, dtype in data.X.dtypes.items() if dtype.kind not in "iuf"]
+        encode = make_column_transformer(
+            (OneHotEncoder(handle_unknown="ignore"), words), remainder=make_pipeline(SimpleImputer(), StandardScaler()))
+        net = {"hidden_layer_sizes": (64,), "early_stopping": True, "random_state": seed, "max_iter": round(60 * budget) + 5}
+        seeded = budget == 1 and "random_state" in PipelineExplainer(None).get_params(deep=False)
+        options = {"random_state": seed} if seeded else {"explainer": PLACEExplainer(**own)}
     if data.kind == "values":
+        if mixed:
+            pipe = trained(f"defaults-{name}-pipe", config, lambda: make_pipeline(encode, TransformedTargetRegressor(
+                MLPRegressor(**{**net, "early_stopping": False}), transformer=StandardScaler())).fit(data.X, data.y))
+            return trained(f"defaults-{name}", {**config, **defaults}, lambda: PipelineExplainer(pipe, **options).fit(
+                data.X, data.y)), None
         explainer = trained(f"defaults-{name}", {**config, **defaults}, lambda: DiffeomorphicExplainer(
             task="regression", **own).fit(data.X, data.y))
         return explainer, None
     labels, where = np.unique(data.y, return_inverse=True)
-    if data.kind == "columns":
-        words = [column for column, dtype in data.X.dtypes.items() if dtype.kind not in "iuf"]
-        encode = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), words), remainder=StandardScaler())
-        pipe = trained(f"defaults-{name}-pipe", config, lambda: make_pipeline(encode, MLPClassifier(
-            (64,), early_stopping=True, random_state=seed, max_iter=round(60 * budget) + 5)).fit(data.X, data.y))
+    if mixed:
+        pipe = trained(f"defaults-{name}-pipe", config, lambda: make_pipeline(
+            encode, MLPClassifier(**net)).fit(data.X, data.y))
         judge = trained(f"defaults-{name}-judge", config, lambda: make_pipeline(encode, RandomForestClassifier(
             random_state=seed, min_samples_leaf=3)).fit(data.X, data.y))
-        seeded = budget == 1 and "random_state" in PipelineExplainer(None).get_params(deep=False)
-        options = {"random_state": seed} if seeded else {"explainer": PLACEExplainer(**own)}
         return trained(f"defaults-{name}", {**config, **defaults}, lambda: PipelineExplainer(pipe, **options).fit(
             data.X, data.y)), judge
     image = data.kind == "images"
@@ -254,7 +264,7 @@ def judged(judge: Any, images: Any, labels: np.ndarray) -> np.ndarray:
 
 def measure(data: Data, explainer: Any, judge: Any, target: Any, rows: np.ndarray) -> tuple[dict[str, Any], Any]:
     """The line of one pair, and the result."""
-    X = data.X_test.iloc[rows] if data.kind == "columns" else data.X_test[rows]
+    X = data.X_test.iloc[rows] if hasattr(data.X_test, "iloc") else data.X_test[rows]
     started = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -294,7 +304,7 @@ def run(name: str, data: Data, options: argparse.Namespace, out: Path) -> dict[s
     started = time.perf_counter()
     explainer, judge = fitted(name, data, options.seed, options.budget)
     prepared = time.perf_counter() - started
-    model = explainer.pipeline if data.kind == "columns" else explainer
+    model = explainer.pipeline if isinstance(explainer, PipelineExplainer) else explainer
     predicted = model.predict(data.X_test)
     fits = (float(np.corrcoef(predicted, data.y_test)[0, 1]) if data.kind == "values"
             else float((predicted == data.y_test).mean()))
