@@ -64,7 +64,7 @@ def test_several_weights_are_crossed(table_explainer, table, quietly):
     check_bits(found, explainer, X)
 
 
-@pytest.mark.parametrize("published", [False, True])
+@pytest.mark.parametrize("published", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_other_objectives(flow_table_explainer, table_explainer, table, published, quietly):
     X = table[2][:6]
     explainer = copy.copy(table_explainer).set_params(

@@ -57,11 +57,11 @@ def test_a_row_has_the_same_bits_alone_in_a_batch_and_in_any_order(case):
     order = np.random.RandomState(0).permutation(len(x))
     shuffled = explainer.explain(x[order], target)
     np.testing.assert_array_equal(np.asarray(shuffled), np.asarray(together)[order])
-    for i in (0, 7):
+    for i in (0, 4):
         alone = explainer.explain(x[i : i + 1], target)
         np.testing.assert_array_equal(alone.z_cf, together.z_cf[i : i + 1])
         np.testing.assert_array_equal(np.asarray(alone), np.asarray(together)[i : i + 1])
-    np.testing.assert_array_equal(explainer.explain(x[:7], target).z_cf, together.z_cf[:7])
+    np.testing.assert_array_equal(explainer.explain(x[:3], target).z_cf, together.z_cf[:3])
 
 
 def test_workers_change_no_bit(case):

@@ -265,7 +265,7 @@ class Wrapped(BaseEstimator):
 
 
 @pytest.mark.parametrize("how", ["keras", "logits", "sigmoid", "booster", "positions", "labels"])
-@pytest.mark.parametrize("said", ["classes", "y"])
+@pytest.mark.parametrize("said", ["classes", pytest.param("y", marks=pytest.mark.slow)])
 def test_models_without_classes(how, said):
     scaler = make_column_transformer((OneHotEncoder(), ["code"]), (StandardScaler(), ["wage", "age"])).fit(X)
     inner = LogisticRegression().fit(scaler.transform(X), y)
@@ -357,7 +357,8 @@ STORED = {"exact": lambda: make_pipeline(SCALED, LogisticRegression()).fit(X, y)
           "values": lambda: make_pipeline(SCALED, LinearRegression()).fit(X, X["wage"] + X["code"])}
 
 
-@pytest.mark.parametrize("how", STORED)
+@pytest.mark.parametrize("how", ["exact", "skorch", *(
+    pytest.param(how, marks=pytest.mark.slow) for how in ("surrogate", "module", "values"))])
 def test_it_is_kept_in_a_file_and_the_pipeline_given_again(how, tmp_path):
     pipe, path = STORED[how](), tmp_path / "explainer.safetensors"
     values = how == "values"

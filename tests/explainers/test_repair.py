@@ -23,7 +23,7 @@ def cancer():
 
 
 @pytest.mark.parametrize("kind", [PLACEExplainer, LeapExplainer, REVISEExplainer])
-@pytest.mark.parametrize("threshold", [0.1, 0.9])
+@pytest.mark.parametrize("threshold", [0.1, pytest.param(0.9, marks=pytest.mark.slow)])
 def test_a_search_through_a_surrogate_ends_on_the_model(cancer, kind, threshold):
     X, y = cancer
     model = FixedThresholdClassifier(make_pipeline(StandardScaler(), LogisticRegression()), threshold=threshold,

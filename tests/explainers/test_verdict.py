@@ -69,9 +69,10 @@ MODELS = {"threshold": FixedThresholdClassifier(LogisticRegression(), threshold=
 
 
 @pytest.mark.parametrize(("kind", "name"), [
-    *((LeapExplainer, name) for name in MODELS), (ClassDirectionExplainer, "costs"), (PLACEExplainer, "threshold"),
-    *(pytest.param(kind, name, marks=pytest.mark.slow)
-      for kind, name in ((DiffeomorphicExplainer, "svc"), (PLACEExplainer, "unrelated")))])
+    *((LeapExplainer, name) for name in ("low threshold", "svc", "unrelated", "inside")), (PLACEExplainer, "threshold"),
+    *(pytest.param(kind, name, marks=pytest.mark.slow) for kind, name in (
+        (LeapExplainer, "threshold"), (LeapExplainer, "costs"), (ClassDirectionExplainer, "costs"),
+        (DiffeomorphicExplainer, "svc"), (PLACEExplainer, "unrelated")))])
 def test_the_verdict_is_predict(kind, name):
     model = MODELS[name].fit(X, Y)
     more = {"confidence": 0.5, "max_steps": 30} if kind is PLACEExplainer else {}

@@ -13,4 +13,4 @@ def case_of(request):
     kind = request.param.split("_")[-1]
     X, y, X_test, y_test = request.getfixturevalue({"image": "digits", "table": "table"}[kind])
     source, target = {"image": (4, 9), "table": ("malignant", "benign")}[kind]
-    return explainer, X_test[(y_test == source) & (explainer.predict(X_test) == source)][:8], target
+    return explainer, X_test[(y_test == source) & (explainer.predict(X_test) == source)][:5], target

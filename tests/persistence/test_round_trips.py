@@ -248,7 +248,8 @@ OWN = {
 }
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[pytest.mark.slow] * (i % 3 > 0)) for i, name in enumerate(OWN)])  # a third, by default
 def test_what_the_user_made_is_given_again_and_must_be_the_same(name, iris, tmp_path):
     X, y = iris
     explainer, given = OWN[name](X, y)
