@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cfexplain.foundation.files import atomic_write, check_kind, read_arrays, write_arrays
+from cfexplain.foundation.in_words import count_rows
 from cfexplain.foundation.optional import optional_import
 from cfexplain.foundation.protocols import FittedExplainer
 from cfexplain.metrics.of_result import Measures, measures_of
@@ -480,8 +481,11 @@ class Counterfactuals:
         return words.summary(self)
 
     def __repr__(self) -> str:
-        return (f"<Counterfactuals: {words.count_rows(len(self))} of shape {self.x_cf.shape[1:]}, "
-                f"{int(self.valid.sum())} valid, {int(self.complete.sum())} meet every condition>")
+        searched = self.status != "already_target"
+        there, of = len(self) - int(searched.sum()), f"{int((self.valid & searched).sum())} of {int(searched.sum())} valid"
+        return (f"<Counterfactuals: {count_rows(len(self))} of shape {self.x_cf.shape[1:]}; "
+                + (f"{there} already the target; " if there else "")
+                + f"{of}, {int((self.complete & searched).sum())} with every condition met>")
 
     # ------------------------------------------------------------- pictures
     def plot(self, kind: str | int | None = None, n: int | None = None, *, explainer: FittedExplainer | None = None,

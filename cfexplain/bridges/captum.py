@@ -6,7 +6,6 @@ Whatever takes a `captum.attr.Attribution` or a `captum.robust.Perturbation` tak
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch import Tensor
 from cfexplain.bridges.captum_rows import Forward, TensorExplainer
 from cfexplain.bridges.saliency import SaliencyComparison, compare_saliency
 from cfexplain.explainers import CounterfactualExplainer
+from cfexplain.foundation.exceptions import warn_caller
 from cfexplain.foundation.labels import label_indices
 from cfexplain.foundation.tiles import in_tiles
 from cfexplain.result import Counterfactuals
@@ -270,8 +270,8 @@ class CounterfactualPathGradients(GradientAttribution):
         delta = shares.reshape(len(cf), -1).sum(1) - whole
         poor = np.abs(delta) > INCOMPLETE * np.maximum(np.abs(whole), 1e-3)
         if poor.any():
-            warnings.warn(f"In {int(poor.sum())} of {len(cf)} rows the attributions miss f(x') - f(x) by more than "
-                          f"{100 * INCOMPLETE:g} %. Pass more than n_steps={n_steps}.", UserWarning, stacklevel=4)
+            warn_caller(f"In {int(poor.sum())} of {len(cf)} rows the attributions miss f(x') - f(x) by more than "
+                          f"{100 * INCOMPLETE:g} %. Pass more than n_steps={n_steps}.", UserWarning)
         return shares, delta
 
     def _corners(self, cf: Counterfactuals) -> list[np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from cfexplain.bridges.saliency_measures import Judge
 from cfexplain.classifiers import adapt_classifier
 from cfexplain.evaluation.bootstrap import PairedDifference, Resampling, Statistic, paired, statistic
 from cfexplain.explainers.resources import infer_device
+from cfexplain.foundation.exceptions import warn_caller
 from cfexplain.foundation.labels import label_indices
 from cfexplain.foundation.optional import optional_import
 from cfexplain.foundation.random import draw_seed
@@ -152,7 +152,7 @@ def compare_saliency(cf: Counterfactuals, methods: Any = METHODS, explainer: Any
                 options=(options or {}).get(label, {}), batch_size=batch_size, seed=seed)
         except Exception as error:  # Captum refuses some networks, with errors of many types
             failures[label] = f"{type(error).__name__}: {str(error).strip() or 'without a message'}"
-            warnings.warn(f"{label} failed and is left out ({failures[label]}).", RuntimeWarning, stacklevel=2)
+            warn_caller(f"{label} failed and is left out ({failures[label]}).", RuntimeWarning)
             score = score_of(adapter)  # a method that failed may leave its hooks on the copy
     maps = {label: maps[label] for label in named if label in maps}
     change = np.abs(x_cf.astype(float) - x)

@@ -8,8 +8,9 @@ from typing import Protocol
 import numpy as np
 
 from cfexplain.evaluation.bootstrap import Resampling
+from cfexplain.foundation.in_words import count_rows
 from cfexplain.foundation.protocols import Mean, MeasuredMaps
-from cfexplain.plotting.words import count_rows, number
+from cfexplain.plotting.words import number
 
 __all__ = ["DescribedMaps", "markdown", "summary"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -11,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import binom, spearmanr
 
 from cfexplain.classifiers.labels import show
-from cfexplain.foundation.exceptions import ClassifierOutputError
+from cfexplain.foundation.exceptions import ClassifierOutputError, warn_caller
 
 __all__ = ["check_agreement", "check_direction", "check_repeats", "spread_rows"]
 
@@ -80,12 +79,12 @@ def check_agreement(predicted: np.ndarray, given: np.ndarray, classes: np.ndarra
     if binom.cdf(agreed, n, expected) < _SURE or (other and share >= _ANOTHER_ORDER):
         raise ClassifierOutputError(f"{said}, where chance would be {expected:.0%}: {reordered}")
     if other:
-        warnings.warn(f"{said}: {reordered}", UserWarning, stacklevel=4)
+        warn_caller(f"{said}: {reordered}", UserWarning)
     elif binom.cdf(agreed, n, expected + _NEAR_CHANCE * (1 - expected)) < _ALARM:
-        warnings.warn(
+        warn_caller(
             f"{said}, which is little more than chance, {expected:.0%}. What is learned of the classes of y will not be "
             "what the classifier goes by: is it trained, is X scaled as in training, and are its outputs in the order "
-            f"of the sorted labels {show(classes)}?", UserWarning, stacklevel=4)
+            f"of the sorted labels {show(classes)}?", UserWarning)
 
 
 def _cycles(order: np.ndarray) -> list[list[int]]:
@@ -115,9 +114,8 @@ def check_direction(values: np.ndarray, y: np.ndarray, name: str = "The regresso
         return
     found = spearmanr(values[known], y[known])
     if found.statistic < 0 and found.pvalue < _SURE:
-        warnings.warn(f"{name}'s values fall where y rises (rank correlation {found.statistic:.2f} on {int(known.sum())} "
-                      "rows): does it give −y, or was it trained on other rows or other columns than X?", UserWarning,
-                      stacklevel=4)
+        warn_caller(f"{name}'s values fall where y rises (rank correlation {found.statistic:.2f} on {int(known.sum())} "
+                      "rows): does it give −y, or was it trained on other rows or other columns than X?", UserWarning)
 
 
 def check_repeats(ask: Callable[[np.ndarray], np.ndarray], X: np.ndarray, name: str, spread: float = 1.0) -> None:
@@ -143,14 +141,14 @@ def check_repeats(ask: Callable[[np.ndarray], np.ndarray], X: np.ndarray, name: 
     first = ask(rows)
     again, company = apart(first, ask(rows)), apart(first, ask(np.concatenate([rows, others]))) if len(others) else 0.0
     if again > _SAME:
-        warnings.warn(
+        warn_caller(
             f"{name} answers differently when it is asked twice: two answers to the same {len(rows)} rows differ by up to "
             f"{again:.2g}. Is dropout always on (F.dropout without training=self.training), or does it draw noise? No "
             "result can be repeated, and `valid` is what it happened to say. Make it deterministic in evaluation mode.",
-            UserWarning, stacklevel=4)
+            UserWarning)
     elif company > _SAME:
-        warnings.warn(
+        warn_caller(
             f"{name} answers a row differently in other company: its answers to {len(rows)} rows differ by up to "
             f"{company:.2g} when {len(others)} others are beside them. Does it use the statistics of the batch (BatchNorm "
             "with track_running_stats=False, a mean over all rows)? What it says of a row, and `valid`, depend on the rows "
-            "beside it. Make it answer each row by itself in evaluation mode.", UserWarning, stacklevel=4)
+            "beside it. Make it answer each row by itself in evaluation mode.", UserWarning)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from itertools import chain
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from cfexplain.foundation.arrays import Layout
 from cfexplain.foundation.borrowed import frozen
-from cfexplain.foundation.exceptions import ClassifierOutputError
+from cfexplain.foundation.exceptions import ClassifierOutputError, warn_caller
 from cfexplain.foundation.partial_tiles import PartialTiles
 from cfexplain.foundation.tiles import TILE, TileSizes, in_tiles
 from cfexplain.foundation.weight_cache import cached_by_weights
@@ -170,9 +169,8 @@ def finite_rows(scores: np.ndarray, name: str = "The classifier") -> np.ndarray:
     if 10 * (~finite).sum() > len(scores):
         check_finite(scores.reshape(len(scores), -1))
     elif not finite.all():
-        warnings.warn(f"{name} gives NaN or infinity for {int((~finite).sum())} of {len(scores)} rows looked at: they are "
-                      "left out here, and such a row gets the status 'model_failed' when it is explained.", UserWarning,
-                      stacklevel=3)
+        warn_caller(f"{name} gives NaN or infinity for {int((~finite).sum())} of {len(scores)} rows looked at: they are "
+                      "left out here, and such a row gets the status 'model_failed' when it is explained.", UserWarning)
     return finite
 
 

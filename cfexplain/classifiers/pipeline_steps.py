@@ -70,6 +70,8 @@ def encoded_columns(pipe: Any, frame: Any, Z: Any) -> set[str]:
 def _encoders_inputs(step: Any, Z: Any) -> Iterator[Any]:
     """Tables of columns that are categories to an encoder, or to a classifier that reads categories itself."""
     step = unwrapped(step)
+    names = _fitted_on(step, Z)
+    Z = Z if names is None else Z[names]  # positions are those of the columns that it was fitted on
     if isinstance(step, Pipeline):
         steps, last = steps_of(step)
         for one in steps:
@@ -91,6 +93,16 @@ def _encoders_inputs(step: Any, Z: Any) -> Iterator[Any]:
             own = step.get_cat_feature_indices()
         if own is not None and np.size(own):
             yield _safe_indexing(Z, np.flatnonzero(own) if np.asarray(own).dtype == bool else np.asarray(own), axis=1)
+
+
+def _fitted_on(step: Any, frame: Any) -> list[str] | None:
+    """The columns of `frame` that `step` was fitted on, in its order; None where it does not say, or some are not there."""
+    names = getattr(step, "feature_names_in_", None)
+    if names is None and hasattr(step, "get_cat_feature_indices"):  # CatBoost
+        names = step.feature_names_
+    if names is None or not hasattr(frame, "columns") or not set(names) <= set(frame.columns):
+        return None
+    return list(names)
 
 
 def _listed(columns: Any) -> Any:
@@ -120,15 +132,19 @@ def _same_categories(cells: np.ndarray, column: Any) -> bool:
 
 
 def dropped_columns(pipe: Any, frame: Any) -> set[str]:
-    """Columns that a ColumnTransformer which is the first step drops: they cannot change what the pipeline says."""
+    """Columns that cannot change what the pipeline says: its first step was not fitted on them, or is a ColumnTransformer
+    that drops them."""
     first = unwrapped(pipe)
     while isinstance(first, Pipeline):
         first = unwrapped(first.steps[0][1])
+    names = _fitted_on(first, frame)
+    unknown = set() if names is None else set(frame.columns) - set(names)
     if not isinstance(first, ColumnTransformer) or not hasattr(first, "transformers_"):
-        return set()
+        return unknown
+    frame = frame if names is None else frame[names]
     parts = [(part, _selected(columns, frame)) for _, part, columns in first.transformers_]
     used = {name for part, columns in parts if not (isinstance(part, str) and part == "drop") for name in columns}
-    return {name for part, columns in parts if isinstance(part, str) and part == "drop" for name in columns} - used
+    return unknown | {name for part, columns in parts if isinstance(part, str) and part == "drop" for name in columns} - used
 
 
 def _selected(columns: Any, frame: Any) -> list[str]:

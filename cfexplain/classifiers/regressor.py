@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -19,7 +18,7 @@ from cfexplain.classifiers.outputs import ModuleScores, finite_rows, read_module
 from cfexplain.classifiers.surrogate import BlackBox, can_predict, rows_between
 from cfexplain.foundation.arrays import Layout
 from cfexplain.foundation.borrowed import frozen
-from cfexplain.foundation.exceptions import ClassifierOutputError, NotFittedError
+from cfexplain.foundation.exceptions import ClassifierOutputError, NotFittedError, warn_caller
 from cfexplain.foundation.optional import is_instance
 from cfexplain.foundation.random import seeded_torch
 from cfexplain.nets.classifiers import ClassifierNet
@@ -253,9 +252,9 @@ def _distil(teacher: _BlackBoxRegressor, X: np.ndarray, **training: Any) -> tupl
     spread = float(np.square(wanted - wanted.mean()).sum())
     fidelity = 1 - float(np.square(got - wanted).sum()) / spread if spread > 0 else float(np.allclose(got, wanted))
     if fidelity < _FAITHFUL:
-        warnings.warn(
+        warn_caller(
             f"The surrogate explains {fidelity:.0%} of the variance of {teacher.name} on {len(held)} held-out rows "
             f"(below {_FAITHFUL:.0%}): counterfactuals are searched on the surrogate and checked with the real model, so "
             "more of them will fail the check. Pass more rows, a larger training_budget, or a torch module.",
-            UserWarning, stacklevel=2)
+            UserWarning)
     return net, fidelity

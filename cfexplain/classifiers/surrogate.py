@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from cfexplain.classifiers.labels import check_count, check_one_target, read_pre
 from cfexplain.classifiers.outputs import finite_rows, tiled
 from cfexplain.classifiers.training import train_classifier
 from cfexplain.foundation.arrays import Layout
-from cfexplain.foundation.exceptions import ClassifierOutputError, NotFittedError
+from cfexplain.foundation.exceptions import ClassifierOutputError, NotFittedError, warn_caller
 from cfexplain.foundation.labels import class_indices
 from cfexplain.foundation.optional import optional_import
 from cfexplain.foundation.threads import one_thread
@@ -244,12 +243,11 @@ def distil(
     said, seen = teacher.decided(X[held]), columns if bias is None else columns + bias
     fidelity = float((seen.argmax(1) == said)[said >= 0].mean()) if (said >= 0).any() else 0.0
     if fidelity < _FAITHFUL:
-        warnings.warn(
+        warn_caller(
             f"The surrogate agrees with {teacher.name} on {fidelity:.1%} of the {len(held)} held-out rows only "
             f"(below {_FAITHFUL:.0%}): counterfactuals are searched on the surrogate and checked with the real model, "
             "so more of them will fail the check. Pass more rows, a larger training_budget, or a torch classifier.",
             UserWarning,
-            stacklevel=2,
         )
     return net, fidelity
 

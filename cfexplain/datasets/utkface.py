@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from pathlib import Path
 
 import numpy as np
 
 from cfexplain.datasets.files import find, read_pictures
 from cfexplain.datasets.packed import packed_named, read_packed
+from cfexplain.foundation.exceptions import warn_caller
 
 __all__ = ["load_utkface"]
 
@@ -103,8 +103,8 @@ def _from_folder(folder: Path) -> tuple[list[Path], np.ndarray]:
     if len(strange) == len(files):
         raise ValueError(f"{folder}: expected names like 35_0_4_20170104181306061.jpg.chip.jpg, got {strange[0]!r}.")
     if strange:
-        warnings.warn(f"{len(strange)} of {len(files)} pictures in {folder} have no age, gender and race in their names and "
-                      f"are left out, first {strange[:3]}.", UserWarning, stacklevel=3)
+        warn_caller(f"{len(strange)} of {len(files)} pictures in {folder} have no age, gender and race in their names and "
+                      f"are left out, first {strange[:3]}.", UserWarning)
     known = [(file, read) for file, read in zip(files, labels, strict=True) if read is not None]
     return ([file for file, _ in known],
             np.array([[int(read[2]), int(read[1]), int(read[3])] for _, read in known]))

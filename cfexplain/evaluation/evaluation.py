@@ -18,6 +18,7 @@ from cfexplain.evaluation import file, words
 from cfexplain.evaluation.bootstrap import PairedDifference, Resampling, Statistic, paired, statistic
 from cfexplain.evaluation.metric import BUILT_IN, Metric, comparable, find_metric, measure, read_metrics
 from cfexplain.foundation.arrays import to_numpy
+from cfexplain.foundation.exceptions import warn_caller
 from cfexplain.foundation.files import atomic_write
 from cfexplain.foundation.optional import optional_import
 from cfexplain.foundation.parameters import Number, check_options
@@ -188,8 +189,8 @@ class Evaluation:
             return measure(metric, cf, explainer)
         except Exception as error:  # a metric of the user's may raise anything, and the others are still worth having
             self.failures[name, metric.name] = f"{type(error).__name__}: {error}"
-            warnings.warn(f"The metric {metric.name!r} failed for {name!r} and is shown as failed "
-                          f"({self.failures[name, metric.name]}).", RuntimeWarning, stacklevel=4)
+            warn_caller(f"The metric {metric.name!r} failed for {name!r} and is shown as failed "
+                          f"({self.failures[name, metric.name]}).", RuntimeWarning)
             return None
 
     def _summarise(self) -> None:

@@ -9,8 +9,9 @@ from typing import Protocol
 import numpy as np
 
 from cfexplain.evaluation.bootstrap import PairedDifference
+from cfexplain.foundation.in_words import count_rows
 from cfexplain.foundation.protocols import ComparedMethods, Result
-from cfexplain.plotting.words import count_rows, number
+from cfexplain.plotting.words import number
 
 __all__ = ["DescribedEvaluation", "fragment", "markdown", "page", "summary", "verdicts"]
 

@@ -13,6 +13,7 @@ from cfexplain.explainers.run import Run
 from cfexplain.explainers.table import Table
 from cfexplain.explainers.task import Goal
 from cfexplain.foundation.exceptions import warn_caller
+from cfexplain.foundation.in_words import count_rows
 
 __all__ = ["ROWS", "binding_of_explainer", "binding_rules", "scanned"]
 
@@ -52,9 +53,10 @@ def binding_rules(rules: Mapping[str, Any], scan: Callable[[dict[str, Any]], np.
             found[words] = count
     if found:
         told = ", ".join(f"{count} without {words}" for words, count in found.items())
-        warn_caller(f"{n} rows have no answer within the rules. They would have one: {told}.")
+        warn_caller(f"There is no answer for {count_rows(n)} within the rules. There would be one for {told}.")
     elif any(True for _ in _without(rules)):
-        warn_caller(f"{n} rows have no answer within the rules, and no single one of the rules keeps them from it.")
+        warn_caller(f"There is no answer for {count_rows(n)} within the rules, and no single one of the rules is "
+                    "what keeps it from being found.")
     return found
 
 

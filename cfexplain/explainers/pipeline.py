@@ -7,7 +7,6 @@ import copy
 import dataclasses
 import os
 import time
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -29,11 +28,14 @@ from cfexplain.explainers.columns import Columns
 from cfexplain.explainers.diffeomorphic import DiffeomorphicExplainer
 from cfexplain.explainers.found import Found
 from cfexplain.explainers.pipeline_file import KIND, read_file, write_file
+from cfexplain.explainers.pipeline_view import PipelineView
 from cfexplain.explainers.place import PLACEExplainer
 from cfexplain.explainers.plans import MOST, ORDERS, plans_of
 from cfexplain.explainers.table import Table
 from cfexplain.explainers.task import Classification, Goal, Regression, read_values, stated_target
 from cfexplain.foundation.deadline import read_limits
+from cfexplain.foundation.exceptions import warn_caller
+from cfexplain.foundation.in_words import count_rows
 from cfexplain.foundation.labels import label_indices, resolve_target
 from cfexplain.foundation.one_sample import as_batch
 from cfexplain.foundation.optional import is_instance
@@ -316,8 +318,10 @@ class PipelineExplainer(BaseEstimator):
         self._rules(table, table.values(frame), {name: getattr(self, name) for name in _RULES})
         said = [reason for name, reason in reasons.items() if name not in _names(self.immutable, frame, "immutable")]
         if said:
-            warnings.warn(f"{len(said)} columns cannot be searched, and are held as they are: {' '.join(said)} Name them in "
-                          "immutable= if that is meant.", UserWarning, stacklevel=4)
+            what = "A column cannot be searched, and is" if len(said) == 1 else (
+                f"{len(said)} columns cannot be searched, and are")
+            warn_caller(f"{what} held as {'it is' if len(said) == 1 else 'they are'}: {' '.join(said)} Name "
+                        f"{'it' if len(said) == 1 else 'them'} in immutable= if that is meant.")
         if y is None and not regression:
             if (predicted < 0).any():
                 raise ValueError(f"y_train is missing, and the pipeline has no answer for {int((predicted < 0).sum())} "
@@ -400,7 +404,8 @@ class PipelineExplainer(BaseEstimator):
         """
         check_is_fitted(self, "explainer_")
         deadline, k = read_limits(k, time_limit)
-        X, single = as_batch(X, (len(self.table_.names),), self.table_.names)
+        names = [column["name"] for column in self.table_.columns]  # those that are not searched, too
+        X, single = as_batch(X, (len(names),), names)
         started, frame, table = time.perf_counter(), read_frame(X), self.table_
         if not len(frame):
             raise ValueError("X has no rows.")
@@ -416,8 +421,9 @@ class PipelineExplainer(BaseEstimator):
             warn_of_broken_rules(rows.relations, dict(zip(table.names, rows.values.T, strict=True)))
         if rows.strange.any():
             names = [name for name, strange in zip(table.names, rows.strange.T, strict=True) if strange.any()]
-            warnings.warn(f"{int(rows.strange.any(1).sum())} rows have cells that no training row has (missing, or a new "
-                          f"category), in the columns {names}: these cells are held as they are.", UserWarning, stacklevel=2)
+            count = int(rows.strange.any(1).sum())
+            warn_caller(f"{count_rows(count)} {'has' if count == 1 else 'have'} cells that no training row has (missing, or "
+                        f"a new category), in the columns {names}: these cells are held as they are.")
         # the pipeline is asked about all rows again in the end, as they are and as they came out
         deadline.reserve((k + 1) * (time.perf_counter() - started))
         options = {"record_path": record_path, "n_jobs": n_jobs, "backend": backend, "k": k, "deadline": deadline}
@@ -516,6 +522,12 @@ class PipelineExplainer(BaseEstimator):
     def _plans(self, explainer: CounterfactualExplainer, rows: TableRows, x_cf: np.ndarray, goal: Goal,
                order: str = "cheapest", most: int = MOST) -> list[np.ndarray]:
         return plans_of(self.columns_of(explainer.column_rules_), rows.codes, x_cf, goal, self.asked_of(rows), order, most)
+
+    @property
+    def drawn(self) -> PipelineView:
+        """What displays and reports ask in its place."""
+        check_is_fitted(self, "explainer_")
+        return PipelineView(self)
 
     def columns_of(self, rules: Any = None) -> Columns:
         """The columns of the table as a search moves them, within `rules` or those of the constructor."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from cfexplain.foundation.exceptions import warn_caller
 from cfexplain.foundation.optional import check_device
 
 __all__ = ["halving_tiles", "infer_device", "progress_bar"]
@@ -89,7 +89,7 @@ def halving_tiles(tile: int) -> Iterator[_Attempt]:
         if not attempt.out_of_memory:
             return
         tile = max(SMALLEST_TILE, tile // 2)
-        warnings.warn(f"Out of memory: searching {tile} rows at a time instead. Set batch_size={tile} to start there.",
-                      ResourceWarning, stacklevel=3)
+        warn_caller(f"Out of memory: searching {tile} rows at a time instead. Set batch_size={tile} to start there.",
+                      ResourceWarning)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

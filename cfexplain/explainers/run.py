@@ -141,7 +141,7 @@ class Run:
         """What was found for some rows, judged."""
         rows, start = self.prepare(x, wanted)
         begun = None if table is None else table.run(self, x, wanted, rows)
-        moving = np.flatnonzero(wanted.moving & ~(False if begun is None else begun.answered))
+        moving = np.flatnonzero(wanted.moving if begun is None else wanted.moving & ~begun.answered)
         searched, backend = self.searched(rows, moving, searching), searching.engine.backend
         together = begun is None and self.k > 1 and "along" not in rows and found_together(self.explainer)
         result = all_answers(self, searching, searched, self.k, options) if together else self._found(

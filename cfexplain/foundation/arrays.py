@@ -198,7 +198,10 @@ def read_samples(
         float16, or values that are not numbers.
     """
     X = to_numpy(stacked(X))
-    shape = getattr(X, "shape", None)
+    shape = np.shape(X) if isinstance(X, (list, tuple)) and X and np.ndim(X[0]) == 0 else getattr(X, "shape", None)
+    if shape is not None and len(shape) == 1 and not reset and not estimator.layout_.is_image:
+        raise ValueError(f"X has shape {shape}, but {type(estimator).__name__} was fitted on rows of "
+                         f"{estimator.layout_.user_shape[0]} columns. Reshape your data: one row is X.reshape(1, -1).")
     if shape is not None and len(shape) == 1:
         raise ValueError(f"X has shape {shape}, one number a sample. Expected rows of a table, (n, columns), or images, (n, "
                          "H, W) or (n, C, H, W); in fit(X, y) the samples come first. Reshape your data: a single column "
@@ -230,9 +233,10 @@ def read_samples(
         )
     try:
         out = validate_data(estimator, X, y, reset=reset, dtype=_FLOATS, order="C")
-    except ValueError as error:
+    except (ValueError, TypeError) as error:  # TypeError: of dates
         first = str(error).partition("\n")[0]
-        more = where_missing(X) if "NaN" in first else where_text(X) if "could not convert" in first else (
+        text = isinstance(error, TypeError) or "could not convert" in first
+        more = where_missing(X) if "NaN" in first else where_text(X) if text else (
             " Of one-hot labels pass y.argmax(1)." if "1d array" in first and np.ndim(y) == 2 else "")
         if not more:
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ def stacked(X: Any) -> Any:
     Raises
     ------
     TypeError
-        A DataLoader or Dataset of torch, or pictures of Pillow.
+        A DataLoader or Dataset of torch, pictures of Pillow, or text, such as a path.
 
     Examples
     --------
@@ -35,6 +36,10 @@ def stacked(X: Any) -> Any:
         raise TypeError(f"X is a {type(X).__name__}; expected an array or tensor of all samples, and y of all labels: X = "
                         "torch.stack([sample for sample, _ in dataset]), y = [label for _, label in dataset].")
     several = isinstance(X, (list, tuple)) and len(X) > 0
+    if isinstance(X[0] if several else X, (str, os.PathLike)):
+        raise TypeError(f"X is {'a list of text' if several else 'text'}, {str(X[0] if several else X)!r}; expected an "
+                        "array, tensor or DataFrame. Read files first, such as by pandas.read_csv, numpy.load or Pillow; a "
+                        "folder of pictures is read by `cfexplain fit FOLDER` in a terminal.")
     if is_instance(X[0] if several else X, "PIL.Image", "Image"):
         what, made = ("a list of pictures", "np.stack(X)") if several else ("a picture", "np.asarray(X)[None]")
         raise TypeError(f"X is {what} of Pillow; expected an array of floats: X = {made} / np.float32(255).")
@@ -63,7 +68,8 @@ def where_missing(X: Any) -> str:
 
 
 def where_text(X: Any) -> str:
-    """Which columns of a DataFrame hold text, and what takes them; nothing where none does, or X is no DataFrame."""
+    """Which columns of a DataFrame hold text, or dates, and what takes them; nothing where none does, or X is no
+    DataFrame."""
     if not hasattr(X, "columns"):
         return ""
     texts = [str(name) for name in X.columns if not np.issubdtype(np.asarray(X[name]).dtype, np.number)

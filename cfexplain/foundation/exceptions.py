@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
+from cfexplain.foundation.in_words import count_rows
+
 __all__ = ["ClassifierOutputError", "ConvergenceWarning", "DataRangeError", "NotFittedError", "StoreError",
            "TargetError", "plain", "warn_caller", "warn_of_statuses"]
 
@@ -41,25 +43,28 @@ def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
 
 def warn_of_statuses(statuses: Mapping[str, int], max_steps: Any) -> None:
     """Warn once of each thing that `statuses`, how many rows have each, say went wrong."""
-    count, rows = Counter(statuses), sum(statuses.values())
+    count, n = Counter(statuses), sum(statuses.values())
+    rows = count_rows(n)
     if count["model_failed"]:
-        every = " That is every row: is X scaled as in the model's training?" if count["model_failed"] == rows else ""
-        warn_caller(f"The explained model gives NaN or infinity for {count['model_failed']} of {rows} rows: status "
+        every = " That is every row: is X scaled as in the model's training?" if count["model_failed"] == n else ""
+        warn_caller(f"The explained model gives NaN or infinity for {count['model_failed']} of {rows}: status "
                     f"'model_failed', not valid.{every}", ConvergenceWarning)
     told = [f"{count['not_found']} did not reach their target"] * (count["not_found"] > 0) + [
         f"{count['step_budget']} reached it without meeting every condition within max_steps={max_steps}"] * (
             count["step_budget"] > 0)
     if told:
-        warn_caller(f"Of {rows} rows {' and '.join(told)}. Their best effort is kept; see `status`.", ConvergenceWarning)
+        what = f"Of {rows} {' and '.join(told)}. Their" if n > 1 else (
+            f"The row {told[0].removeprefix('1 ').replace('their', 'its')}. Its")
+        warn_caller(f"{what} best effort is kept; see `status`.", ConvergenceWarning)
     if count["repeated"]:
-        warn_caller(f"{count['repeated']} of {rows} answers only repeat another: no more were found, status 'repeated', not "
+        warn_caller(f"{count['repeated']} of {n} answers only repeat another: no more were found, status 'repeated', not "
                     "valid.", ConvergenceWarning)
     if count["time_limit"]:
-        warn_caller(f"{count['time_limit']} of {rows} rows were not finished within time_limit: status 'time_limit'. Their "
+        warn_caller(f"Not finished within time_limit: {count['time_limit']} of {rows}, status 'time_limit'. Their "
                     "best effort is kept.", ConvergenceWarning)
     if count["implausible"]:
-        warn_caller(f"{count['implausible']} of {rows} rows reach their target only outside the data, where nobody knows "
-                    "what the model's answer is worth: status 'implausible'. Ask for a value that the data have.",
+        warn_caller(f"The target is reached only outside the data for {count['implausible']} of {rows}: nobody knows what "
+                    "the model's answer is worth there, status 'implausible'. Ask for a value that the data have.",
                     ConvergenceWarning)
 
 

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from cfexplain.foundation.exceptions import plain
 from cfexplain.foundation.remainders import in_vectors
 
-__all__ = ["check_confidence", "log_odds", "log_odds_of", "probability", "quantile_of_sorted", "row_norm"]
+__all__ = ["check_confidence", "log_odds", "log_odds_of", "quantile_of_sorted", "row_norm"]
 
 
 def check_confidence(confidence: Any) -> float | None:
@@ -23,17 +23,6 @@ def check_confidence(confidence: Any) -> float | None:
     if not (isinstance(confidence, (int, float, np.number)) and 0 < confidence < 1):
         raise ValueError(f"confidence={plain(confidence)!r} must be 'auto' or a number strictly between 0 and 1.")
     return float(confidence)
-
-
-def probability(p: float) -> str:
-    """Two digits; what would round to 0 or 1 is written as < 0.01 or > 0.99.
-
-    >>> probability(0.876), probability(0.9999), probability(1.0), probability(float("nan"))
-    ('0.88', '> 0.99', '1.00', '–')
-    """
-    if not np.isfinite(p):
-        return "–"
-    return "> 0.99" if 0.995 <= p < 1 else "< 0.01" if 0 < p < 0.005 else f"{p:.2f}"
 
 
 def log_odds(logits: Tensor, target: Tensor) -> Tensor:

@@ -213,6 +213,8 @@ class Mean(Protocol):
 class ComparedMethods(Protocol):
     """Several methods on the same rows, as `Evaluation` compares them."""
 
+    confidence_level: float
+
     @property
     def results(self) -> Mapping[str, Result]: ...
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from cfexplain.foundation.arrays import channels_first, to_numpy
 from cfexplain.foundation.borrowed import frozen
-from cfexplain.foundation.exceptions import DataRangeError, plain
+from cfexplain.foundation.exceptions import DataRangeError, plain, warn_caller
 from cfexplain.foundation.settings import own_modes
 from cfexplain.foundation.tiles import in_tiles
 
@@ -99,8 +98,8 @@ def as_images(arrays: dict[str, Any], data_range: tuple[float, float] | None = N
         found.append(channels_first(rows.reshape(X.shape if X.ndim == 4 else (len(X), 1, *X.shape[1:]))))
     wider = data_range is not None and (data_range[0] < 0 or data_range[1] > 1)
     if wider and all(X.min() >= 0 and X.max() <= 1 for X in found) and any(X.max() > X.min() for X in found):
-        warnings.warn(f"All values lie in [0, 1], but data_range={plain(data_range)!r} is declared. If the images are "
-                      "meant to fill [0, 1], pass data_range=(0, 1).", UserWarning, stacklevel=3)
+        warn_caller(f"All values lie in [0, 1], but data_range={plain(data_range)!r} is declared. If the images are "
+                      "meant to fill [0, 1], pass data_range=(0, 1).", UserWarning)
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from cfexplain.foundation.exceptions import warn_caller
 from cfexplain.foundation.optional import optional_import
 from cfexplain.foundation.random import draw_seed, seeded_torch
 from cfexplain.foundation.tiles import in_tiles
@@ -158,8 +158,8 @@ def _two_sets(
         if n < 2:
             raise ValueError(f"{name} has {n} image; at least 2 are needed for a covariance.")
     if min(counts.values()) < _ENOUGH:
-        warnings.warn(f"{counts['x_real']} real images and {counts['x_cf']} counterfactuals; fewer than {_ENOUGH} are few. "
-                      + warning, UserWarning, stacklevel=3)
+        warn_caller(f"{counts['x_real']} real images and {counts['x_cf']} counterfactuals; fewer than {_ENOUGH} are few. "
+                      + warning, UserWarning)
     if features is None:
         real, found = _inception(as_images(sets, data_range), data_range)
     else:

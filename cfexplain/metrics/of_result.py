@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from cfexplain.foundation.in_words import count_rows
 from cfexplain.foundation.ink import greyness
 from cfexplain.foundation.protocols import Result
 from cfexplain.metrics.appearance import ink, mean_distance, shade_kept, specks, spread_ratio
 from cfexplain.metrics.distances import outside_range
 from cfexplain.metrics.realism import sharpness
 from cfexplain.plotting.pictures import layout_of
-from cfexplain.plotting.words import count_rows, number, share
+from cfexplain.plotting.words import number, share
 from cfexplain.tables.frames import category_places, changed_cells
 
 __all__ = ["Measures", "PairMeasures", "grey_of_real", "measured_rows", "measures_of", "outside_training", "specks_of",

@@ -37,9 +37,9 @@ def attribute_types(cls: type, above: type = object) -> dict[str, Any]:
     >>> list(attribute_types(Fitted)), needed_attributes(Fitted)
     (['scale_', 'classes_'], ['scale_'])
     """
+    hints = _resolved(cls)  # first, since it says which annotation cannot be read
     names = [name for base in reversed(cls.__mro__) if base not in above.__mro__
-             for name in base.__dict__.get("__annotations__", ())]
-    hints = _resolved(cls)
+             for name in inspect.get_annotations(base)]
     return {name: hints[name] for name in names if typing.get_origin(hints[name]) is not ClassVar}
 
 
@@ -77,7 +77,7 @@ def check_parameters(cls: type, parameters: Mapping[str, Any]) -> None:
     hints = constructor_types(cls)
     for name, value in parameters.items():
         if not fits(value, hints[name]):
-            declared = getattr(hints[name], "__name__", None) or str(hints[name])
+            declared = hints[name].__name__ if isinstance(hints[name], type) else str(hints[name])
             shown = repr(value)
             raise TypeError(f"{cls.__name__}'s {name}={shown if len(shown) < 80 else shown[:80] + '…'} is no {declared}")
 

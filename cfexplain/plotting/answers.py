@@ -80,6 +80,8 @@ class AnswersDisplay:
         self.figure_, grid = figure_and_grid(ax, figure, size, len(groups), columns + image, "constrained")
         self.axes_ = np.array([[self.figure_.add_subplot(grid[r, c]) for c in range(columns + image)]
                                for r in range(len(groups))])
+        for place, panel in enumerate(self.axes_[0, 1:] if image else [], 1):
+            panel.set_title(f"answer {place}", fontsize=8, color=GREY, pad=3)
         for group, line in zip(groups, self.axes_, strict=True):
             for spare in line[len(group) + image :]:
                 spare.axis("off")

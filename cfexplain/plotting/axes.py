@@ -127,10 +127,15 @@ def source_in_words(row: Result) -> Any:
 
 
 def facts(row: Result) -> str:
-    """Two lines: the probability of the target or the predicted value, and plausibility, a percentile, where it is known."""
+    """Two lines: the probability of the target or the predicted value, and plausibility, a percentile, where it is known.
+
+    Of a row that was not searched, that it had the target already.
+    """
     percentile = row.density_percentile[0]
     typical = "" if np.isnan(percentile) else f"plausibility {rank(percentile)}"
     predicted = f"says {row.prediction[0]:.3g}" if row.is_regression else f"p {equals(row.proba_after[0])}"
     if row.status[0] == "model_failed":
         predicted = "the model fails"
+    if row.status[0] == "already_target":  # nothing was searched, so that how typical it is says nothing about a search
+        predicted, typical = "already the target", predicted
     return "\n".join(line for line in (predicted, typical) if line)

@@ -192,8 +192,9 @@ def draw_changes(row: Result, ax: Axes, most: int, slots: int) -> None:
     categorical = {row.feature_names[i] for i in category_places(row.metadata)}  # a new category is neither more nor less
     ax.barh(range(len(changes)), sizes, height=0.62, color=[
         GREY if name in categorical else VERMILLION if change > 0 else BLUE for name, *_, change in changes])
-    for i, (_, before, after, _) in enumerate(changes):
-        cells = [cell_in_words(row, changes[i][0], value) for value in (before, after)]
+    for i, (name, before, after, _) in enumerate(changes):
+        cells = [cell_in_words(row, name, value) for value in (before, after)]
+        cells = cells if name in categorical else [cell.replace("-", "−") for cell in cells]
         ax.text(1.02, i, _step(*cells), transform=ax.get_yaxis_transform(), va="center", fontsize=9)
     ax.set_yticks(range(len(changes)), [wrapped(name, NAME) for name, *_ in changes], fontsize=9)
     ax.set_ylim(slots - 0.4, -0.6)
@@ -216,5 +217,7 @@ def draw_changes(row: Result, ax: Axes, most: int, slots: int) -> None:
     if not row.valid[0]:
         words = f"not valid · {words}" if row.is_regression or row.status[0] == "model_failed" else (
             f"not valid (says {short(row.prediction[0], 14)}) · {words}")
+    if row.row is not None and row.answer is not None:
+        words = f"row {row.row[0]}, answer {row.answer[0] + 1} · {words}"
     ax.annotate(words, (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", va="bottom", fontsize=8,
                 color=GREY if row.valid[0] else VERMILLION)

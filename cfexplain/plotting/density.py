@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from cfexplain.foundation.protocols import FittedExplainer, Result
 from cfexplain.plotting.axes import figure_and_grid, say_rest, short, title
-from cfexplain.plotting.path import group_indices
+from cfexplain.plotting.path import as_drawn, group_indices
 from cfexplain.plotting.pictures import BLUE, GREY, VERMILLION
 from cfexplain.plotting.words import rank
 
@@ -74,6 +74,7 @@ class DensityDisplay:
         if n < 1:
             raise ValueError(f"n={n!r} must be at least 1.")
         check_is_fitted(explainer)
+        explainer = as_drawn(explainer)
         if cf.z.shape[1:] != (explainer.coordinates_.latent_dim_,):
             raise ValueError(f"This result has codes of shape {cf.z.shape[1:]}, but those of the explainer have "
                              f"{explainer.coordinates_.latent_dim_} numbers. Pass the explainer that made it.")
@@ -105,7 +106,7 @@ class DensityDisplay:
         percentile = density.percentile(before, source)
         self.ax_ = np.array([self.figure_.add_subplot(grid[divmod(i, columns)]) for i in range(len(cf))])
         for i, (row, axes) in enumerate(zip(cf, self.ax_, strict=True)):
-            other = None if cf.is_regression else density.log_densities_[source[i]]
+            other = None if source[i] == target[i] else density.log_densities_[source[i]]
             _draw(axes, row, density.log_densities_[target[i]], other, float(before[i]), float(percentile[i]))
         say_rest(self.figure_, ax, len(cf), len(self.cf))
         return self
@@ -113,7 +114,8 @@ class DensityDisplay:
 
 # -------------------------------------------------------------------------------------------------------------- drawing
 def _draw(ax: Axes, row: Result, own: np.ndarray, other: np.ndarray | None, before: float, percentile: float) -> None:
-    """`own` and `other` are sorted log densities of the target and the source class; `before` and `percentile` are of x."""
+    """`own` and `other` are sorted log densities of the target and of another source class; `before` and `percentile` are
+    of x."""
     own = own[np.isfinite(own)]
     other = own[:0] if other is None else other[np.isfinite(other)]
     low, high = _limits(own, other)

@@ -11,7 +11,7 @@ import numpy as np
 
 from cfexplain.foundation.optional import optional_import
 from cfexplain.foundation.protocols import ComparedMethods, ComparedSettings
-from cfexplain.plotting.axes import figure_and_grid, short, wrapped
+from cfexplain.plotting.axes import figure_and_grid, say_rest, short, wrapped
 from cfexplain.plotting.pictures import BLUE, GREY, MARKERS, PALETTE, VERMILLION
 from cfexplain.plotting.words import number
 
@@ -39,11 +39,11 @@ class EvaluationDisplay:
     """A picture of an `Evaluation`.
 
     "bar" draws one panel for each metric, with one bar for each method, its mean and the interval of it; a metric that
-    failed is labelled. Means that are more than 30 times apart have a logarithmic axis. "radar" draws one spoke for each
-    metric and one polygon for each method: outwards is better on every spoke, and its ends are written at its name. A spoke
-    runs from the worst to the best end of all intervals on it, or over the metric's own range (0 to 1 for a share), so that
-    differences as small as the noise look small. A method without a value on a spoke has no corner there. Plausibility is a
-    percentile by each method's own density.
+    failed is labelled. Means that are more than 30 times apart have a logarithmic axis, unless the metric has bounds.
+    "radar" draws one spoke for each metric and one polygon for each method: outwards is better on every spoke, and its ends
+    are written at its name. A spoke runs from the worst to the best end of all intervals on it, or over the metric's own
+    range (0 to 1 for a share), so that differences as small as the noise look small. A method without a value on a spoke has
+    no corner there. Plausibility is a percentile by each method's own density.
 
     Parameters
     ----------
@@ -118,6 +118,8 @@ class EvaluationDisplay:
             self.ax_ = np.array([self.figure_.add_subplot(grid[divmod(i, columns)]) for i in range(len(self.metrics))])
             for i, (axes, name) in enumerate(zip(self.ax_, self.metrics, strict=True)):
                 _draw_bars(self.evaluation, name, axes, named=i % columns == 0)
+            interval = f"lines: {100 * self.evaluation.confidence_level:g} % interval of the mean"
+            say_rest(self.figure_, ax, 0, 0, words=f"→ more is better, ← less is better · {interval}")
         return self
 
 
@@ -158,6 +160,7 @@ class FrontierDisplay:
 
     def plot(self, ax: Axes | None = None, *, figure: Figure | SubFigure | None = None) -> FrontierDisplay:
         """Draw into `ax`, into `figure`, or into a new pyplot figure."""
+        made = ax is None
         if ax is None:
             self.figure_, grid = figure_and_grid(None, figure, (6.4, 4.6), 1, 1)
             ax = self.figure_.add_subplot(grid[0, 0])
@@ -184,6 +187,9 @@ class FrontierDisplay:
         ax.set_title(wrapped(", ".join(frontier.settings[0]), 60), fontsize=10, loc="left")
         ax.spines[["top", "right"]].set_visible(False)
         ax.margins(0.12)
+        if made:
+            say_rest(self.figure_, None, 0, 0, words=f"filled: no setting is better on both axes · lines: "
+                     f"{100 * frontier.evaluation.confidence_level:g} % intervals of the means")
         _place_labels(ax, frontier.means, labels)
         return self
 
@@ -219,7 +225,8 @@ def _draw_bars(evaluation: ComparedMethods, name: str, ax: Axes, named: bool) ->
     entries = [evaluation.table[method][name] for method in methods]
     means = np.array([entry.mean for entry in entries])
     positive = means[means > 0]
-    apart = len(positive) > 1 and positive.max() > APART * positive.min() and not (means < 0).any()
+    apart = (metric.range is None and len(positive) > 1 and positive.max() > APART * positive.min()
+             and not (means < 0).any())
     if apart:
         ax.set_xscale("log")
     start = positive.min() / 3 if apart else 0.0
@@ -233,13 +240,14 @@ def _draw_bars(evaluation: ComparedMethods, name: str, ax: Axes, named: bool) ->
         if not np.isnan(entry.low):
             ax.plot([max(entry.low, start) if apart else entry.low, entry.high], [i, i], color="black", linewidth=1.2,
                     solid_capstyle="butt")
-        ax.text(1.03, i, number(entry.mean), transform=ax.get_yaxis_transform(), va="center", fontsize=8, color=GREY)
+        ax.text(1.03, i, number(entry.mean).replace("-", "−"), transform=ax.get_yaxis_transform(), va="center", fontsize=8,
+                color=GREY)
     ax.set_yticks(range(len(methods)), [wrapped(method, 22) if named else "" for method in methods], fontsize=8)
     ax.set_ylim(len(methods) - 0.4, -0.6)
     way = {"up": "→", "down": "←", "none": ""}[metric.better]
     ax.set_title(f"{wrapped(metric.heading, 24)} {way}", fontsize=9, loc="left")
-    if metric.range == (0.0, 1.0):
-        ax.set_xlim(0, 1.02)
+    if metric.range is not None and metric.range[0] == 0:
+        ax.set_xlim(0, 1.02 * metric.range[1])
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(axis="y", length=0)
     ax.tick_params(axis="x", which="both", labelsize=8, colors=GREY)
@@ -271,7 +279,8 @@ def _spoke_in_words(evaluation: ComparedMethods, name: str, inner: float, outer:
     """``low steps`` where less is better, so that every spoke is named for what is good, and its two ends."""
     title = "plausibility, own density" if name == PLAUSIBILITY else (
         name if evaluation.metrics[name].sign > 0 else f"low {name}")
-    return f"{wrapped(title.replace('_', ' '), 22)}\nrim {number(outer)}, centre {number(inner)}"
+    ends = f"rim {number(outer)}, centre {number(inner)}".replace("-", "−")
+    return f"{wrapped(title.replace('_', ' '), 22)}\n{ends}"
 
 
 def _draw_radar(evaluation: ComparedMethods, names: list[str], ax: Any) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cfexplain.foundation.in_words import count_rows
 from cfexplain.foundation.protocols import Result
 from cfexplain.plotting.axes import (
     change_scale,
@@ -18,7 +19,7 @@ from cfexplain.plotting.axes import (
     wrapped,
 )
 from cfexplain.plotting.pictures import BLUE, GREY, VERMILLION, as_pictures, difference_pictures, layout_of
-from cfexplain.plotting.words import count_rows, number
+from cfexplain.plotting.words import number
 from cfexplain.tables.frames import category_places, cell_in_words, changed_cells
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class GroupDisplay:
         if n < 1:
             raise ValueError(f"n={n!r} must be at least 1.")
         self.searched_ = cf[np.flatnonzero(cf.status != "already_target")]
+        self.there_ = len(cf) - len(self.searched_)
         self.cf = self.searched_[np.flatnonzero(self.searched_.valid)]
         if not len(self.cf):
             raise ValueError(f"There is nothing to draw: none of {count_rows(len(cf))} has a valid counterfactual that "
@@ -125,7 +127,9 @@ class GroupDisplay:
 
     def _heading(self) -> str:
         valid, searched = len(self.cf), len(self.searched_)
-        return count_rows(valid) if valid == searched else f"{count_rows(valid)}; {searched - valid} more are not valid"
+        left_out = [f"{count} more {what}" for count, what in (
+            (searched - valid, "not valid"), (self.there_, "already the target")) if count]
+        return "; ".join([count_rows(valid), *left_out])
 
     # ------------------------------------------------------------------------------------------------------------ images
     def _plot_images(self, ax: Axes | None, figure: Figure | SubFigure | None) -> None:
@@ -154,4 +158,4 @@ class GroupDisplay:
                 frame_picture(panel)
             self.axes_[r, 0].set_ylabel(name.replace(" ", "\n"), fontsize=9, color=GREY, rotation=0, ha="right", va="center")
         change_scale(self.figure_, self.axes_[-1, -1], drawn, most)
-        say_rest(self.figure_, ax, len(shown), len(pairs), "pairs of classes")
+        say_rest(self.figure_, ax, len(shown), len(pairs), "pairs of classes", words=self._heading())

@@ -13,7 +13,7 @@ from cfexplain.foundation.arrays import to_numpy
 from cfexplain.foundation.optional import optional_import
 from cfexplain.foundation.protocols import FittedExplainer, Result
 from cfexplain.plotting.axes import figure_and_grid, say_rest, short
-from cfexplain.plotting.path import count_bisections
+from cfexplain.plotting.path import as_drawn, count_bisections
 from cfexplain.plotting.pictures import GREY, MARKERS, PALETTE, VERMILLION, as_pictures
 
 if TYPE_CHECKING:
@@ -94,14 +94,16 @@ class ManifoldDisplay:
         if n < 1:
             raise ValueError(f"n={n!r} must be at least 1.")
         check_is_fitted(explainer)
+        explainer = as_drawn(explainer)
         self.cf, self.explainer, self.n = cf, explainer, n
-        columns = None if explainer.layout_.is_image else explainer.n_features_in_
+        coded = getattr(explainer, "reads_codes", False)
+        columns = None if explainer.layout_.is_image or coded else explainer.n_features_in_
         if projection not in PROJECTIONS:
             raise ValueError(f"projection={projection!r} is not known; choose one of {PROJECTIONS}.")
         if projection == "auto":
             projection = "data" if columns in (2, 3) else "pca" if cf.is_regression else "lda"
         if projection == "data" and columns not in (2, 3):
-            what = "images" if columns is None else f"{columns} columns"
+            what = "codes of a table" if coded else "images" if columns is None else f"{columns} columns"
             raise ValueError(f"projection='data' draws rows of 2 or 3 columns as they are, but these are {what}. Use "
                              "'pca' or 'lda', which draw the codes of the latent space.")
         if projection == "lda" and cf.is_regression:
@@ -175,10 +177,10 @@ class ManifoldDisplay:
             self._draw_probability(cf)
         for row, path in zip(cf, self.paths_, strict=True):
             self._draw_path(row, path)
-        if self.explainer.layout_.is_image and not deep:
-            self._draw_pictures(cf)
         self._draw_words(cf, handles, deep)
         say_rest(self.figure_, None if made else ax, len(cf), len(self.cf))
+        if self.explainer.layout_.is_image and not deep:
+            self._draw_pictures(cf)
         return self
 
     def _draw_training(self, cf: Result) -> list[Any]:
@@ -244,13 +246,14 @@ class ManifoldDisplay:
         self.ax_.plot(*path[-1:].T, marker="o" if row.valid[0] else "X", markersize=6, linestyle="", **style | {"zorder": 4})
 
     def _draw_pictures(self, cf: Result) -> None:
-        """Pictures of x and x′ beside the ends of the first paths, where there is room."""
+        """Pictures of x and x′ beside the ends of the first paths, where they cover no end of any path."""
         offsetbox = optional_import("matplotlib.offsetbox", "plot()")
         ends = [(picture, place) for row, path in zip(cf[:PICTURED], self.paths_, strict=False) for picture, place in (
             (as_pictures(row.x, row)[0], path[0]), (as_pictures(row.x_cf, row)[0], path[-1]))]
+        self.ax_.figure.figure.draw_without_rendering()  # the layout decides how far apart points are
         # in points, as the offsets are
-        points = [self.ax_.transData.transform(place) * 72 / self.ax_.figure.dpi for _, place in ends]
-        taken = list(points)
+        points, taken = ([self.ax_.transData.transform(place) * 72 / self.ax_.figure.figure.dpi for place in places] for
+                         places in ([place for _, place in ends], [path[k] for path in self.paths_ for k in (0, -1)]))
         centre = np.mean(points, 0)
         for (picture, place), point in zip(ends, points, strict=True):
             offset = _free_offset(point, centre, taken)
@@ -295,7 +298,7 @@ def _free_offset(point: np.ndarray, centre: np.ndarray, taken: list[np.ndarray])
     """Where a picture beside `point` covers none of the places `taken`: outwards first; all in points."""
     outwards = np.arctan2(*(point - centre)[::-1])
     turns = outwards + np.pi / 6 * np.array([0, 1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6])
-    offsets = [radius * np.array([np.cos(turn), np.sin(turn)]) for radius in (30, 48, 66, 84) for turn in turns]
+    offsets = [radius * np.array([np.cos(turn), np.sin(turn)]) for radius in (30, 48, 66, 84, 110, 140) for turn in turns]
     room = [min(np.abs(point + offset - other).max() for other in taken) for offset in offsets]
     return next((offset for offset, free in zip(offsets, room, strict=True) if free > 31), offsets[int(np.argmax(room))])
 

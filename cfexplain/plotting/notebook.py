@@ -6,7 +6,7 @@ import html
 
 import numpy as np
 
-from cfexplain.foundation.numbers import probability
+from cfexplain.foundation.in_words import probability
 from cfexplain.foundation.protocols import Result
 from cfexplain.plotting.pictures import BLUE, VERMILLION, as_pictures, difference_pictures, png_address, rgb
 from cfexplain.plotting.words import changes_in_words, rank, summary, unanswered

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-__all__ = ["PathDisplay", "count_bisections", "group_indices", "point_places", "shown_frames"]
+__all__ = ["PathDisplay", "as_drawn", "count_bisections", "group_indices", "point_places", "shown_frames"]
 
 # Lines in the panel of a table: the columns that change most
 LINES = 5
@@ -80,6 +80,7 @@ class PathDisplay:
             raise ValueError("There is nothing to draw: this result has no rows.")
         if n < 1 or frames < 2:
             raise ValueError(f"n={n!r} must be at least 1 and frames={frames!r} at least 2.")
+        explainer = as_drawn(explainer)
         self.cf, self.explainer, self.n, self.frames = cf, explainer, n, frames
         self.paths_ = explainer.decode_path(cf[:n])
 
@@ -144,6 +145,8 @@ class PathDisplay:
             _draw_curves(curve, self.density_ax_[r], path, at, original if first else None)
             self.density_ax_[r].axhspan(*_band(self.explainer, row), color=VERMILLION, alpha=0.12, linewidth=0)
             _label_curves(curve, self.density_ax_[r], row, at, frames, first, path, columns if image else None)
+            if not image:
+                upper.set_xticks(curve.get_xticks())
             bisected |= back > 0
         of = "training rows" if cf.is_regression else "training rows of the target"
         words = f"band: log density of the middle 90 % of the {of}" + (" · grey: bisecting the way back" if bisected else "")
@@ -174,6 +177,11 @@ def point_places(n: int, frames: np.ndarray) -> np.ndarray:
 def _begins_at(row: Result, path: DecodedPoints) -> bool:
     """The first point of the search is the original itself, to rounding."""
     return bool(np.allclose(path.x[0], row.x[0], rtol=0, atol=1e-5))
+
+
+def as_drawn(explainer: Any) -> FittedExplainer:
+    """What is asked in place of `explainer`: of a `PipelineExplainer` the explainer within it, in the table's columns."""
+    return getattr(explainer, "drawn", explainer)
 
 
 def group_indices(explainer: FittedExplainer, labels: np.ndarray) -> np.ndarray:
@@ -253,6 +261,8 @@ def _draw_columns(ax: Axes, row: Result, path: DecodedPoints, at: np.ndarray) ->
     ax.set_title(f"{title(row, 44)}".replace("\n", " "), fontsize=11, fontweight="bold", loc="left")
     ax.set_title(words if row.valid[0] else f"not valid · {words}", fontsize=8, loc="right",
                  color=GREY if row.valid[0] else VERMILLION)
+    if not top:
+        ax.text(0.5, 0.5, "nothing changed", transform=ax.transAxes, ha="center", va="center", color=GREY)
     if top:
         more = f"{left_out} smaller not shown" if left_out else None
         ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.03), fontsize=8, frameon=False, title=more, title_fontsize=7,

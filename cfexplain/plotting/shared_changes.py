@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cfexplain.foundation.in_words import count_rows
 from cfexplain.plotting.axes import figure_and_grid, wrapped
 from cfexplain.plotting.pictures import BLUE, GREY, VERMILLION
-from cfexplain.plotting.words import count_rows, number
+from cfexplain.plotting.words import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

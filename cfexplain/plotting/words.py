@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from cfexplain.foundation.numbers import probability
+from cfexplain.foundation.in_words import count_rows, probability
 from cfexplain.foundation.protocols import MeasuredResult, Result
 from cfexplain.tables.frames import cell_in_words, largest_changes
 
-__all__ = ["CONDITIONS_IN_WORDS", "FIRST", "changes_in_words", "count_rows", "equals", "number", "rank",
+__all__ = ["CONDITIONS_IN_WORDS", "FIRST", "changes_in_words", "equals", "number", "rank",
            "share", "summary", "unanswered"]
 
 FIRST = "What to look at first:"
@@ -60,7 +60,7 @@ def _rows_in_words(cf: Result, measures: MeasuredResult) -> str:
     else:
         lines = [f"{len(cf)} answers for {count_rows(len(np.unique(cf.row)))}{by}; {_targets_in_words(cf.target)}."]
     if already_valid.any():
-        lines.append(f"Already there: {int(already_valid.sum())} of {count_rows(len(cf))} had the target before and "
+        lines.append(f"Already target: {int(already_valid.sum())} of {count_rows(len(cf))} had the target before and "
                      "came back unchanged; they are not counted below.")
     cf = cf[~already_valid]
     if len(cf) == 0:
@@ -125,7 +125,7 @@ def _region_share(cf: Result) -> str:
 
 def _region_in_words(cf: Result) -> str:
     """Whether the region alone is enough for one row."""
-    said = f"value {cf.prediction[0]:.4g}" if cf.is_regression else f"probability {cf.proba_after[0]:.2f}"
+    said = f"value {cf.prediction[0]:.4g}" if cf.is_regression else f"probability {probability(cf.proba_after[0])}"
     return (f"The region alone, {_region_share(cf)} of the pixels, is enough ({said})." if cf.valid[0] else
             f"The region alone, {_region_share(cf)} of the pixels, is not enough as far as was searched ({said}).")
 
@@ -304,11 +304,6 @@ def number(value: float) -> str:
     if 0.9995 <= abs(value) < 1:
         return f"{value:.6g}"
     return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
-
-
-def count_rows(n: int) -> str:
-    """``1 row``, ``2 rows``."""
-    return f"{n} row" if n == 1 else f"{n} rows"
 
 
 def share(k: int, n: int) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cfexplain.foundation import numbers as in_numbers
+from cfexplain.foundation import in_words as spoken
 from cfexplain.foundation.protocols import Result
 from cfexplain.plotting import words as in_words
 from cfexplain.plotting.words import CONDITIONS_IN_WORDS, unanswered
@@ -16,9 +16,6 @@ from cfexplain.tables.frames import category_places, cell_in_words
 __all__ = ["BADGES", "ICONS", "cell", "clipped", "facts", "label", "number", "numbers", "predicted_in_words",
            "probability", "status_in_words"]
 
-BADGES = {"converged": "Found", "step_budget": "Found, but incomplete", "implausible": "Outside the data",
-          "time_limit": "Out of time", "repeated": "No other answer", "already_target": "Already there",
-          "not_found": "Not found", "model_failed": "Model failed"}
 # Each status has its own shape, so that nobody needs to tell colours apart
 _SHAPES = {"converged": "M3 8.5l3.5 3.5L13 4.5", "step_budget": "M3 10c2-4 3.5-4 5-2s3 2 5-2",
            "implausible": "M8 2l6 12H2z", "time_limit": "M8 3v5l3 3M8 1.5a6.5 6.5 0 1 0 .01 0",
@@ -27,6 +24,7 @@ _SHAPES = {"converged": "M3 8.5l3.5 3.5L13 4.5", "step_budget": "M3 10c2-4 3.5-4
            "model_failed": "M8 3v6M8 12v1"}
 ICONS = {status: f'<svg viewBox="0 0 16 16" aria-hidden="true"><path d="{shape}"/></svg>'
          for status, shape in _SHAPES.items()}
+BADGES = {status: status.replace("_", " ").capitalize() for status in _SHAPES}  # the words of `cf.status`, in this order
 LONGEST = 120
 
 
@@ -46,8 +44,8 @@ def number(value: Any, digits: int = 3) -> str:
 
 
 def probability(p: float) -> str:
-    """As `cfexplain.foundation.numbers.probability`, escaped."""
-    return html.escape(in_numbers.probability(p)).replace(" ", "\u00a0")
+    """As `cfexplain.foundation.in_words.probability`, escaped."""
+    return html.escape(spoken.probability(p)).replace(" ", "\u00a0")
 
 
 def cell(row: Result, column: int, value: float) -> str:
@@ -68,7 +66,7 @@ def status_in_words(row: Result) -> str:
     model = "regressor" if row.is_regression else "classifier"
     status, after, target = row.status[0], predicted_in_words(row, row.prediction[0]), label(row.target[0])
     if status == "already_target":
-        return f"Already there: the {model} said {predicted_in_words(row, row.source[0])} before. Nothing was changed."
+        return f"Already the target: the {model} said {predicted_in_words(row, row.source[0])} before. Nothing was changed."
     if status == "model_failed":
         return f"The {model} gives NaN or infinity for " + (
             "this row: nothing was searched." if unanswered(row) else f"the best effort on the way to {target}.")
@@ -80,15 +78,15 @@ def status_in_words(row: Result) -> str:
         return f"Time was up: the {model} says {after} of the best effort, and {target} is asked for.{begun}"
     if not row.valid[0]:
         says = "still says" if not row.is_regression and row.prediction[0] == row.source[0] else "says"
-        return f"Not found: the {model} {says} {after}, not {target}. This is the best effort."
+        return f"Not valid: the {model} {says} {after}, not {target}. This is the best effort."
     if status == "implausible":
-        return (f"Outside the data: the {model} says {after}, but hardly any training row is like this one, and nobody "
-                "knows what the answer is worth.")
+        return (f"Valid, but outside the data: the {model} says {after}, but hardly any training row is like this one, and "
+                "nobody knows what the answer is worth.")
     if status == "step_budget":
         missing = f" Not met: {html.escape(', '.join(unmet))}." if unmet else ""
-        return f"Found, but the steps ran out: the {model} says {after}.{missing}"
+        return f"Valid, but the steps ran out: the {model} says {after}.{missing}"
     every = " Every condition is met." if row.conditions else ""
-    return f"Found: the {model} says {after}." + (f" Not met: {html.escape(', '.join(unmet))}." if unmet else every)
+    return f"Valid: the {model} says {after}." + (f" Not met: {html.escape(', '.join(unmet))}." if unmet else every)
 
 
 def _gauge(before: float | None, after: float, half: bool = False) -> str:

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from cfexplain.foundation.in_words import count_rows
 from cfexplain.foundation.protocols import MeasuredResult, Result
 from cfexplain.plotting.pictures import layout_of
-from cfexplain.plotting.words import FIRST, count_rows, rank, summary
+from cfexplain.plotting.words import FIRST, rank, summary
 from cfexplain.report.facts import BADGES, clipped, number, probability
 
 __all__ = ["label_places", "page", "piece"]
@@ -86,9 +87,9 @@ def _tiles(cf: Result, measures: MeasuredResult) -> str:
         tiles.append(("Plausibility", rank(np.nanmedian(searched.density_percentile)),
                       "median percentile; 50 is a typical real row"))
     if np.isfinite(measures.spread):
-        tiles.append(("Spread", number(measures.spread, 2), "of the originals’; near 0: all look alike"))
+        tiles.append(("Spread", number(measures.spread), "of the originals’; near 0: all look alike"))
     if np.isfinite(measures.sharpness):
-        tiles.append(("Sharpness", number(measures.sharpness, 2), "of the originals’, median; below 1: blurred"))
+        tiles.append(("Sharpness", number(measures.sharpness), "of the originals’, median; below 1: blurred"))
     if np.isfinite(measures.columns_changed):
         tiles.append(("Columns changed", f"{measures.columns_changed:g} of {len(cf.feature_names)}", "in the median row"))
     return '<dl class="tiles">' + "".join(

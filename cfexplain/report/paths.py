@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cfexplain.foundation.protocols import DecodedPoints, FittedExplainer, Result
+from cfexplain.plotting.path import as_drawn
 from cfexplain.plotting.pictures import as_pictures, layout_of, png_address
 from cfexplain.plotting.words import equals, rank
 from cfexplain.report.facts import cell, number
@@ -32,7 +33,7 @@ def decoded_paths(cf: Result, explainer: FittedExplainer, frames: int) -> Sequen
             for path, z in zip(cf.path or [], cf.z_cf, strict=True)]
     cut = copy.copy(cf)
     cut.path = [path[:end] for path, end in zip(cf.path or [], ends, strict=True)]
-    paths = explainer.decode_path(cut, frames=frames)
+    paths = as_drawn(explainer).decode_path(cut, frames=frames)
     width = float(np.ptp(cf.x)) or 1.0
     for i, path in enumerate(paths):
         apart = float(np.abs(path.x[path.returned] - cf.x_cf[i]).max())

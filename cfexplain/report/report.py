@@ -5,9 +5,9 @@ from __future__ import annotations
 from string import Template
 from typing import Any
 
+from cfexplain.foundation.in_words import count_rows
 from cfexplain.foundation.protocols import FittedExplainer, Result
 from cfexplain.plotting.pictures import layout_of
-from cfexplain.plotting.words import count_rows
 from cfexplain.report.page import label_places, page, piece
 from cfexplain.report.paths import decoded_paths, path_section
 from cfexplain.report.rows import blocks, changed_columns, largest_difference, row_fields, shown_images, shown_table

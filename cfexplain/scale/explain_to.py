@@ -140,7 +140,7 @@ def _there(path: Path) -> Counterfactuals | None:
     try:
         return Counterfactuals.load(path)
     except ValueError as error:
-        warnings.warn(f"{error} The block is computed again.", RuntimeWarning, stacklevel=4)
+        warn_caller(f"{error} The block is computed again.", RuntimeWarning)
         return None
 
 

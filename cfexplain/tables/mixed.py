@@ -269,7 +269,7 @@ class MixedTable:
             try:
                 values = series.to_numpy(dtype=np.float64, na_value=np.nan)
             except (TypeError, ValueError) as error:
-                raise ValueError(f"The column {name!r} held numbers in training, but now {error}.") from None
+                raise ValueError(f"The column {name!r} held numbers in training, but now something else: {error}.") from None
             if np.isinf(values).any():
                 raise ValueError(f"The column {name!r} holds infinite values.")
             return column, values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cfexplain.foundation.numbers import probability
+from cfexplain.foundation.in_words import probability
 
 __all__ = ["Plan", "Step"]
 

@@ -48,8 +48,9 @@ def people():
 
 def test_a_row_of_a_frame_and_a_dict(people):
     frame, y = people
-    pipe = make_pipeline(make_column_transformer((OneHotEncoder(), ["job"]), remainder=StandardScaler()),
-                         LogisticRegression()).fit(frame, y)
+    frame = frame.assign(since=pandas.date_range("2020-01-01", periods=len(frame)))  # no search moves dates
+    scaled = make_column_transformer((OneHotEncoder(), ["job"]), (StandardScaler(), ["age", "income"]))
+    pipe = make_pipeline(scaled, LogisticRegression()).fit(frame, y)
     mixed = PipelineExplainer(pipe, random_state=0, explainer=LeapExplainer(training_budget=0.05)).fit(frame, y)
     numbers = frame[["age", "income"]]
     plain = LeapExplainer(LogisticRegression().fit(numbers, y), training_budget=0.05, random_state=0).fit(numbers, y)
@@ -58,10 +59,10 @@ def test_a_row_of_a_frame_and_a_dict(people):
         series, cells = explainer.explain(X.iloc[2]), explainer.explain(dict(X.iloc[2]))
         for one in (series, cells, explainer.explain(X.iloc[2][::-1])):  # names tell, not places
             np.testing.assert_array_equal(np.asarray(one), among.x_cf[2])
-            assert one.shape == (X.shape[1],)
+            assert one.shape == among.shape[1:]
         assert series.index.tolist() == ["p2"] and series.to_frames()[1].columns.tolist() == X.columns.tolist()
         with pytest.raises(ValueError, match=r"lacks the columns \['age'\]"):
-            explainer.explain({"income": 30.0, "job": "cook"})
+            explainer.explain({"income": 30.0, "job": "cook", "since": frame["since"].iloc[0]})
 
 
 def test_what_could_be_something_else_is_told(image_explainer, table_explainer, digits, table):

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import skorch
 import torch
+from matplotlib.figure import Figure
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
@@ -252,6 +253,19 @@ def test_arrays_in_and_an_explainer_used_again(data):
     np.testing.assert_array_equal(cf.x_cf, cf.x_cf.round(1))
     np.testing.assert_array_equal(pipe.predict(cf.x_cf), cf.prediction)
     assert cf.index is None and (cf.target == 1 - pipe.predict(X[:5])).all()
+
+
+def test_its_results_are_drawn_with_it(fitted, pipe, data, tmp_path):
+    cf = fitted.explain(denied(pipe, data[2], 3), "yes", record_path=True)
+    for path, row in zip(cf.plot("path", explainer=fitted, figure=Figure()).paths_, cf, strict=True):
+        np.testing.assert_array_equal(path.x[path.returned], row.x_cf[0])
+        assert path.proba[path.returned] == pytest.approx(row.proba_after[0], abs=1e-6)
+        assert path.x.shape[1] == row.x.shape[1] and np.isfinite(path.x[:, 0]).all()
+    assert len(cf.plot("density", explainer=fitted, figure=Figure()).ax_) == 3
+    drawn = cf.plot("manifold", explainer=fitted, X=data[0], y=data[1], figure=Figure())
+    assert drawn.projection == "lda" and drawn.training_.shape == (len(data[0]), 2)
+    cf.to_html(tmp_path / "report.html", explainer=fitted)
+    assert "Search path" in (tmp_path / "report.html").read_text("utf-8")
 
 
 def test_results_are_kept_cut_and_told(fitted, pipe, data, tmp_path):

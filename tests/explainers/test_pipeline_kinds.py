@@ -15,7 +15,7 @@ from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import FunctionTransformer, KBinsDiscretizer, OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from cfexplain import DiffeomorphicExplainer, LeapExplainer, PipelineExplainer, PLACEExplainer, explain_pipeline, load
-from cfexplain.classifiers.pipeline_steps import encoded_columns
+from cfexplain.classifiers.pipeline_steps import dropped_columns, encoded_columns
 
 TINY = {"training_budget": 0.01, "max_steps": 15, "second_opinion": 0, "random_state": 0, "confidence": 0.6}
 
@@ -131,7 +131,11 @@ def test_a_code_stays_a_code():
 
 def test_classifiers_that_read_categories_themselves_and_bins_that_are_none():
     own = HistGradientBoostingClassifier(max_iter=3, categorical_features=["code"]).fit(X, y)
-    assert encoded_columns(own, X, X) == {"code"}
+    assert encoded_columns(own, X, X) == {"code"} and dropped_columns(own, X) == set()
+    wide = X.assign(id=np.arange(len(X)))[["id", "code", "age", "wage"]]  # other columns in another order
+    assert encoded_columns(own, wide, wide) == {"code"} and dropped_columns(own, wide) == {"id"}
+    by_place = ColumnTransformer([("a", StandardScaler(), [0, 1]), ("b", "drop", [2])]).fit(X)
+    assert dropped_columns(make_pipeline(by_place, LogisticRegression()), wide) == {"id", "code"}
     cut = KBinsDiscretizer(3, encode="ordinal", quantile_method="averaged_inverted_cdf")
     bins = make_column_transformer((make_pipeline(cut, OneHotEncoder()), ["wage"]), remainder="passthrough")
     assert encoded_columns(make_pipeline(bins, LogisticRegression()).fit(X, y), X, X) == set()
@@ -165,7 +169,7 @@ def test_columns_that_cannot_be_searched_are_carried_through(name, tmp_path):
     pd.testing.assert_frame_equal(type(cf).load(tmp_path / "cf.safetensors").to_frames()[1], after)
     explainer = PipelineExplainer(pipe, PLACEExplainer(**TINY))
     if name != "kind":  # which the pipeline drops: nothing has to be said
-        with pytest.warns(UserWarning, match=f"(?s)cannot be searched, and are held.*{name!r}"):
+        with pytest.warns(UserWarning, match=f"(?s)cannot be searched, and is held.*{name!r}"):
             explainer.fit(wide, y)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="(?s).*cannot be searched")

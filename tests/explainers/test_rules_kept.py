@@ -200,7 +200,7 @@ def test_which_rule_keeps_rows_from_their_target_is_said(loans, pipes):
     explainer = PipelineExplainer(pipes[0], ScanExplainer(), random_state=0).fit(X, y)
     rows = X[pipes[0].predict(X) == "no"][:4]
     others = [name for name in X if name != "debt"]
-    said = "no answer within the rules. They would have one: .* without immutable for .income."
+    said = "no answer for .* within the rules. There would be one for .* without immutable for .income."
     with pytest.warns(UserWarning, match=said):
         cf = explainer.explain(rows, "yes", immutable=others, bounds={"debt": (1000, 1001)})
     assert not cf.valid.any() and cf.metadata["binding"]["immutable for 'income'"] >= 1

@@ -100,10 +100,20 @@ def test_the_edge_of_the_range_has_a_hair_of_slack():
     (np.zeros((2, 4, 4), np.uint8), {"data_range": (0, 1)}, DataRangeError, "/ 255"),
     (np.zeros((2, 16), int), {"data_range": (0, 1), "image_shape": (4, 4)}, DataRangeError, "integers"),
     (np.zeros(4), {}, ValueError, "one number a sample"), (np.zeros((0, 3)), {}, ValueError, "0 sample"),
+    ("people.csv", {}, TypeError, "X is text, 'people.csv'.*read_csv"), (["a.png"], {}, TypeError, "list of text.*folder"),
+    (pd.DataFrame({"age": [1], "born": pd.to_datetime(["2001-02-03"])}), {}, ValueError, r"\['born'\] hold no numbers"),
     (np.array([[np.nan, 1]]), {}, ValueError, "NaN"), (np.full((1, 2, 2), np.inf), {}, ValueError, "infinity")])
 def test_arrays_that_cannot_be_read_say_why(X, options, error, message):
     with pytest.raises(error, match=message):
         read_samples(Reader(), X, reset=True, **options)
+
+
+@pytest.mark.parametrize("X", [np.zeros(2), [1.0, 2.0], (1, 2, 3, 4)])
+def test_a_row_of_another_length_is_told_how_long_rows_are(X):
+    reader = Reader()
+    read_samples(reader, np.zeros((4, 3)), reset=True)
+    with pytest.raises(ValueError, match="rows of 3 columns. Reshape your data"):
+        read_samples(reader, X, reset=False)
 
 
 def test_other_layouts_than_at_fit_are_refused():

@@ -173,7 +173,7 @@ def test_types_of_constructors_written_and_generated():
     with pytest.raises(TypeError, match="Plain's width='wide' is no int"):
         check_parameters(Plain, {"width": "wide"})
     assert constructor_types(GeneratedTwice).items() >= {"rate": float, "share": float | None}.items()
-    with pytest.raises(TypeError, match="GeneratedTwice's share='x' is no float | None"):
+    with pytest.raises(TypeError, match=r"GeneratedTwice's share='x' is no float \| None"):
         check_parameters(GeneratedTwice, {"rate": 1, "share": "x"})
     for numbers in (float("nan"), float("inf"), 2.5):
         with pytest.raises(TypeError, match="is no int"):

@@ -77,7 +77,8 @@ def test_the_group_of_a_table_is_counted_right():
         column = step[:, cf.feature_names.index(name)]
         assert up == pytest.approx(100 * (column > 1e-4).mean(), abs=6)
         assert up - down == pytest.approx(100 * (np.abs(column) > 1e-4).mean(), abs=6)
-    assert display.axes_[0].get_title(loc="left") == f"{len(own)} rows; {30 - len(own)} more are not valid"
+    assert display.axes_[0].get_title(loc="left") == (
+        f"{len(own)} rows; {30 - len(own)} more not valid; 10 more already the target")
     assert "2 of 4 columns that change" in said(cf.plot("group", 2))
 
 
@@ -85,6 +86,7 @@ def test_the_group_of_images_is_the_mean_of_each_pair():
     cf = made(30, "grey")
     cf.status[:], cf.valid = "converged", np.arange(30) > 2
     display = cf.plot("group")
+    assert "27 rows; 3 more not valid" in said(display)
     own = cf[cf.valid]
     for column in display.axes_.T:
         source, target = column[0].get_title().replace("\n", " ").split(" → ")

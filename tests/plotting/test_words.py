@@ -90,5 +90,13 @@ def test_the_summary_of_no_rows_and_of_no_density():
 
 def test_the_representation_is_one_line():
     cf = made(3)
-    assert "\n" not in repr(cf) and "3 rows" in repr(cf) and f"{cf.valid.sum()} valid" in repr(cf)
-    assert f"{(cf.valid & cf.conditions['decision'] & cf.conditions['density']).sum()} meet" in repr(cf)
+    assert "\n" not in repr(cf) and "3 rows" in repr(cf) and f"{cf.valid.sum()} of 3 valid" in repr(cf)
+    assert f"{(cf.valid & cf.conditions['decision'] & cf.conditions['density']).sum()} with every condition" in repr(cf)
+
+
+def test_the_representation_counts_as_the_summary_does():
+    cf = made(6, "grey")
+    cf.status, cf.valid[:2] = np.array(["already_target"] * 2 + ["converged"] * 4), True
+    valid = int(cf.valid[2:].sum())
+    assert f"2 already the target; {valid} of 4 valid" in repr(cf)
+    assert f"Valid: {valid} of 4" in cf.summary() and "Already target: 2 of 6 rows" in cf.summary()
