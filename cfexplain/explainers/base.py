@@ -653,7 +653,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
     def score(self, X: Any, y: Any = None) -> float:
         """How good the counterfactuals of `X` are, in [0, 1]; larger is better. What `GridSearchCV` maximises.
 
-        The mean over rows of *valid · plausible · near*: valid is 0 or 1, plausible is min(1, density percentile / 50),
+        The mean over rows of *valid · plausible · near*: valid is 0 or 1, plausible is min(1, plausibility / 50),
         near is exp(−‖x − x′‖ / s) with s the root mean square distance of the training rows from their mean.
 
         Parameters

@@ -12,6 +12,8 @@ import torch
 
 __all__ = ["check_device", "import_triton", "is_instance", "no_cuda", "optional_import"]
 
+_PACKAGES = {"PIL": "pillow", "sklearn": "scikit-learn", "torch_fidelity": "torch-fidelity"}  # as pip calls them
+
 # The first with tensor descriptors made on the host
 TRITON = (3, 4)
 
@@ -76,11 +78,15 @@ def optional_import(name: str, purpose: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except (ImportError, RuntimeError, OSError) as error:
-        package = name.partition(".")[0]
-        raise ImportError(
-            f"{purpose} needs the package '{package}', which could not be imported ({error}). "
-            f"Install a version that fits your torch: pip install --upgrade torch {package}"
-        ) from error
+        top = name.partition(".")[0]
+        package = _PACKAGES.get(top, top)
+        needs = f"{purpose} needs the package '{package}', which"
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == top:
+            raise ImportError(f"{needs} is not installed: pip install {package}") from error
+        fix = ("torch and torchvision must be built for each other: `cfexplain doctor` says how to get both"
+               if "torchvision" in str(error) else f"try pip install --upgrade {package}; `cfexplain doctor` says what else "
+               "does not work")
+        raise ImportError(f"{needs} could not be imported ({error}). {fix[0].upper()}{fix[1:]}.") from error
 
 
 def is_instance(value: Any, module: str, *names: str) -> bool:

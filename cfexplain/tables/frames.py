@@ -62,7 +62,7 @@ def pandas_frames(cf: Result) -> tuple[DataFrame, DataFrame]:
     if columns:
         before, after = (build_frame(columns, values, cf.carried, cf.index) for values in (cf.x, cf.x_cf))
     else:
-        before, after = (pandas.DataFrame(values.reshape(len(cf), -1), columns=cf.feature_names, index=cf.index)
+        before, after = (pandas.DataFrame(values.reshape(len(cf), -1), columns=cf.feature_names, index=cf.index, copy=True)
                          for values in (cf.x, cf.x_cf))
     return before, after
 

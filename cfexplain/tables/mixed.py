@@ -518,7 +518,7 @@ def _series(column: Mapping[str, Any], cells: np.ndarray, pandas: Any, originals
 def _with_originals(column: Mapping[str, Any], cells: np.ndarray, originals: np.ndarray, pandas: Any) -> Any:
     """Cells that did not change, as they were; the others as numbers."""
     dtype, whole = column["dtype"], pandas.api.types.is_integer_dtype(column["dtype"])
-    before = pandas.Series(originals, dtype=object)
+    before = pandas.Series(originals, dtype=object, copy=True)  # before pandas 3 it would be written into
     known = ~before.isna().to_numpy()
     changed = np.isnan(cells) == known
     changed[known] |= np.array([float(cell) for cell in before[known]], dtype=cells.dtype) != cells[known]

@@ -97,7 +97,7 @@ def draw_search(explainer, cf, row):
         rank = explainer.density_.percentile(explainer.density_.score_samples(way, target), target)
         right.plot(steps, rank, **style)
     left.set(xlabel="step", ylabel="probability of 9", ylim=(-0.03, 1.03))
-    right.set(xlabel="step", ylabel="density percentile among real nines", ylim=(-3, 103))
+    right.set(xlabel="step", ylabel="plausibility among real nines", ylim=(-3, 103))
     left.axhline(explainer.confidence, color=GREY, ls="--", lw=1)
     right.axhline(50, color=GREY, ls="--", lw=1)
     for ax in (left, right):

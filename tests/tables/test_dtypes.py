@@ -133,3 +133,16 @@ def test_digits_that_a_short_float_loses_come_back_where_nothing_moved():
     y = (X["b"] > 0.5).astype(int)
     cf = PLACEExplainer(immutable=["a"], **SMALL).fit(X.astype("float32"), y).explain(X[:4])
     assert cf.to_frames()[1]["a"].equals(X["a"][:4]) and cf.to_frames()[0].equals(X[:4])
+
+
+@pytest.mark.parametrize("columns", [list("abc"), None])
+def test_frames_are_the_users_and_not_the_results(columns):
+    """Whatever is done with them: pandas before 3 shares memory where it is not told to copy."""
+    X = np.random.RandomState(0).rand(60, 3)
+    rows = X if columns is None else pd.DataFrame(X, columns=columns)
+    cf = PLACEExplainer(**SMALL).fit(rows.astype("float32"), (X[:, 1] > 0.5).astype(int)).explain(rows[:4])
+    first = [frame.copy() for frame in cf.to_frames()]
+    for frame in cf.to_frames():
+        frame.iloc[:, :] = 7.0
+    for frame, again in zip(first, cf.to_frames(), strict=True):
+        pd.testing.assert_frame_equal(frame, again, check_exact=True)
