@@ -24,6 +24,7 @@ from cfexplain.evaluation.evaluation import evaluate
 from cfexplain.explainers import CounterfactualExplainer, PLACEExplainer
 from cfexplain.foundation.arrays import restore_samples
 from cfexplain.foundation.files import atomic_write, read_kind
+from cfexplain.foundation.progress import bar_delay
 from cfexplain.persistence.persistent import load
 from cfexplain.plotting.pictures import as_pictures, png
 from cfexplain.report.page import piece
@@ -52,7 +53,7 @@ def run_demo(out: Path, seed: int = 0, quiet: bool = False) -> int:
     X, y = load_digits_images()
     X, X_test, y, y_test = train_test_split(X, y, test_size=0.25, stratify=y, random_state=seed)
     print(f"Training on {len(X)} images of handwritten digits, 8x8 pixels (classifier, latent space, density) ...")
-    explainer = PLACEExplainer(random_state=seed, verbose=0 if quiet else 1).fit(X, y)
+    explainer = PLACEExplainer(random_state=seed, verbose=0 if quiet else "auto").fit(X, y)
     accuracy = float((explainer.predict(X_test) == y_test).mean())
     print(f"The classifier is right on {accuracy:.1%} of {len(X_test)} images that it never saw.")
 
@@ -82,7 +83,7 @@ def run_fit(options: argparse.Namespace) -> int:
     classifier = None if own is None else load_classifier(
         own.get("file") or own["import"], trust=own.get("trust", False),
         weights=Path(own["weights"]) if "weights" in own else None)
-    explainer = make_explainer(chosen, classifier, verbose=0 if options.quiet else 1)
+    explainer = make_explainer(chosen, classifier, verbose=0 if options.quiet else "auto")
     size = data.get("size")
     rows = read_rows(Path(data["path"]), size=None if size is None else tuple(size), channels=data.get("channels"),
                      label=data.get("label"), ignore=data.get("ignore", []), data_range=explainer.data_range)
@@ -118,7 +119,7 @@ def run_explain(options: argparse.Namespace) -> int:
         warnings.simplefilter("ignore")  # the summary reports the same
         store = explainer.explain_to(options.out / _STORE, rows.X, target, block_size=options.block_size, k=options.answers,
                                      time_limit=options.time_limit, region=region, record_path=options.path,
-                                     n_jobs=options.jobs, progress=not options.quiet)
+                                     n_jobs=options.jobs, progress=not options.quiet and bar_delay("auto") is not None)
     if not len(store) and options.time_limit is not None:
         raise ValueError(f"No block of {options.block_size} rows was finished within --time-limit {options.time_limit:g}. "
                          "Allow more seconds, or pass a smaller --block-size.")

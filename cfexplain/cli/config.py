@@ -98,7 +98,7 @@ def _value(text: str) -> Any:
         return text.strip()
 
 
-def make_explainer(config: dict[str, Any], classifier: Any, verbose: int) -> Any:
+def make_explainer(config: dict[str, Any], classifier: Any, verbose: int | str) -> Any:
     """The explainer that ``[explainer]`` describes, not fitted."""
     parameters = dict(config)
     method = parameters.pop("method", "place")

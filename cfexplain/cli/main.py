@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     demo = add("demo", lambda commands, o: commands.run_demo(o.out, o.seed, o.quiet),
-               "train, explain and draw on the digits bundled with scikit-learn (under two minutes on 2 cores)")
+               "train, explain and draw on the digits bundled with scikit-learn (half a minute on 2 cores)")
     demo.add_argument("--out", type=Path, default=Path("cfexplain-demo"), help="folder for the picture and the table")
     demo.add_argument("--seed", type=int, default=0)
     demo.add_argument("--quiet", action="store_true", help="no progress bars")

@@ -292,7 +292,8 @@ def _check_range(X: np.ndarray, data_range: tuple[float, float]) -> None:
     least, most = float(X.min()), float(X.max())
     slack = 1e-4 * (high - low)  # resizing and float rounding may step over the edge by a hair
     if least < low - slack or most > high + slack:
+        eight = " (8-bit values: X / 255)" if (low, high) == (0, 1) and least >= 0 and 2 < most <= 255 else ""
         raise DataRangeError(
-            f"X has values in [{least:g}, {most:g}], outside data_range=({low:g}, {high:g}). Rescale X, or declare its "
+            f"X has values in [{least:g}, {most:g}], outside data_range=({low:g}, {high:g}). Rescale X{eight}, or declare its "
             "range: data_range=(low, high)."
         )

@@ -98,6 +98,8 @@ def test_the_edge_of_the_range_has_a_hair_of_slack():
     (images((4,)).astype(np.float16), {}, TypeError, "float32"), (torch.zeros(2, 2).bfloat16(), {}, TypeError, "float()"),
     (torch.zeros(2, 2).half(), {}, TypeError, "float32"),
     (np.zeros((2, 4, 4), np.uint8), {"data_range": (0, 1)}, DataRangeError, "/ 255"),
+    (np.full((2, 4, 4), 200.0), {"data_range": (0, 1)}, DataRangeError, "X / 255"),
+    (np.full((2, 4, 4), 1.1), {"data_range": (0, 1)}, DataRangeError, "Rescale X, or"),
     (np.zeros((2, 16), int), {"data_range": (0, 1), "image_shape": (4, 4)}, DataRangeError, "integers"),
     (np.zeros(4), {}, ValueError, "one number a sample"), (np.zeros((0, 3)), {}, ValueError, "0 sample"),
     ("people.csv", {}, TypeError, "X is text, 'people.csv'.*read_csv"), (["a.png"], {}, TypeError, "list of text.*folder"),
