@@ -227,10 +227,11 @@ def read_samples(
             raise ValueError(f"X has an empty side: shape {X.shape}.")
         X = X.reshape(len(X), math.prod(sample_shape))
     elif not reset and len(estimator.layout_.user_shape) != 1 and shape is not None and len(shape) == 2:
+        fitted = estimator.layout_.user_shape
+        fix = "For one sample, pass X[None]." if shape[1] != math.prod(fitted) else (
+            f"Its rows are flat: pass X.reshape(-1, {', '.join(map(str, fitted))}).")
         raise ValueError(
-            f"X has shape {shape}, but {type(estimator).__name__} was fitted on samples of shape "
-            f"{estimator.layout_.user_shape}. For one sample, pass X[None]."
-        )
+            f"X has shape {shape}, but {type(estimator).__name__} was fitted on samples of shape {fitted}. {fix}")
     try:
         out = validate_data(estimator, X, y, reset=reset, dtype=_FLOATS, order="C")
     except (ValueError, TypeError) as error:  # TypeError: of dates
@@ -269,7 +270,11 @@ def in_container(array: np.ndarray, like: Any) -> Any:
 
 
 def _moved_channels(shape: tuple[int, ...], fitted: tuple[int, ...]) -> str:
-    """What to do where the channels of X are at the other end."""
+    """What to do where the channels of X are at the other end, or the axis of one channel is too many or lacks."""
+    if shape == (1, *fitted):
+        return " It has an axis for one channel: pass X[:, 0]."
+    if (1, *shape) == fitted:
+        return " It lacks the axis of the channel: pass X[:, None]."
     if len(shape) == len(fitted) == 3 and shape != fitted:
         if (shape[2], *shape[:2]) == fitted:
             return " Its channels come last: pass np.moveaxis(X, -1, 1)."
@@ -294,6 +299,6 @@ def _check_range(X: np.ndarray, data_range: tuple[float, float]) -> None:
     if least < low - slack or most > high + slack:
         eight = " (8-bit values: X / 255)" if (low, high) == (0, 1) and least >= 0 and 2 < most <= 255 else ""
         raise DataRangeError(
-            f"X has values in [{least:g}, {most:g}], outside data_range=({low:g}, {high:g}). Rescale X{eight}, or declare its "
-            "range: data_range=(low, high)."
+            f"X has values in [{least:g}, {most:g}], outside data_range=({low:g}, {high:g}). Rescale X{eight}, or declare "
+            "its range: data_range=(low, high)."
         )

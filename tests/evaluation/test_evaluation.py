@@ -325,6 +325,14 @@ def test_bars_are_readable_beside_much_longer_ones():
     short, long = (bar.get_window_extent().width for bar in display.ax_[0].patches)
     assert display.ax_[0].get_xscale() == "log" and short > long / 10
     assert display.ax_[1].get_xscale() == "linear" and {"12", "1401"} <= {text.get_text() for text in display.ax_[0].texts}
+    assert "more is better" in display.figure_.get_supxlabel() and "95 % interval" in display.figure_.get_supxlabel()
+
+
+def test_bars_of_a_bounded_metric_are_never_logarithmic():
+    results = pair_of_results()
+    results["a"].density_percentile[:], results["b"].density_percentile[:] = 1.0, 60.0
+    axes = Evaluation(results).plot(metrics=["density_percentile"]).ax_[0]
+    assert axes.get_xscale() == "linear" and axes.get_xlim() == (0, 102) and "plausibility" in axes.get_title(loc="left")
 
 
 def test_pictures_go_where_they_are_told(report):

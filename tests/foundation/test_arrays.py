@@ -121,6 +121,10 @@ def test_a_row_of_another_length_is_told_how_long_rows_are(X):
 def test_other_layouts_than_at_fit_are_refused():
     reader = Reader()
     read_samples(reader, images((4, 6)), reset=True)
-    for other in (images((6, 4)), images((1, 4, 6)), images((24,)), images((4, 6))[0]):
-        with pytest.raises(ValueError, match=r"fitted on samples of shape \(4, 6\)"):
+    for other, fix in ((images((6, 4)), ""), (images((1, 4, 6)), r"X\[:, 0\]"), (images((24,)), r"X.reshape\(-1, 4, 6\)"),
+                       (images((4, 6))[0], r"X\[None\]")):
+        with pytest.raises(ValueError, match=rf"fitted on samples of shape \(4, 6\).*{fix}"):
             read_samples(reader, other, reset=False)
+    read_samples(reader, images((1, 4, 6)), reset=True)
+    with pytest.raises(ValueError, match=r"X\[:, None\]"):
+        read_samples(reader, images((4, 6)), reset=False)

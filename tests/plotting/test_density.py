@@ -37,6 +37,13 @@ def test_marks_stand_at_their_log_density_with_their_percentile(fixture, request
         assert sum(p.get_height() * p.get_width() for p in filled) == pytest.approx(1, abs=1e-6)
 
 
+def test_a_class_is_drawn_once_where_it_is_the_target_too(image_explainer, digits):
+    cf = image_explainer.explain(digits[2][digits[3] == 9][:3], 9)
+    there = cf[cf.status == "already_target"][:1]
+    texts = DensityDisplay.from_explanation(there, image_explainer).ax_[0].get_legend().get_texts()
+    assert [text.get_text() for text in texts] == ["training 9"]
+
+
 @pytest.mark.parametrize("far", [-1e6, -np.inf, np.nan, 1e6])
 def test_a_mark_far_away_is_an_arrow(far, digit_paths):
     explainer, cf = digit_paths

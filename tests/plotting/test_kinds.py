@@ -59,6 +59,20 @@ def test_several_answers_are_drawn_as_such():
     cf.row, cf.answer = np.repeat([0, 1], 3), np.tile([0, 1, 2], 2)
     assert cf.plot(figure=Figure()).axes_.shape == (2, 3)
     assert "1 of 2 rows" in said(cf.plot(n=1))
+    assert "row 1, answer 2" in said(cf.plot(figure=Figure()))
+    pictures = made(6, "grey")
+    pictures.row, pictures.answer = np.repeat([0, 1], 3), np.tile([0, 1, 2], 2)
+    above = [panel.get_title() for panel in pictures.plot(figure=Figure()).axes_[0, 1:]]
+    assert above == ["answer 1", "answer 2", "answer 3"]
+
+
+@pytest.mark.parametrize("layout", ["grey", "table"])
+def test_a_row_that_was_not_searched_says_so(layout):
+    cf = made(2, layout)
+    cf.status[:], cf.valid[:] = ["already_target", "converged"], True
+    display = cf.plot(figure=Figure())
+    words = said(display) + " ".join(panel.get_xlabel() for panel in display.axes_.flat)
+    assert words.count("already the target") == 1
 
 
 def test_the_group_of_a_table_is_counted_right():

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.offsetbox import AnnotationBbox
 from sklearn.decomposition import PCA
 
 from cfexplain.plotting import ManifoldDisplay
@@ -26,6 +27,18 @@ def test_pca_is_that_of_the_codes(digit_paths, digits):
     assert len(display.paths_[0]) > 2
     without = ManifoldDisplay.from_explanation(replace(cf, path=None), explainer, X, y, projection="pca")
     assert [len(way) for way in without.paths_] == [2] * len(cf)
+
+
+def test_pictures_cover_no_end_of_a_path(digit_paths, digits):
+    explainer, cf = digit_paths
+    display = ManifoldDisplay.from_explanation(cf, explainer, *digits[:2])
+    display.figure_.canvas.draw()
+    ends = display.ax_.transData.transform(np.concatenate([way[[0, -1]] for way in display.paths_]))
+    boxes = [artist for artist in display.ax_.artists if isinstance(artist, AnnotationBbox)]
+    assert boxes
+    for box in boxes:
+        area = box.patch.get_window_extent()
+        assert not any(area.contains(*end) for end in ends)
 
 
 @pytest.mark.parametrize("sources", [[4], [0, 1, 7]])
