@@ -107,15 +107,17 @@ def measured(name: str) -> dict[str, Any]:
                 read.append((X, y))
                 plain = type(explainer)(**self.get_params(deep=False))
                 vars(plain).update(vars(self))
+                began = time.process_time()
                 said.append(seconds_to_fit(plain, X, y, time.process_time))
-                began.append(time.process_time())
+                rehearsed.append(time.process_time() - began)
             return super()._fit(X, y)
 
     said: list[float | None] = []
-    began: list[float] = []
+    rehearsed: list[float] = []
     timed = Timed(**explainer.get_params(deep=False))
-    (timed if outer is explainer else PipelineExplainer(outer.pipeline, timed)).fit(X, y)
-    return {"words": words, "rows": len(X), "seconds": round(time.process_time() - began[0], 1),
+    whole, began = timed if outer is explainer else PipelineExplainer(outer.pipeline, timed), time.process_time()
+    whole.fit(X, y)
+    return {"words": words, "rows": len(X), "seconds": round(time.process_time() - began - rehearsed[0], 1),
             "said": None if said[0] is None else round(said[0], 1)}
 
 

@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import inspect
 import json
+import os
 import pkgutil
 import re
 import subprocess
@@ -132,6 +133,15 @@ def test_the_times_of_fit_are_those_that_were_measured():
     assert all(0.5 <= fit["said"] / fit["seconds"] <= 2 for fit in stored)
 
 
+def test_readme_has_the_times_that_were_measured():
+    fits = json.loads((ROOT / "benchmarks" / "results" / "fit_time.json").read_text("utf-8"))["fits"]
+    readme = (ROOT / "README.md").read_text("utf-8")
+    for words, fit in (("digits, 8×8", "digits"), ("MNIST, 28×28, with an own network", "mnist"), (
+            "table of 13 columns (wine)", "wine"), ("table of 11 columns of mixed types (COMPAS)", "compas")):
+        seconds = re.search(rf"^\| {re.escape(words)} \| [\d,]+ \| (\d+)\b", readme, re.MULTILINE)[1]
+        assert int(seconds) == round(fits[fit]["seconds"]), words
+
+
 def documented():
     """Objects that the API page names, and names on it that there are not."""
     objects, missing, module, listing = set(), [], None, False
@@ -182,6 +192,17 @@ def test_every_page_is_in_a_table_of_contents():
                            for entry in entries}
     lost = [name_of(page) for page in PAGES if DOCS in page.parents and page.with_suffix("").resolve() not in listed]
     assert lost == [], "add these to the toctree of docs/howto/index.md or docs/background.md"
+
+
+@pytest.mark.slow
+def test_the_helix_page_shows_what_it_says():
+    """It trains a flow: in the base space searches end on the curve, in space itself they do not."""
+    done = subprocess.run([sys.executable, str(DOCS / "examples" / "helix.py")], capture_output=True, text=True,
+                          env={**os.environ, "MPLBACKEND": "Agg"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = {space: (int(valid), float(distance)) for space, valid, distance in re.findall(
+        r"in (x|z): (\d+)% valid, median distance to the helix ([\d.]+)", done.stdout)}
+    assert found["x"][0] == found["z"][0] == 100 and found["x"][1] > 0.5 and found["z"][1] < 0.05
 
 
 @pytest.mark.slow

@@ -115,7 +115,8 @@ def run(quick: bool = False) -> dict[str, Any]:
     table, found, explainers = {}, {}, {}
     for name, (space, settings, *key) in chosen.items():
         common = dict(classifier=nets[tuple(key)], confidence=CONFIDENCE, random_state=0)
-        explainer = (DiffeomorphicExplainer(generator=FrozenEstimator(flow), **common, **settings) if space == "Z"
+        in_z = {"generator": FrozenEstimator(flow), "sparse": False}
+        explainer = (DiffeomorphicExplainer(**in_z, **common, **settings) if space == "Z"
                      else GradientExplainer(**common, **settings)).fit(X, y)
         started = time.perf_counter()
         with warnings.catch_warnings():

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from cfexplain.foundation.exceptions import warn_caller
 from cfexplain.foundation.optional import check_device
+from cfexplain.foundation.progress import new_bar
 
 __all__ = ["halving_tiles", "infer_device", "progress_bar"]
 
@@ -44,7 +44,7 @@ def progress_bar(total: int, delay: float | None) -> Iterator[Callable[[int], Ca
         yield None
         return
     done, lock = Counter[int](), Lock()
-    with tqdm(total=total, desc="searching", unit="row", delay=delay, leave=delay == 0) as bar:
+    with new_bar(total=total, desc="searching", unit="row", delay=delay, leave=delay == 0) as bar:
 
         def report_of(block: int) -> Callable[[int, int], None]:
             def report(rows: int, step: int) -> None:

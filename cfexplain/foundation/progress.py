@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["NoRehearsalError", "Rehearsal", "bar_delay", "minutes", "no_rehearsal", "rehearsal", "rehearsing", "rows_in_all"]
+from tqdm import tqdm
+
+__all__ = ["NoRehearsalError", "Rehearsal", "bar_delay", "minutes", "new_bar", "no_rehearsal", "rehearsal", "rehearsing",
+           "rows_in_all"]
 
 _LONG = 2.0  # seconds
 
@@ -27,6 +33,32 @@ def bar_delay(verbose: int | str) -> float | None:
         return 0.0 if verbose else None
     notebook = "ipykernel" in sys.modules
     return _LONG if notebook or (sys.stderr is not None and sys.stderr.isatty()) else None
+
+
+def new_bar(*rows: Any, **options: Any) -> Any:
+    """A bar of tqdm; in a notebook one line beneath the cell, also where it is exported."""
+    if "ipykernel" not in sys.modules:
+        return tqdm(*rows, **options)
+    return tqdm(*rows, **{**options, "file": _CellLine(), "position": 0, "ncols": 120})
+
+
+class _CellLine:
+    """A file whose last line stands beneath the cell: widgets need a package more, and text would come line by line."""
+
+    encoding = "utf-8"
+
+    def __init__(self) -> None:
+        self.shown = ""
+
+    def write(self, text: str) -> None:
+        display = importlib.import_module("IPython.display").display
+        line = text.strip("\r\n")
+        if line or text.startswith("\r"):
+            shown, self.shown = self.shown, self.shown or uuid.uuid4().hex
+            display({"text/plain": line.rstrip()}, raw=True, display_id=self.shown, update=bool(shown))
+
+    def flush(self) -> None:
+        pass
 
 
 def minutes(seconds: float) -> str:

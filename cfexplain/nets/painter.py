@@ -10,10 +10,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from cfexplain.foundation.precision import computes_in_bfloat16
-from cfexplain.foundation.progress import bar_delay, no_rehearsal
+from cfexplain.foundation.progress import bar_delay, new_bar, no_rehearsal
 from cfexplain.foundation.random import seeded_torch
 from cfexplain.nets.critics import PatchCritic
 from cfexplain.nets.latent_autoencoders import Residual
@@ -125,7 +124,7 @@ def train_painter(painter: Painter, batch: Batch, n: int, *, updates: int, batch
         others = torch.optim.Adam(critic.parameters(), lr, betas=(0.0, 0.99))
         half = computes_in_bfloat16(device)
         delay = bar_delay(verbose)
-        steps = tqdm(range(updates), desc="training painter", unit="step", disable=delay is None, delay=delay or 0)
+        steps = new_bar(range(updates), desc="training painter", unit="step", disable=delay is None, delay=delay or 0)
         for step in steps:
             rate = lr * min(1.0, (step + 1) / 50, 3 * (updates - step) / updates)
             for optimizer in (own, others):

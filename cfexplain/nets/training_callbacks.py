@@ -15,9 +15,9 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
-from tqdm.auto import tqdm
 
 from cfexplain.foundation.files import atomic_write
+from cfexplain.foundation.progress import new_bar
 from cfexplain.foundation.threads import end_if_told
 
 __all__ = ["Average", "Bar", "ClipGradients", "Resume", "Schedule"]
@@ -147,7 +147,7 @@ class Bar(Callback):
         self.name, self.total, self.delay = name, total, delay
 
     def on_train_begin(self, net: NeuralNet, **_: Any) -> None:
-        self.bar = tqdm(total=self.total, desc=f"training {self.name}", unit="step", delay=self.delay)
+        self.bar = new_bar(total=self.total, desc=f"training {self.name}", unit="step", delay=self.delay)
 
     def on_batch_end(self, net: NeuralNet, training: bool = False, **_: Any) -> None:
         self.bar.update(int(training))
@@ -157,6 +157,7 @@ class Bar(Callback):
         self.bar.set_postfix({k: f"{last[k]:.4g}" for k in ("train_loss", "valid_loss") if k in last})
 
     def on_train_end(self, net: NeuralNet, **_: Any) -> None:
+        self.bar.total = self.bar.n  # it may have ended early, since nothing got better any more
         self.bar.close()
 
 

@@ -36,7 +36,8 @@ def fragment(cf: Result, most: int) -> str:
         outcome = "valid" if row.valid[0] else f"<strong>not valid</strong>: {says}"
         cells.append(f"{outcome}<br><small>{row.status[0]}</small>")
         cells.append(f"{row.source[0]:.4g} → {row.prediction[0]:.4g}" if regression else
-                     html.escape(f"{probability(row.proba_before[0])} → {probability(row.proba_after[0])}"))
+                     html.escape(" → ".join(probability(p).replace(" ", "\u00a0") for p in (
+                         row.proba_before[0], row.proba_after[0]))))
         percentile = row.density_percentile[0]
         cells.extend(["–" if np.isnan(percentile) else rank(percentile), str(int(row.n_steps[0]))])
         lines.append("<tr>" + "".join(f'<td style="text-align:left">{cell}</td>' for cell in cells) + "</tr>")

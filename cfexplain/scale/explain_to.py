@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from cfexplain.foundation.deadline import Deadline
 from cfexplain.foundation.digest import digest
 from cfexplain.foundation.exceptions import ConvergenceWarning, StoreError, warn_caller, warn_of_statuses
+from cfexplain.foundation.progress import new_bar
 from cfexplain.foundation.protocols import FittedExplainer
 from cfexplain.result import Counterfactuals
 from cfexplain.scale.blocks import Block, BlockSource, Targets
@@ -211,7 +211,7 @@ class _Progress:
     def __init__(self, wanted: bool | Callable[[int, int | None], None], length: int | None, rank: int):
         self.report, self.length, self.bar = wanted if callable(wanted) else None, length, None
         if wanted and self.report is None:
-            self.bar = tqdm(total=length, desc="explaining", unit="row", position=rank)
+            self.bar = new_bar(total=length, desc="explaining", unit="row", position=rank)
 
     def __enter__(self) -> _Progress:
         return self

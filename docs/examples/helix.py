@@ -40,8 +40,9 @@ flow = Flow(noise=0.01, batch_size=128, training_budget=0.15, random_state=0).fi
 
 # %%
 # The same ascent of the same network, in :math:`x` and in :math:`z`, until the other class has a probability of 0.9.
+# ``sparse=False`` is the ascent as it is: columns of a table would else be changed one by one, as few of them as do.
 in_x = GradientExplainer(net, confidence=0.9, update="normalized", random_state=0).fit(X, y)
-in_z = DiffeomorphicExplainer(net, generator=FrozenEstimator(flow), confidence=0.9, random_state=0).fit(X, y)
+in_z = DiffeomorphicExplainer(net, generator=FrozenEstimator(flow), confidence=0.9, sparse=False, random_state=0).fit(X, y)
 
 x, _ = make_helix(200, random_state=1)
 x = x.astype(np.float32)

@@ -7,7 +7,7 @@ shows by which figure each gives itself away. Ask these questions of your own re
 """
 
 # %%
-# First a result that is good, to compare with. ``training_budget`` is cut to keep this page quick.
+# First a result that is good, to compare with.
 import warnings
 
 import numpy as np
@@ -19,7 +19,7 @@ from cfexplain.datasets import load_digits_images
 
 X, y = load_digits_images()
 X_train, y_train, X_test, y_test = X[:1400], y[:1400], X[1400:], y[1400:]
-explainer = PLACEExplainer(training_budget=0.5, random_state=0).fit(X_train, y_train)
+explainer = PLACEExplainer(random_state=0).fit(X_train, y_train)
 zeros = X_test[(y_test == 0) & (explainer.predict(X_test) == 0)]
 good = explainer.explain(zeros, target=8)
 good.plot(8)
@@ -69,13 +69,13 @@ boundary.plot(8)
 # %%
 # 4. Does the model know what it says?
 # ------------------------------------
-# An explanation of a model that has learned nothing shows nothing, however fine the picture. Here labels were shuffled; the
-# classifier reaches its target all the same.
+# An explanation of a model that has learned nothing shows nothing, however fine the picture. Here labels were shuffled; what
+# the model says of a zero, and what else it would nearly say, mean nothing, and are reached all the same.
 rng = np.random.default_rng(0)
 with warnings.catch_warnings(record=True) as said:
     warnings.simplefilter("always")
     ignorant = PLACEExplainer(training_budget=0.2, random_state=0).fit(X_train, rng.permutation(y_train))
-    nonsense = ignorant.explain(zeros[:8], target=8)
+    nonsense = ignorant.explain(zeros[:8])
 print(*{str(warning.message) for warning in said}, sep="\n")
 nonsense.plot(8)
 

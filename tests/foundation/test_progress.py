@@ -2,12 +2,13 @@
 
 import io
 import sys
+import types
 
 import numpy as np
 import pytest
 
 from cfexplain import PLACEExplainer
-from cfexplain.foundation.progress import bar_delay
+from cfexplain.foundation.progress import bar_delay, new_bar
 
 
 class Terminal(io.StringIO):
@@ -31,3 +32,26 @@ def test_the_stages_of_fit_are_named(monkeypatch, capsys):
     PLACEExplainer(training_budget=0.02, random_state=0, verbose=1).fit(X, y)
     said = capsys.readouterr().err
     assert all(f"training {stage}" in said for stage in ("classifier", "VAE", "flow"))
+
+
+def test_a_bar_of_a_notebook_is_one_line_beneath_the_cell(monkeypatch, capsys):
+    """Two at once, as of trainings side by side, are two; nothing is written to the streams."""
+    cell = {}
+
+    def display(data, raw, display_id, update):
+        assert raw and update == (display_id in cell)
+        cell[display_id] = data["text/plain"]
+
+    shown = types.ModuleType("IPython.display")
+    shown.display = display
+    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    monkeypatch.setitem(sys.modules, "IPython.display", shown)
+    bars = [new_bar(total=3, desc=name, mininterval=0, leave=name != "brief") for name in ("one", "the other", "brief")]
+    for _ in range(3):
+        for bar in bars:
+            bar.update()
+    for bar in bars:
+        bar.close()
+    one, other, brief = cell.values()
+    assert one.startswith("one: 100%") and other.startswith("the other: 100%") and brief == ""
+    assert capsys.readouterr() == ("", "")
