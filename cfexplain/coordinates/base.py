@@ -32,10 +32,6 @@ from cfexplain.persistence.networks import State, check_repeats, on_meta
 __all__ = ["Coordinates", "DecodeModule", "TrainedCoordinates", "untrained_module"]
 
 
-# Of the ink of images that are black or white, pixel by pixel: clothes, whose shades count, have .28
-_MOST_GREY = 0.25
-
-
 class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Base of all coordinates: a map from samples x to codes z in R^d, and back.
 
@@ -340,7 +336,7 @@ class TrainedCoordinates(Coordinates):
     def _look_at(self, X: np.ndarray) -> None:
         """Choose what the parameters leave to the data."""
         of_pixels = self.layout_.is_image and self.data_range is not None
-        self.has_shades_ = of_pixels and not ink_sign(X[:: len(X) // 1000 + 1], self.data_range, _MOST_GREY)
+        self.has_shades_ = of_pixels and not ink_sign(X[:: len(X) // 1000 + 1], self.data_range)
         self.latent_dim_ = self._latent_dim(self.layout_)
         self.width_ = self._width()
 

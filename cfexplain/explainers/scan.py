@@ -216,7 +216,9 @@ class Scan:
         singles = self._singles(rows, also)
         pools, best = [singles], np.full(len(rows), np.inf)
         self._note(best, singles)
-        singles = singles[rank_of(singles.owner, *self._worth(singles, start)) < _SINGLES]
+        gain = singles.score - start[singles.owner] if needed is not None else (
+            self._short(start, rows, None)[singles.owner] - self._short(singles.score, rows[singles.owner], None))
+        singles = singles[rank_of(singles.owner, *self._worth(singles, gain)) < _SINGLES]
         column, beam = singles.acted.argmax(1), singles
         whole = self._short(start, rows, needed) + self._off(typical, opinion, rows) * self.judges
         dearest = np.zeros(len(rows))  # of one change
@@ -273,11 +275,9 @@ class Scan:
             codes[at, first:last] = singles.codes[right[at], first:last]
         return codes
 
-    def _worth(self, singles: _Pool, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    @staticmethod
+    def _worth(singles: _Pool, gain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Changes of one column by what they bring for what they cost; those of each column that bring most come first."""
-        gain = singles.score - start[singles.owner]
-        if not self.verdict.is_class:
-            gain = -np.abs(gain)
         most = rank_of(singles.owner * singles.acted.shape[1] + singles.acted.argmax(1), -gain) > 3
         return most.astype(float), -np.round(gain / (singles.cost + 0.1), 6)
 

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -156,6 +156,17 @@ def test_values_and_files(tmp_path):
     explainer.save(tmp_path / "scan")
     again = cfexplain.load(tmp_path / "scan", classifier=model)
     np.testing.assert_array_equal(again.explain(X[::10], 1).x_cf, cf.x_cf)
+
+
+def test_values_are_reached_by_the_columns_that_matter_among_many_that_do_not():
+    random = np.random.RandomState(0)
+    X = random.normal(size=(300, 24))
+    y = X[:, 20] + X[:, 21] + X[:, 22] + 0.01 * X[:, :20].sum(1)
+    explainer = ScanExplainer(LinearRegression().fit(X, y), task="regression", random_state=0).fit(X, y)
+    rows = X[y < -1.5][:10]
+    cf = explainer.explain(rows, (2.4, 2.6))
+    changed = cf.x_cf != cf.x
+    assert (cf.status == "converged").all() and (changed.sum(1) <= 3).all() and not changed[:, :20].any()
 
 
 def test_kernel_density_is_the_mean_of_normal_densities():
