@@ -144,7 +144,7 @@ class Flow(Coordinates):
 
     module_: FlowNet
     history_: list[dict[str, Any]]
-    held_out_: MayBeAbsent[np.ndarray]  # of latents
+    held_out_: MayBeAbsent[np.ndarray]
     levels_: MayBeAbsent[int]  # of latents
 
     exact = True
@@ -218,7 +218,7 @@ class Flow(Coordinates):
         FloatingPointError
             Training ended in a loss that is not finite.
         """
-        from cfexplain.nets.training import train_network, updates_for  # skorch is loaded when something is trained
+        from cfexplain.nets.training import held_out_rows, train_network, updates_for  # skorch is loaded when something is trained
 
         X = self._read_fit(X)
         self._check_parameters(len(X))
@@ -235,13 +235,15 @@ class Flow(Coordinates):
             net.double()  # a column of 10^9 ± 1 would lose its variation in float32
             with seeded_torch(seed):
                 net.set_columns(X)
+        fraction = 0.05 if is_image else 0.1
         self.history_ = train_network(
             net, self._image_loss if is_image else self._table_loss, {"x": rows},
             updates=updates_for(len(X), 12_000 if is_image else 3_000, self.training_budget), seed=seed,
             lr=self.lr or (2e-3 if is_image else 3e-3), batch_size=self.batch_size, clip=5.0,
             ema=self.ema,
-            validation_fraction=0.05 if is_image else 0.1, checkpoint=self.checkpoint, device=self.device,
+            validation_fraction=fraction, checkpoint=self.checkpoint, device=self.device,
             verbose=self.verbose, name="flow")
+        self.held_out_ = held_out_rows(len(X), seed, fraction)
         self.module_ = net.to(torch.from_numpy(X).dtype)
         return self
 

@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d,
 from torch import Tensor, nn
 
 from cfexplain.density.attributes import AttributeBase
-from cfexplain.density.base import ClassDensity, or_impossible
+from cfexplain.density.base import ClassDensity, as_unseen, or_impossible
 from cfexplain.density.class_flow import ClassFlow, check_sizes, start_at_identity
 from cfexplain.density.frozen import FrozenDensity, freeze
 from cfexplain.foundation.optional import check_device
@@ -200,7 +200,7 @@ class ConditionalFlow(DensityMixin, ClassDensity):
             A class with fewer than 2 rows, too few features for the attributes, a parameter out of range, `std` of
             another shape or negative, a flow of other sizes.
         """
-        from cfexplain.nets.training import train_network, updates_for  # skorch is loaded when something is trained
+        from cfexplain.nets.training import held_out_rows, train_network, updates_for  # skorch is loaded when something is trained
 
         self._check_parameters()
         dtypes = (np.float64, np.float32)
@@ -243,7 +243,7 @@ class ConditionalFlow(DensityMixin, ClassDensity):
         self.flow_.loc.copy_(torch.from_numpy(self.loc_))
         self.flow_.scale.copy_(torch.from_numpy(self.scale_))
         densities = self._in_tiles(self.flow_.log_prob, Z, codes)
-        self.log_densities_ = [np.sort(or_impossible(densities[codes == k])) for k in range(len(self.classes_))]
+        self.log_densities_ = as_unseen(densities, codes, held_out_rows(len(Z), seed, strata=codes), len(self.classes_))
         return self
 
     @own_defaults()

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from cfexplain.coordinates import Coordinates
-from cfexplain.density.base import ClassDensity, or_impossible
+from cfexplain.density.base import ClassDensity, as_unseen, or_impossible
 from cfexplain.persistence import storable
 
 __all__ = ["Prior"]
@@ -40,12 +40,13 @@ class Prior(ClassDensity):
     def __init__(self, coordinates: Coordinates):
         self.coordinates = coordinates
 
-    def fit(self, Z: ArrayLike, y: ArrayLike | None = None, *, std: Any = None) -> Prior:
-        """Record the log densities of each class's codes `Z` (n, d)."""
+    def fit(self, Z: ArrayLike, y: ArrayLike | None = None, *, std: Any = None, held: np.ndarray | None = None) -> Prior:
+        """Record the log densities of each class's codes `Z` (n, d), of which the rows `held` were not trained on."""
         Z = np.asarray(Z)
         self.classes_, codes = np.unique(np.zeros(len(Z), dtype=int) if y is None else y, return_inverse=True)
         densities = self.score_samples(Z)
-        self.log_densities_ = [np.sort(densities[codes == k]) for k in range(len(self.classes_))]
+        self.log_densities_ = as_unseen(
+            densities, codes, np.zeros(0, dtype=int) if held is None else held, len(self.classes_))
         return self
 
     def log_prob(self, z: Tensor, c: Tensor | None = None) -> Tensor:

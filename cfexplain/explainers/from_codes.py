@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from cfexplain.classifiers.latent import train_latent_ensemble
-from cfexplain.density import ConditionalFlow
+from cfexplain.density import ConditionalFlow, Prior
 from cfexplain.foundation.progress import rehearsal
 from cfexplain.foundation.settings import own_modes
 from cfexplain.foundation.threads import EndedEarly, side_by_side, until
@@ -20,8 +20,8 @@ from cfexplain.foundation.threads import EndedEarly, side_by_side, until
 __all__ = ["learn_from_codes", "learned_together"]
 
 
-def learn_from_codes(explainer: Any, unfitted: bool, codes: np.ndarray, std: np.ndarray, groups: np.ndarray, seed: int,
-                     budget: dict[str, Any]) -> None:
+def learn_from_codes(explainer: Any, unfitted: bool, codes: np.ndarray, std: np.ndarray, groups: np.ndarray,
+                     held: np.ndarray | None, seed: int, budget: dict[str, Any]) -> None:
     """Fit ``density_``, where it is `unfitted`, and set ``opinions_``.
 
     Parameters
@@ -30,6 +30,8 @@ def learn_from_codes(explainer: Any, unfitted: bool, codes: np.ndarray, std: np.
     codes, std : ndarray of shape (n, latent_dim)
         Of the training rows.
     groups : ndarray of int, shape (n,)
+    held : ndarray of bool, shape (n,), optional
+        Rows that a flow was not trained on whose base density is the density.
     seed : int
     budget : dict
         ``training_budget``, ``verbose`` and ``device``.
@@ -38,7 +40,10 @@ def learn_from_codes(explainer: Any, unfitted: bool, codes: np.ndarray, std: np.
     explainer.opinions_ = None
 
     def fit_density() -> None:
-        density.fit(codes, groups, std=std)
+        if held is not None and isinstance(density, Prior):
+            density.fit(codes, groups, held=np.flatnonzero(held))
+        else:
+            density.fit(codes, groups, std=std)
 
     def train_opinions() -> None:
         explainer.opinions_ = train_latent_ensemble(

@@ -43,7 +43,7 @@ LEAST_TYPICAL = 0.01
 # Log-odds that a search in bfloat16 asks for beyond what is needed: what is found is judged without rounding
 ROUNDED = 0.03
 # Of the way to the flow's swap of classes, with ``start="auto"``
-SWAPPED = 0.3
+SWAPPED = 0.6
 
 
 class Run:
