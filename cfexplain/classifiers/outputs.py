@@ -117,7 +117,7 @@ def tiled(function: Callable[[Tensor], Tensor], X: np.ndarray, device: str | tor
 
     rows = torch.from_numpy(np.ascontiguousarray(X))
     with torch.no_grad():
-        return in_tiles(on_device, rows, places=None if sizes is None else sizes.choice(name, on_device, rows)).numpy()
+        return in_tiles(on_device, rows, places=sizes.choice(name, on_device, rows) if sizes else None).numpy()
 
 
 def check_device(module: nn.Module, device: str | torch.device) -> None:

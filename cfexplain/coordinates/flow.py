@@ -218,7 +218,7 @@ class Flow(Coordinates):
         FloatingPointError
             Training ended in a loss that is not finite.
         """
-        from cfexplain.nets.training import held_out_rows, train_network, updates_for  # skorch is loaded when something is trained
+        from cfexplain.nets.training import held_out_rows, train_network, updates_for  # it loads skorch
 
         X = self._read_fit(X)
         self._check_parameters(len(X))

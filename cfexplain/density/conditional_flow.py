@@ -200,7 +200,7 @@ class ConditionalFlow(DensityMixin, ClassDensity):
             A class with fewer than 2 rows, too few features for the attributes, a parameter out of range, `std` of
             another shape or negative, a flow of other sizes.
         """
-        from cfexplain.nets.training import held_out_rows, train_network, updates_for  # skorch is loaded when something is trained
+        from cfexplain.nets.training import held_out_rows, train_network, updates_for  # it loads skorch
 
         self._check_parameters()
         dtypes = (np.float64, np.float32)

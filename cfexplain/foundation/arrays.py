@@ -228,7 +228,7 @@ def read_samples(
         X = X.reshape(len(X), math.prod(sample_shape))
     elif not reset and len(estimator.layout_.user_shape) != 1 and shape is not None and len(shape) == 2:
         fitted = estimator.layout_.user_shape
-        fix = "For one sample, pass X[None]." if X.shape[1] != math.prod(fitted) else (
+        fix = "For one sample, pass X[None]." if shape[-1] != math.prod(fitted) else (
             f"Its rows are flat: pass X.reshape(-1, {', '.join(map(str, fitted))}).")
         raise ValueError(
             f"X has shape {shape}, but {type(estimator).__name__} was fitted on samples of shape {fitted}. {fix}")

@@ -12,7 +12,9 @@ from scipy import stats
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from cfexplain.datasets import load_digits_images
 from cfexplain.density import ClassFlow, ConditionalFlow
+from cfexplain.density.base import as_unseen
 from cfexplain.foundation.exceptions import NotFittedError, TargetError
 from cfexplain.foundation.tiles import aligned
 
@@ -189,10 +191,41 @@ def test_samples_look_like_what_was_learnt():
     assert (np.sign(rowwise[:, 0]) == [-1, 1, 1, -1]).all()
 
 
+def test_ranks_are_those_of_rows_that_were_not_trained_on():
+    X, y = load_digits_images()
+    X, y = X.reshape(len(X), -1)[:, 10:26].astype(np.float32), y // 5
+    rng = np.random.RandomState(0)
+    order = rng.permutation(len(X))
+    X, y = (X + rng.normal(0, 0.05, X.shape).astype(np.float32))[order], y[order]
+    # as flexible as can be on few rows
+    density = ConditionalFlow(transforms=6, hidden_features=(128, 128), random_state=0).fit(X[:500], y[:500])
+    known, new = (density.score_samples(X[part], y[part]) for part in (slice(500), slice(500, None)))
+    ranks = density.percentile(new, y[500:])
+    assert 35 < np.median(ranks) < 65 and 3 < (ranks < 10).mean() * 100 < 22
+    # by themselves, what was trained on is denser
+    raw = [stats.percentileofscore(known[y[:500] == k], v) for v, k in zip(new, y[500:], strict=True)]
+    assert np.median(raw) < np.median(ranks) - 8
+
+
+def test_correction_keeps_order_and_what_is_impossible():
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 2, 400)
+    values, held = rng.normal(size=400) + 3 * codes, np.arange(0, 400, 5)
+    values[held] -= 2
+    values[[1, 2]] = np.nan, -np.inf
+    own = as_unseen(values, codes, held, 2)
+    for k in range(2):
+        assert len(own[k]) == (codes == k).sum() and (np.diff(own[k][np.isfinite(own[k])]) >= 0).all()
+        assert abs(np.median(own[k]) - np.median(values[held][codes[held] == k])) < 0.4
+    assert np.isinf(np.concatenate(own)).sum() == 2
+    same = as_unseen(values, codes, held[:5], 2)  # too few to tell
+    np.testing.assert_array_equal(same[1], np.sort(np.where(np.isnan(values), -np.inf, values)[codes == 1]))
+
+
 def test_percentile_is_the_rank_among_the_own_class(fitted, data):
     Z, y = data
     values = fitted.score_samples(Z + 0.3, y)
-    expected = [stats.percentileofscore(fitted.score_samples(Z[y == label], label), v, kind="weak")
+    expected = [stats.percentileofscore(fitted.log_densities_[list(fitted.classes_).index(label)], v, kind="weak")
                 for v, label in zip(values, y, strict=True)]
     np.testing.assert_allclose(fitted.percentile(values, y), expected)
     wild = fitted.percentile([np.nan, np.inf, -np.inf, values.max() + 1e3], "cat")
