@@ -176,7 +176,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             self.reconstruction_ = reconstruction_figures(self, X[rows[some]], codes[some])
             warn_of_reconstruction(self, self.reconstruction_)
         held = np.isin(rows, getattr(self.coordinates_, "held_out_", [])) if fresh and self.coordinates_.exact else None
-        learn_from_codes(self, unfitted, codes, std, groups[rows], held, seed, budget)
+        learn_from_codes(self, unfitted, codes, std, groups[rows], seed, budget, held)
         self.difference_ = fit_difference(self, X[rows], groups[rows], seed + 7)
         self.painter_ = None
         if self.detail == "learned":

@@ -20,8 +20,8 @@ from cfexplain.foundation.threads import EndedEarly, side_by_side, until
 __all__ = ["learn_from_codes", "learned_together"]
 
 
-def learn_from_codes(explainer: Any, unfitted: bool, codes: np.ndarray, std: np.ndarray, groups: np.ndarray,
-                     held: np.ndarray | None, seed: int, budget: dict[str, Any]) -> None:
+def learn_from_codes(explainer: Any, unfitted: bool, codes: np.ndarray, std: np.ndarray, groups: np.ndarray, seed: int,
+                     budget: dict[str, Any], held: np.ndarray | None = None) -> None:
     """Fit ``density_``, where it is `unfitted`, and set ``opinions_``.
 
     Parameters
@@ -30,11 +30,11 @@ def learn_from_codes(explainer: Any, unfitted: bool, codes: np.ndarray, std: np.
     codes, std : ndarray of shape (n, latent_dim)
         Of the training rows.
     groups : ndarray of int, shape (n,)
-    held : ndarray of bool, shape (n,), optional
-        Rows that a flow was not trained on whose base density is the density.
     seed : int
     budget : dict
         ``training_budget``, ``verbose`` and ``device``.
+    held : ndarray of bool, shape (n,), optional
+        Rows that a flow was not trained on whose base density is the density.
     """
     density = explainer.density_
     explainer.opinions_ = None
