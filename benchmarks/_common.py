@@ -22,9 +22,10 @@ HERE = Path(__file__).parent
 CACHE, RESULTS = HERE / ".cache", HERE / "results"
 
 
-def trained(name: str, config: dict[str, Any], train: Callable[[], Any], folder: Path = CACHE) -> Any:
+def trained(name: str, config: dict[str, Any], train: Callable[[], Any], folder: Path | None = None) -> Any:
     """`train()`, or what it returned the last time that this name and configuration were asked for."""
     key = hashlib.sha256(json.dumps(config, sort_keys=True, default=repr).encode()).hexdigest()[:12]
+    folder = CACHE if folder is None else folder
     file = folder / f"{name}-{key}.joblib"
     if file.exists():
         print(f"[reusing {name} trained before: {file.name}]", flush=True)
