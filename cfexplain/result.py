@@ -81,7 +81,8 @@ class Counterfactuals:
     log_density : ndarray of shape (n,)
         log p(z′|target), in nats.
     density_percentile : ndarray of shape (n,), 0–100
-        Its rank among the training rows of the target class: 50 is as typical as their median.
+        Its rank among real rows of the target class, as those that the density was not trained on: 50 is as typical as their
+        median.
     reconstruction_error : ndarray of shape (n,)
         ‖x − decode(z₀)‖₂.
     conditions : dict of str to ndarray of bool, shape (n,)

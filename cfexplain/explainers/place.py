@@ -111,7 +111,7 @@ class PLACEExplainer(CounterfactualExplainer):
     tau : float, default=0.15
         Change, as a share of ``data_range``, at which "blend" gives up the original detail.
     start : {"auto", "latent", "swap", "learned"} or float in [0, 1], default="auto"
-        z₀, the flow's base code of z₀ under the target class, or a share of the way from one to the other; "auto" is 0.3.
+        z₀, the flow's base code of z₀ under the target class, or a share of the way from one to the other; "auto" is 0.6.
         Of a `TwoStage`, "auto" goes along what tells like pictures of the two classes apart, as far as every condition
         holds, and only what this is not enough for is searched by gradients; see `ClassDifference`. "learned", for
         thousands of rows: `fit`, or `distil`, trains a small network of the latent that stands in for decoder and
