@@ -70,8 +70,8 @@ boundary.plot(8)
 # 4. Does the model know what it says?
 # ------------------------------------
 # An explanation of a model that has learned nothing shows nothing, however fine the picture. Here labels were shuffled: what
-# the model says of a zero means nothing, nor does what else it would nearly say. `fit` warns, p is one in ten or little more,
-# and what is "valid" is a zero still.
+# the model says of a zero means nothing, nor does what else it would nearly say. `fit` warns, p is one in ten or little
+# more, and what is "valid" is a zero still.
 rng = np.random.default_rng(0)
 with warnings.catch_warnings(record=True) as said:
     warnings.simplefilter("always")
