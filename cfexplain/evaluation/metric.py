@@ -97,6 +97,10 @@ def _change(cf: Counterfactuals) -> np.ndarray:
     return (cf.x_cf.astype(float) - cf.x).reshape(len(cf), -1)
 
 
+def _complete(cf: Counterfactuals, _: Any) -> np.ndarray:
+    return np.where(cf.status == "already_target", np.nan, cf.complete)
+
+
 def _gain(cf: Counterfactuals, _: Any) -> np.ndarray | None:
     gain = cf.proba_after.astype(float) - cf.proba_before
     return None if len(cf) and cf.is_regression else gain
@@ -123,8 +127,8 @@ def _of_the_set(name: str) -> Callable[[Any, Any], float | None]:
 _SHARE: dict[str, Any] = {"unit": "share", "range": (0.0, 1.0)}
 BUILT_IN: dict[str, Metric] = {metric.name: metric for metric in (
     Metric("validity", lambda cf, _: cf.valid, "up", **_SHARE, description="the explained model gives x′ its target"),
-    Metric("complete", lambda cf, _: cf.complete, "up", **_SHARE, measured_by="conditions",
-           description="valid, and every condition of the method's own search met"),
+    Metric("complete", _complete, "up", **_SHARE, measured_by="conditions",
+           description="valid, and every condition of the method's own search met; none where nothing was searched"),
     Metric("confidence_gain", _gain, "up", "probability", range=(-1.0, 1.0),
            description="probability of the target after, minus before"),
     Metric("l1", lambda cf, _: np.abs(_change(cf)).sum(1), "down", "of x", description="‖x′ − x‖₁"),

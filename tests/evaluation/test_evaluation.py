@@ -328,6 +328,16 @@ def test_bars_are_readable_beside_much_longer_ones():
     assert "more is better" in display.figure_.get_supxlabel() and "95 % interval" in display.figure_.get_supxlabel()
 
 
+def test_complete_counts_as_the_summary_does():
+    """Rows that were the target already were not searched, and miss no condition."""
+    results = pair_of_results()
+    for cf in results.values():
+        cf.status[:], cf.valid[:] = "converged", True
+        cf.status[0], cf.conditions = "already_target", {"density": np.arange(len(cf)) > 0}
+    entry = Evaluation(results, metrics=["complete"]).table["a"]["complete"]
+    assert entry.mean == 1 and entry.missing == 1
+
+
 def test_bars_of_a_bounded_metric_are_never_logarithmic():
     results = pair_of_results()
     results["a"].density_percentile[:], results["b"].density_percentile[:] = 1.0, 60.0
