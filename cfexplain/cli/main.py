@@ -24,7 +24,7 @@ _CONFIG = """\
   file = "my_net.pt2"     # torch.export, TorchScript, or: import = "my_package.nets:make_net", weights = "net.safetensors"
 
   [explainer]
-  method = "place"        # diffeomorphic, revise, clarity, prototype, class_direction, leap, gradient
+  method = "place"        # diffeomorphic, revise, clarity, prototype, class_direction, leap, scan, gradient
   random_state = 0        # any other entry is a parameter of the method's class
 """
 _EPILOG = f"""\
