@@ -58,8 +58,9 @@ class DiffeomorphicExplainer(CounterfactualExplainer):
         runs (cross-entropy), hence the default. Under ``update="normalized"`` both take the same steps.
     plausibility_weight : float or "auto", default="auto"
         Weight of a hinge on log p(z) at `typical_quantile` of the target class: beyond the paper. "auto" is 0.3 for values,
-        and for classes of images in the base space of a `Flow`, and 0, as published, elsewhere. Without it the gradient can
-        follow the few directions in which a flow is stiff, where a short way in Z ends in noise.
+        for classes of images in the base space of a `Flow`, and where few columns of a table are to change (`sparse`), and
+        0, as published, elsewhere. Without it the gradient can follow the few directions in which a flow is stiff, where a
+        short way in Z ends in noise, and a change of few columns ends where no data are.
     typical_quantile : float in (0, 1), default=0.5
     clip : {"straight_through", "autograd", "none"}, default="straight_through"
         How images that leave `data_range` are brought back: a flow decodes to −0.056 … 1.056. See `clipped`.
@@ -170,7 +171,8 @@ verbose, device
     def _plausibility_weight(self) -> float:
         if self.plausibility_weight != "auto":
             return float(self.plausibility_weight)
-        return 0.3 if self.is_regression or self._image_flow() else 0.0
+        # a change of few columns does not follow the flow, so that only a density keeps it among the data
+        return 0.3 if self.is_regression or self._image_flow() or self.changes_few() else 0.0
 
     def _image_flow(self) -> bool:
         return self.layout_.is_image and isinstance(self.coordinates_.stages[0], Flow)

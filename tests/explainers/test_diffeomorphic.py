@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.datasets import load_diabetes
+from sklearn.datasets import load_diabetes, make_moons
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.frozen import FrozenEstimator
+from sklearn.neighbors import NearestNeighbors
+from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 
 from cfexplain import Counterfactuals, DiffeomorphicExplainer, GradientExplainer
@@ -274,3 +276,15 @@ def test_a_flow_of_other_samples_is_refused(table, digits):
     flow = Flow(steps=1, hidden=8, training_budget=0.001, random_state=0).fit(digits[0])
     with pytest.raises(ValueError, match=r"\(1, 8, 8\)"):
         DiffeomorphicExplainer(generator=FrozenEstimator(flow), training_budget=0.02).fit(*table[:2])
+
+
+def test_few_columns_of_a_table_end_among_its_rows():
+    X, y = make_moons(500, noise=0.05, random_state=0)
+    X = X.astype(np.float32)
+    explainer = DiffeomorphicExplainer(
+        MLPClassifier((32, 32), max_iter=300, random_state=0).fit(X, y), random_state=0, training_budget=0.2).fit(X, y)
+    cf = explainer.explain(X[y == 0][:30], 1)
+    real = NearestNeighbors(n_neighbors=2).fit(X[y == 1])
+    apart, own = real.kneighbors(cf.x_cf)[0][:, 0], real.kneighbors(X[y == 1])[0][:, 1]
+    assert "density" in cf.conditions and cf.valid.all()
+    assert np.median(apart) < 2 * np.median(own) and np.median(cf.density_percentile) > 10
