@@ -46,7 +46,16 @@ def keep_rows(explainer: ExplainerParameters, X: np.ndarray, y: np.ndarray, seed
     if table:
         explainer.real_rows_ = X[coded[kept]]
     if values:
-        explainer.real_densities_ = explainer.density_.score_samples(codes[kept]).astype(np.float64)
+        explainer.real_densities_ = _as_ranked(explainer, codes)[kept]
+
+
+def _as_ranked(explainer: ExplainerParameters, codes: np.ndarray) -> np.ndarray:
+    """log p of training codes, each as its place among ``log_densities_`` has it: as if it had not been trained on."""
+    density = explainer.density_
+    own, known = density.score_samples(codes).astype(np.float64), density.log_densities_[0].astype(np.float64)
+    if len(density.log_densities_) > 1 or len(known) != len(own):  # a density of the user's own, of other rows
+        return own
+    return known[np.argsort(np.argsort(own, kind="stable"), kind="stable")]
 
 
 def outside_the_data(explainer: ExplainerParameters, X: np.ndarray, x_cf: np.ndarray, found: Found) -> np.ndarray:

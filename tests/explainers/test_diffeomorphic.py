@@ -288,3 +288,15 @@ def test_few_columns_of_a_table_end_among_its_rows():
     apart, own = real.kneighbors(cf.x_cf)[0][:, 0], real.kneighbors(X[y == 1])[0][:, 1]
     assert "density" in cf.conditions and cf.valid.all()
     assert np.median(apart) < 2 * np.median(own) and np.median(cf.density_percentile) > 10
+
+
+def test_values_are_ranked_among_rows_that_the_flow_was_not_trained_on(diabetes):
+    X, y, X_test, _ = diabetes
+    explainer = DiffeomorphicExplainer(RandomForestRegressor(10, random_state=0).fit(X, y), random_state=0,
+                                       generator=Flow(steps=6, hidden=(64, 64), noise=0.05)).fit(X, y)
+    density = explainer.density_
+    new = density.score_samples(explainer.coordinates_.transform(X_test))
+    raw = density.score_samples(explainer.coordinates_.transform(X))
+    ranks = density.percentile(new, np.zeros(len(new), dtype=int))
+    assert 30 < np.median(ranks) < 70 and np.median(ranks) > np.median([100 * (raw <= value).mean() for value in new])
+    np.testing.assert_array_equal(np.sort(explainer.real_densities_), density.log_densities_[0])
