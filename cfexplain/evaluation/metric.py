@@ -138,7 +138,7 @@ BUILT_IN: dict[str, Metric] = {metric.name: metric for metric in (
     Metric("log_density", lambda cf, _: cf.log_density, "up", "nats", measured_by="density",
            description="log p(z′|target) under the method's own density"),
     Metric("density_percentile", lambda cf, _: cf.density_percentile, "up", "plausibility", measured_by="density",
-           range=(0.0, 100.0), description="percentile of the log density among training rows of the target class, 0–100"),
+           range=(0.0, 100.0), description="percentile of the log density among real rows of the target class, 0–100"),
     Metric("reconstruction_error", lambda cf, _: cf.reconstruction_error, "down", "of x", measured_by="coordinates",
            description="‖x − decode(z₀)‖₂: what the coordinates lose, no part of the explanation"),
     Metric("steps", lambda cf, _: cf.n_steps, "down", "steps", description="evaluations of the search after the first"),

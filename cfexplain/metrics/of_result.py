@@ -253,7 +253,7 @@ def _strange(cf: Result) -> list[str]:
     if len(known) < FEWEST or np.median(known) >= STRANGE:
         return []
     return [f"the counterfactuals are not typical: the median one less so than {100 - np.median(known):.0f} % of the "
-            "training rows that it should be like."]
+            "real rows that it should be like."]
 
 
 def _codes(cf: Result, values: np.ndarray) -> np.ndarray:

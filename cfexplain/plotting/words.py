@@ -196,7 +196,7 @@ def _more_words(cf: Result) -> list[str]:
     if cf.status[0] == "already_target":
         return parts
     if not np.isnan(percentile):
-        of = "the training rows" if cf.is_regression else f"the training rows of {cf.target[0]}"
+        of = "real rows" if cf.is_regression else f"real rows of {cf.target[0]}"
         parts.append(f"It is more typical than {rank(percentile)} % of {of} (50 is as typical as {_median_row(cf)}).")
     if cf.region is not None:
         parts.append(_region_in_words(cf))

@@ -120,7 +120,7 @@ def facts(row: Result) -> str:
         parts.append(("Plausibility", "not measured"))
     else:
         of, rank = "" if row.is_regression else f" of {label(row.target[0])}", in_words.rank(percentile)
-        parts.append(("Plausibility", f"{rank}: more typical than {rank} % of the training rows{of}"
+        parts.append(("Plausibility", f"{rank}: more typical than {rank} % of real rows{of}"
                       + _gauge(None, percentile / 100, half=True)))
     if row.region is not None:
         enough = "enough" if row.valid[0] else "not enough, as far as was searched"

@@ -112,7 +112,7 @@ def _legend(cf: Result, with_paths: bool) -> str:
         unit = ("standard deviations (SD) of the column in training" if cf.metadata.get("feature_scale") else
                 "the column’s own units")
         items.append(("Change", f"To − from, in {unit}. Values are in the units that the explainer was fitted on."))
-    items.append(("Plausibility", "The percentile of the counterfactual’s density among training rows"
+    items.append(("Plausibility", "The percentile of the counterfactual’s density among real rows"
                   + ("" if cf.is_regression else " of its new class") + ": 50 is as typical as their median, 0 is less "
                   "typical than every one."))
     if not cf.is_regression:
