@@ -67,7 +67,8 @@ def log_density_of(explainer: Any, x_cf: ArrayLike | Tensor, target: Any) -> np.
 
 
 def density_percentile_of(explainer: Any, x_cf: ArrayLike | Tensor, target: Any) -> np.ndarray:
-    """Share of the target class's own training codes that are no denser than x': :func:`log_density_of`, ranked.
+    """Share of real rows of the target class that are no denser than x': :func:`log_density_of`, ranked among rows as those
+    that the density was not trained on.
 
     Higher is more plausible. Unit: percent, in 0 … 100; 50 is as typical as the class's median.
 
@@ -91,8 +92,8 @@ def density_percentile_of(explainer: Any, x_cf: ArrayLike | Tensor, target: Any)
     >>> from cfexplain import PLACEExplainer
     >>> X, y = load_iris(return_X_y=True)
     >>> explainer = PLACEExplainer(training_budget=0.1, random_state=0).fit(X, y)
-    >>> round(float(density_percentile_of(explainer, X[y == 0], 0).mean()))
-    51
+    >>> bool(density_percentile_of(explainer, X[y == 0], 0).mean() > 50)  # the density was trained on them
+    True
     """
     values = log_density_of(explainer, x_cf, target)
     index = np.zeros(len(values), dtype=int)
