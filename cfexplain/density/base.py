@@ -96,8 +96,8 @@ def as_unseen(densities: np.ndarray, codes: np.ndarray, held: np.ndarray, n_clas
 
     What a flow was trained on is denser than other rows of the same kind: trained on 1,300 digits, the median digit that it
     has not seen is no denser than the thirteenth of a hundred that it has. Asked for the median of those, a counterfactual
-    would have to be more typical than real rows are. So what was trained on gets the quantile among held-out rows that it has
-    among its own, both beside the median of its class; of held-out rows of the class where there are many, else of all
+    would have to be more typical than real rows are. So what was trained on gets the quantile among held-out rows that it
+    has among its own, both beside the median of its class; of held-out rows of the class where there are many, else of all
     classes together.
 
     Parameters
