@@ -201,8 +201,7 @@ def fitted(name: str, data: Data, seed: int, budget: float) -> tuple[Any, Any]:
             (OneHotEncoder(handle_unknown="ignore"), words), remainder=make_pipeline(SimpleImputer(), StandardScaler()))
         config["encoded"] = repr(encode)
         net = {"hidden_layer_sizes": (64,), "early_stopping": True, "random_state": seed, "max_iter": round(60 * budget) + 5}
-        seeded = budget == 1 and "random_state" in PipelineExplainer(None).get_params(deep=False)
-        options = {"random_state": seed} if seeded else {"explainer": PLACEExplainer(**own)}
+        options = {"random_state": seed} if budget == 1 else {"explainer": PLACEExplainer(**own)}
     if data.kind == "values":
         if mixed:
             pipe = trained(f"defaults-{name}-pipe", config, lambda: make_pipeline(encode, TransformedTargetRegressor(

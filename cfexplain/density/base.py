@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import rankdata
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -121,23 +122,17 @@ def as_unseen(densities: np.ndarray, codes: np.ndarray, held: np.ndarray, n_clas
     (100, 20.5)
     """
     densities = or_impossible(densities)
-    own = [np.sort(densities[codes == k]) for k in range(n_classes)]
-    fine = np.isfinite(densities)
+    corrected, fine = densities.copy(), np.isfinite(densities)
     held = held[fine[held]]
     seen = np.setdiff1d(np.flatnonzero(fine), held)
-    if len(held) < _FEWEST or len(np.unique(codes[seen])) < n_classes:
-        return own
-    beside = densities - np.array([np.median(densities[seen[codes[seen] == k]]) for k in range(n_classes)])[codes]
-    every, out = np.sort(beside[held]), []
-    for k in range(n_classes):
-        mine, others = seen[codes[seen] == k], held[codes[held] == k]
-        among = np.sort(beside[others]) if len(others) >= _OWN else every
-        place = (np.argsort(np.argsort(beside[mine], kind="stable"), kind="stable") + 0.5) / len(mine)
-        moved = np.quantile(among, place) - beside[mine]
-        corrected = densities.copy()
-        corrected[mine] += moved.astype(densities.dtype)
-        out.append(np.sort(corrected[codes == k]))
-    return out
+    if len(held) >= _FEWEST and len(np.unique(codes[seen])) == n_classes:
+        beside = densities - np.array([np.median(densities[seen[codes[seen] == k]]) for k in range(n_classes)])[codes]
+        for k in range(n_classes):
+            mine, others = seen[codes[seen] == k], held[codes[held] == k]
+            place = (rankdata(beside[mine], "ordinal") - 0.5) / len(mine)
+            moved = np.quantile(beside[others if len(others) >= _OWN else held], place) - beside[mine]
+            corrected[mine] += moved.astype(densities.dtype)
+    return [np.sort(corrected[codes == k]) for k in range(n_classes)]
 
 
 def or_impossible(log_density: np.ndarray) -> np.ndarray:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from cfexplain.explainers.candidates import rank_of
 from cfexplain.explainers.columns import Columns
 from cfexplain.explainers.found import Found
-from cfexplain.explainers.scan import rank_of
 from cfexplain.explainers.verdict import Asked, Judged, Verdict
 
 __all__ = ["Fewer"]

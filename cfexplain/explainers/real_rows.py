@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 
 from cfexplain.explainers.attributes import ExplainerParameters
 from cfexplain.explainers.found import Found
@@ -55,7 +56,7 @@ def _as_ranked(explainer: ExplainerParameters, codes: np.ndarray) -> np.ndarray:
     own, known = density.score_samples(codes).astype(np.float64), density.log_densities_[0].astype(np.float64)
     if len(density.log_densities_) > 1 or len(known) != len(own):  # a density of the user's own, of other rows
         return own
-    return known[np.argsort(np.argsort(own, kind="stable"), kind="stable")]
+    return known[rankdata(own, "ordinal") - 1]
 
 
 def outside_the_data(explainer: ExplainerParameters, X: np.ndarray, x_cf: np.ndarray, found: Found) -> np.ndarray:

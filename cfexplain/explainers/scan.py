@@ -8,16 +8,16 @@ column, and the cheapest that meets every condition of the search is the answer.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from cfexplain.explainers.candidates import Pool, once, pairs_of, rank_of, sets_of
 from cfexplain.explainers.columns import Columns
 from cfexplain.explainers.real_values import RealValues
 from cfexplain.explainers.shape import Shape
 from cfexplain.explainers.verdict import Asked, Judged, Verdict
 
-__all__ = ["Answers", "Scan", "rank_of"]
+__all__ = ["Answers", "Scan"]
 
 MOST = 8  # columns that change together, unless more are asked for
 _SINGLES = 160  # changes of one column that others are made of
@@ -51,34 +51,6 @@ class Answers:
     complete: np.ndarray
     valid: np.ndarray
     judged: Judged
-
-
-@dataclass
-class _Pool:
-    """Candidates: `owner` is the place of the row, `acted` (n, columns) what is changed."""
-
-    owner: np.ndarray
-    codes: np.ndarray
-    acted: np.ndarray
-    cost: np.ndarray
-    score: np.ndarray
-    gap: np.ndarray
-    sure: np.ndarray
-    density: np.ndarray  # log p, if that is a condition
-    opinion: np.ndarray  # log-odds of the second opinion
-    off: np.ndarray  # how far it is from the conditions that do not ask the model
-    unusual: np.ndarray  # what it costs to be less typical than the median
-    complete: np.ndarray  # all conditions hold
-
-    def __getitem__(self, some: np.ndarray) -> _Pool:
-        return _Pool(*(values[some] for values in vars(self).values()))
-
-    def __len__(self) -> int:
-        return len(self.owner)
-
-    @classmethod
-    def concatenate(cls, parts: list[_Pool]) -> _Pool:
-        return cls(*(np.concatenate([vars(part)[name] for part in parts]) for name in vars(parts[0])))
 
 
 class Scan:
@@ -133,7 +105,7 @@ class Scan:
         return self._best(self._drawn_back(self._moved(self._combined(rows, also), rows), rows), rows)
 
     # ---------------------------------------------------------------- candidates
-    def _asked(self, rows: np.ndarray, owner: np.ndarray, codes: np.ndarray, acted: np.ndarray) -> _Pool:
+    def _asked(self, rows: np.ndarray, owner: np.ndarray, codes: np.ndarray, acted: np.ndarray) -> Pool:
         """Candidates that differ from their rows, as the model sees them."""
         x = self.verdict.X[rows[owner]]
         codes = self.columns.ruled(codes, x, acted)
@@ -142,7 +114,7 @@ class Scan:
         owner, codes, acted, cost = owner[kept], codes[kept], acted[kept], cost[kept]
         asked = self.verdict.asked(codes, rows[owner])
         zero = np.zeros(len(owner))
-        pool = _Pool(owner, codes, acted, cost, asked.score, asked.gap, asked.sure, *4 * (zero,), asked.sure.copy())
+        pool = Pool(owner, codes, acted, cost, asked.score, asked.gap, asked.sure, *4 * (zero,), asked.sure.copy())
         if self.judges and len(pool):
             verdict, which = self.verdict, rows[pool.owner]
             said = verdict.judge(pool.codes, which, asked)
@@ -184,7 +156,7 @@ class Scan:
         crowd = self.charge * (count + CROWD * np.maximum(count - 2, 0) ** 2)
         return np.round(np.where(acted, self.columns.costs(codes, x), 0.0).sum(1) + crowd, 9)
 
-    def _singles(self, rows: np.ndarray, also: np.ndarray | None) -> _Pool:
+    def _singles(self, rows: np.ndarray, also: np.ndarray | None) -> Pool:
         x, width, parts = self.verdict.X[rows], len(self.columns.places), []
         for k, (values, (first, last)) in enumerate(zip(self.columns.values(), self.columns.places, strict=True)):
             tried = np.tile(values, (len(rows), 1, 1))
@@ -207,7 +179,7 @@ class Scan:
         order = np.argsort(owner, kind="stable")
         return self._asked(rows, owner[order], codes[order], acted[order])
 
-    def _combined(self, rows: np.ndarray, also: np.ndarray | None) -> _Pool:
+    def _combined(self, rows: np.ndarray, also: np.ndarray | None) -> Pool:
         """Changes of one, two, … columns."""
         X, verdict = self.verdict.X[rows], self.verdict
         as_it_is, needed = verdict.asked(X, rows), verdict.needed(rows) if verdict.is_class else None
@@ -216,15 +188,16 @@ class Scan:
         singles = self._singles(rows, also)
         pools, best = [singles], np.full(len(rows), np.inf)
         self._note(best, singles)
-        gain = singles.score - start[singles.owner] if needed is not None else (
-            self._short(start, rows, None)[singles.owner] - self._short(singles.score, rows[singles.owner], None))
+        short = self._short(start, rows, needed)
+        gain = singles.score - start[singles.owner] if verdict.is_class else (
+            short[singles.owner] - self._short(singles.score, rows[singles.owner], None))
         singles = singles[rank_of(singles.owner, *self._worth(singles, gain)) < _SINGLES]
         column, beam = singles.acted.argmax(1), singles
-        whole = self._short(start, rows, needed) + self._off(typical, opinion, rows) * self.judges
+        whole = short + self._off(typical, opinion, rows) * self.judges
         dearest = np.zeros(len(rows))  # of one change
         np.maximum.at(dearest, singles.owner, singles.cost)
         for size in range(2, min(self.most, len(self.columns.places)) + 1):
-            left, right = _pairs(beam.owner, singles.owner)
+            left, right = pairs_of(beam.owner, singles.owner)
             new = column[left] < column[right] if size == 2 else ~beam.acted[left, column[right]]
             left, right = left[new], right[new]
             new = beam.cost[left] + singles.cost[right] < best[beam.owner[left]]
@@ -254,7 +227,7 @@ class Scan:
                      (short, cost), (far, near)]
             some = np.flatnonzero(np.logical_or.reduce([rank_of(owner, *keys) < _ASKED // 4 for keys in first]))
             left, right, owner = left[some], right[some], owner[some]
-            asked = _once(self._asked(rows, owner, self._joined(beam, left, singles, right, column),
+            asked = once(self._asked(rows, owner, self._joined(beam, left, singles, right, column),
                                       beam.acted[left] | singles.acted[right]))
             pools.append(asked)
             self._note(best, asked)
@@ -266,9 +239,9 @@ class Scan:
             first = [(short, asked.cost), (hope,)]
             beam = asked[~done & np.logical_or.reduce(
                 [rank_of(asked.owner, done, *keys) < _BEAM // len(first) for keys in first])]
-        return _Pool.concatenate(pools)
+        return Pool.concatenate(pools)
 
-    def _joined(self, beam: _Pool, left: np.ndarray, singles: _Pool, right: np.ndarray, column: np.ndarray) -> np.ndarray:
+    def _joined(self, beam: Pool, left: np.ndarray, singles: Pool, right: np.ndarray, column: np.ndarray) -> np.ndarray:
         codes = beam.codes[left].copy()
         for k, (first, last) in enumerate(self.columns.places):
             at = np.flatnonzero(column[right] == k)
@@ -276,7 +249,7 @@ class Scan:
         return codes
 
     @staticmethod
-    def _worth(singles: _Pool, gain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _worth(singles: Pool, gain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Changes of one column by what they bring for what they cost; those of each column that bring most come first."""
         most = rank_of(singles.owner * singles.acted.shape[1] + singles.acted.argmax(1), -gain) > 3
         return most.astype(float), -np.round(gain / (singles.cost + 0.1), 6)
@@ -289,12 +262,12 @@ class Scan:
         return np.maximum(np.maximum(goal["low"][rows] - score, score - goal["high"][rows]), 0)
 
     @staticmethod
-    def _note(best: np.ndarray, pool: _Pool) -> None:
+    def _note(best: np.ndarray, pool: Pool) -> None:
         """Note what dearer combinations need not be tried of each row."""
         # a little above the cheapest that will do: what is drawn back may become cheaper than it
         np.minimum.at(best, pool.owner[pool.complete], 1.5 * (pool.cost + pool.unusual)[pool.complete])
 
-    def _moved(self, pool: _Pool, rows: np.ndarray) -> _Pool:
+    def _moved(self, pool: Pool, rows: np.ndarray) -> Pool:
         """With other values in the columns of the best of each few sets of columns, one column at a time, in turns."""
         if not self.judges:  # then the nearest that the model accepts is best, which drawing back finds
             return pool
@@ -303,7 +276,7 @@ class Scan:
             if self.verdict.run.deadline.passed:
                 break
             hope = np.round(pool.cost + pool.off + pool.unusual, 5)
-            of_its_set = rank_of(_group(pool.owner, pool.acted), ~pool.sure, hope) == 0
+            of_its_set = rank_of(sets_of(pool.owner, pool.acted), ~pool.sure, hope) == 0
             best = pool[of_its_set & pool.sure]
             best = best[rank_of(best.owner, ~best.complete, np.round(best.cost + best.off + best.unusual, 5)) < _MOVED]
             parts = []
@@ -315,11 +288,11 @@ class Scan:
                 parts.append((best.owner[which], codes, best.acted[which]))
             owner, codes, acted = (np.concatenate(part) for part in zip(*parts, strict=True))
             order = np.argsort(owner, kind="stable")
-            pool = _once(_Pool.concatenate([pool, self._asked(rows, owner[order], codes[order], acted[order])]))
+            pool = once(Pool.concatenate([pool, self._asked(rows, owner[order], codes[order], acted[order])]))
         return pool
 
     # ------------------------------------------------------------------ drawn back
-    def _drawn_back(self, pool: _Pool, rows: np.ndarray) -> _Pool:
+    def _drawn_back(self, pool: Pool, rows: np.ndarray) -> Pool:
         """The cheapest that the model accepts, with each number as near to the row as it accepts; and as they were.
 
         By bisection, column by column, the dearest change first. Rows of which it accepts nothing as sure as is asked for
@@ -331,7 +304,7 @@ class Scan:
         some = level <= np.maximum(best, 1)[pool.owner]
         pool, worse = pool[some], np.where(level == 3, 1.0 + pool.gap, 0.0)[some]
         hope = np.round(pool.cost + pool.off + pool.unusual, 5)
-        some = rank_of(_group(pool.owner, pool.acted), worse, hope) < _OF_A_SET
+        some = rank_of(sets_of(pool.owner, pool.acted), worse, hope) < _OF_A_SET
         pool, worse, hope = pool[some], worse[some], hope[some]
         pool = pool[rank_of(pool.owner, worse, hope) < _DRAWN]
         move = np.flatnonzero(pool.gap == 0)
@@ -343,9 +316,9 @@ class Scan:
             if not self.verdict.run.deadline.passed:
                 self._draw_one(drawn, x, rows, turn)
         drawn = self._asked(rows, drawn.owner, drawn.codes, drawn.acted)  # as typical as they are now
-        return _once(_Pool.concatenate([pool, drawn]))
+        return once(Pool.concatenate([pool, drawn]))
 
-    def _draw_one(self, drawn: _Pool, x: np.ndarray, rows: np.ndarray, turn: int) -> None:
+    def _draw_one(self, drawn: Pool, x: np.ndarray, rows: np.ndarray, turn: int) -> None:
         """Draw back that number of each candidate which is dearest but `turn`, in place."""
         columns = self.columns
         costs = np.where(drawn.acted, columns.costs(drawn.codes, x), -1.0)
@@ -371,7 +344,7 @@ class Scan:
         self._to_real(drawn, x, rows, some, place)
         drawn.cost[some] = self._cost(drawn.codes[some], x[some], drawn.acted[some])
 
-    def _to_real(self, drawn: _Pool, x: np.ndarray, rows: np.ndarray, some: np.ndarray, place: np.ndarray) -> None:
+    def _to_real(self, drawn: Pool, x: np.ndarray, rows: np.ndarray, some: np.ndarray, place: np.ndarray) -> None:
         """Move that number of some candidates on to a value that real rows have, where a column has few, in place."""
         codes = drawn.codes[some].copy()
         codes[np.arange(len(some)), place] = self.values.onward(
@@ -386,7 +359,7 @@ class Scan:
         drawn.codes[at], drawn.score[at], drawn.gap[at] = codes[new[fine]], asked.score[fine], asked.gap[fine]
 
     # ------------------------------------------------------------------------- judged
-    def _best(self, pool: _Pool, rows: np.ndarray) -> Answers:
+    def _best(self, pool: Pool, rows: np.ndarray) -> Answers:
         """The cheapest that meets every condition; else what the model accepts and meets most; else the least far off."""
         n = len(rows)
         x_cf = self.verdict.X[rows].copy()
@@ -421,32 +394,3 @@ class Scan:
 
 def _rounded(values: np.ndarray) -> np.ndarray:
     return np.round(np.nan_to_num(values.astype(float), nan=-1e6, neginf=-1e6, posinf=1e6), 4)
-
-
-def rank_of(owner: np.ndarray, *keys: Any) -> np.ndarray:
-    """The place of each candidate among those of its owner, the smallest key first."""
-    order = np.lexsort([*reversed(keys), owner])
-    rank = np.empty(len(order), dtype=int)
-    rank[order] = np.arange(len(order)) - np.searchsorted(owner[order], owner[order])
-    return rank
-
-
-def _pairs(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions (i, j) with the same owner."""
-    order = np.argsort(right, kind="stable")
-    first, last = np.searchsorted(right[order], left, "left"), np.searchsorted(right[order], left, "right")
-    i = np.repeat(np.arange(len(left)), last - first)
-    j = np.arange(len(i)) - np.repeat(np.cumsum(last - first) - (last - first), last - first)
-    return i, order[first[i] + j]
-
-
-def _group(owner: np.ndarray, acted: np.ndarray) -> np.ndarray:
-    """A number for each owner and set of columns."""
-    if not len(owner):
-        return owner
-    return np.unique(np.column_stack([owner, acted]), axis=0, return_inverse=True)[1].reshape(-1)
-
-
-def _once(pool: _Pool) -> _Pool:
-    _, once = np.unique(np.column_stack([pool.owner, pool.codes]), axis=0, return_index=True)
-    return pool[np.sort(once)]

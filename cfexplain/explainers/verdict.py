@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 
+from cfexplain.explainers.candidates import OfRows
 from cfexplain.explainers.found import Found
 from cfexplain.explainers.task import Classification, Goal
 from cfexplain.foundation.deadline import in_time
@@ -28,22 +29,8 @@ _AT_LEAST = 16  # candidates that are asked about together where time is limited
 _CERTAIN = 35.0  # log-odds beyond which nothing is surer
 
 
-_Rows = TypeVar("_Rows", bound="_OfRows")
-
-
-class _OfRows:
-    """Arrays of as many rows each; ``some[rows]`` of some of them."""
-
-    def __getitem__(self: _Rows, rows: np.ndarray) -> _Rows:
-        return type(self)(*(values[rows] for values in vars(self).values()))
-
-    @classmethod
-    def concatenate(cls: type[_Rows], parts: Sequence[_Rows]) -> _Rows:
-        return cls(*(np.concatenate(values) for values in zip(*(vars(part).values() for part in parts), strict=True)))
-
-
 @dataclass
-class Judged(_OfRows):
+class Judged(OfRows):
     """What the search says of candidate rows; ``judged[rows]`` of some of them."""
 
     z: np.ndarray
@@ -54,7 +41,7 @@ class Judged(_OfRows):
 
 
 @dataclass
-class Asked(_OfRows):
+class Asked(OfRows):
     """What the model says of candidate rows.
 
     Attributes

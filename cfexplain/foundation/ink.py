@@ -67,8 +67,7 @@ def ink_sign(images: np.ndarray, data_range: tuple[float, float] = (0.0, 1.0)) -
             continue
         if np.median((rows * (1 - rows)).sum(1)[drawn] / total[drawn]) > _GREYEST:
             continue
-        strokes = np.where(rows[drawn] > _BACKGROUND, rows[drawn], np.nan)
-        strokes = strokes[(rows[drawn] > _BACKGROUND).any(1)]
+        strokes = np.where(rows > _BACKGROUND, rows, np.nan)[rows.max(1) > _BACKGROUND]
         if len(strokes) and np.quantile(np.nanquantile(strokes, _STRONGEST, axis=1), _NEARLY_ALL) >= _STRONG:
             return sign
     return 0

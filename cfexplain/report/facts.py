@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from cfexplain.foundation import in_words as spoken
+from cfexplain.foundation import in_words
 from cfexplain.foundation.protocols import Result
-from cfexplain.plotting import words as in_words
-from cfexplain.plotting.words import CONDITIONS_IN_WORDS, unanswered
+from cfexplain.plotting.words import CONDITIONS_IN_WORDS, rank, unanswered
 from cfexplain.tables.frames import category_places, cell_in_words
 
 __all__ = ["BADGES", "ICONS", "cell", "clipped", "facts", "label", "number", "numbers", "predicted_in_words",
@@ -45,7 +44,7 @@ def number(value: Any, digits: int = 3) -> str:
 
 def probability(p: float) -> str:
     """As `cfexplain.foundation.in_words.probability`, escaped."""
-    return html.escape(spoken.probability(p)).replace(" ", "\u00a0")
+    return html.escape(in_words.probability(p)).replace(" ", "\u00a0")
 
 
 def cell(row: Result, column: int, value: float) -> str:
@@ -119,8 +118,8 @@ def facts(row: Result) -> str:
     if np.isnan(percentile):
         parts.append(("Plausibility", "not measured"))
     else:
-        of, rank = "" if row.is_regression else f" of {label(row.target[0])}", in_words.rank(percentile)
-        parts.append(("Plausibility", f"{rank}: more typical than {rank} % of real rows{of}"
+        of, place = "" if row.is_regression else f" of {label(row.target[0])}", rank(percentile)
+        parts.append(("Plausibility", f"{place}: more typical than {place} % of real rows{of}"
                       + _gauge(None, percentile / 100, half=True)))
     if row.region is not None:
         enough = "enough" if row.valid[0] else "not enough, as far as was searched"
