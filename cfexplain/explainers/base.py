@@ -7,79 +7,51 @@ A paper's class chooses coordinates, density, terms and stopping, as parameters,
 from __future__ import annotations
 
 import copy
-import functools
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from importlib.metadata import version
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import sklearn
-import torch
 from joblib import effective_n_jobs
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor, nn
+from torch import Tensor
 
-from cfexplain.classifiers.features import ClassFeatures
-from cfexplain.coordinates import Coordinates
-from cfexplain.coordinates.detail import detail_modes
-from cfexplain.coordinates.named import make_coordinates
-from cfexplain.density import Prior
-from cfexplain.density.named import check_density, make_density
-from cfexplain.explainers.answers import repeated_answers
 from cfexplain.explainers.attributes import ExplainerParameters
 from cfexplain.explainers.binding import binding_of_explainer
-from cfexplain.explainers.column_rules import column_names_of, read_column_rules, warn_of_broken_rules
+from cfexplain.explainers.column_rules import column_names_of, warn_of_broken_rules
 from cfexplain.explainers.columns import Columns
-from cfexplain.explainers.confidence import confidence_limits, measure_confidence, warn_of_rare_confidence
+from cfexplain.explainers.confidence import confidence_limits, warn_of_rare_confidence
 from cfexplain.explainers.decoded_path import DecodedPath, decode_path
-from cfexplain.explainers.difference import fit_difference
+from cfexplain.explainers.fitting import learn_parts
 from cfexplain.explainers.forecast import announce
 from cfexplain.explainers.found import Found
-from cfexplain.explainers.from_codes import learn_from_codes, learned_together
+from cfexplain.explainers.judged import as_given, metadata_of, result_of
 from cfexplain.explainers.learned_start import check_can_learn, fit_start
-from cfexplain.explainers.painting import fit_painter
 from cfexplain.explainers.plans import MOST, ORDERS, plans_of
-from cfexplain.explainers.real_rows import RANKED, density_percentile, keep_rows, outside_the_data
-from cfexplain.explainers.reconstruction import (
-    reconstruction_figures,
-    rows_to_reconstruct,
-    warn_of_flat_pictures,
-    warn_of_reconstruction,
-)
-from cfexplain.explainers.regions import auto_regions, faded, read_regions
+from cfexplain.explainers.reconstruction import warn_of_flat_pictures
+from cfexplain.explainers.regions import asked_regions
 from cfexplain.explainers.resources import infer_device
 from cfexplain.explainers.run import Run
 from cfexplain.explainers.table import Table
-from cfexplain.explainers.task import Classification, Goal, make_task, stated_target
-from cfexplain.foundation.arrays import in_container, read_samples, restore_samples, to_numpy
+from cfexplain.explainers.task import Goal, stated_target
+from cfexplain.foundation.arrays import in_container, read_samples, to_numpy
 from cfexplain.foundation.deadline import Deadline, read_limits
-from cfexplain.foundation.exceptions import ClassifierOutputError, warn_of_statuses
-from cfexplain.foundation.ink import greyness, ink_sign
 from cfexplain.foundation.labels import label_indices
 from cfexplain.foundation.one_sample import as_batch
 from cfexplain.foundation.parameters import Choice, Number, check_options, check_parameters
-from cfexplain.foundation.random import draw_seed, seeded_torch
+from cfexplain.foundation.random import draw_seed
 from cfexplain.foundation.settings import own_modes, with_own_modes
-from cfexplain.foundation.tiles import TILE, in_tiles
-from cfexplain.metrics.of_result import training_figures
 from cfexplain.persistence import Persistent
 from cfexplain.result import Counterfactuals
 from cfexplain.scale import ScaleMixin, is_dask, transform_dask
 from cfexplain.search import SearchOptions, SearchResult
-from cfexplain.tables.mixed import read_columns
 from cfexplain.tables.plan import Plan
 
-__all__ = ["CounterfactualExplainer", "as_given"]
+__all__ = ["CounterfactualExplainer"]
 
-# Share of X's range by which exact coordinates may fail to return x: float32 flows are a hundred times better.
-NOT_INVERTIBLE = 1e-2
-_version = functools.cache(version)  # which reads a file
 
 
 @dataclass(eq=False, repr=False)
@@ -140,59 +112,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
     def _fit(self, X: np.ndarray, y: np.ndarray) -> CounterfactualExplainer:
         """`fit` of samples that were read."""
         seed = draw_seed(self.random_state)
-        if len(X) > 1 and (X[:1] == X).all():
-            raise ValueError(f"All {len(X)} rows of X are equal: nothing tells the classes apart, and there is nothing to "
-                             "change. Pass rows that differ.")
-        check_density(self.density)
-        self.column_rules_, self.region_ = read_column_rules(self, X), self._read_region()
-        budget: dict[str, Any] = {
-            "training_budget": self.training_budget, "verbose": self.verbose, "device": str(self.device_)}
-        task = make_task(self.task, self.classifier, y)
-        self.coordinates_, fresh = make_coordinates(
-            self.coordinates, {"random_state": seed + 1, "data_range": self.data_range, **budget}, self.inner)
-        # what a model of the user's is asked, and coordinates of the user's, may bear no other thread beside them
-        self.classifier_, _ = learned_together([
-            lambda: task.adapt(self.classifier, X, y, layout=self.layout_, outputs=self.classifier_output, seed=seed,
-                               differentiable=self.differentiable, **budget),
-            lambda: self.coordinates_.set_params(**_read_already(self.coordinates_)).fit(X) if fresh else None],
-            self.device_, self.classifier is None and isinstance(self.coordinates, str) and self.coordinates == "vae")
-        self.task_ = task(self.classifier_, y)
-        if isinstance(self.task_, Classification):
-            self.classes_, self.class_counts_ = self.task_.classes, self.task_.counts
-        else:  # perhaps fitted before, on labels
-            for name in ("classes_", "class_counts_"):
-                self.__dict__.pop(name, None)
-            if not self.layout_.is_image:
-                self.column_rules_ = read_column_rules(self, X, within=True)
-        groups = self.task_.groups
-
-        self._check_coordinates(X)
-        self.density_, unfitted = make_density(self.density, self.coordinates_, {"random_state": seed + 2, **budget})
-        rows = self._rows_to_encode(groups, seed)
-        codes, std = self.coordinates_.training_codes(X[rows])
-        self.reconstruction_ = None
-        if not self.coordinates_.exact:
-            some = rows_to_reconstruct(self, rows, fresh)
-            self.reconstruction_ = reconstruction_figures(self, X[rows[some]], codes[some])
-            warn_of_reconstruction(self, self.reconstruction_)
-        held = np.isin(rows, getattr(self.coordinates_, "held_out_", [])) if fresh and self.coordinates_.exact else None
-        learn_from_codes(self, unfitted, codes, std, groups[rows], seed, budget, held)
-        self.difference_ = fit_difference(self, X[rows], groups[rows], seed + 7)
-        self.painter_ = None
-        if self.detail == "learned":
-            detail_modes(self.detail, self.layout_.is_image, self.coordinates_.stages)
-            self.painter_ = fit_painter(self, X[rows], groups[rows], codes, seed + 5)
-        measure_confidence(self, X, groups, codes, std, groups[rows], seed)
-        self.class_features_ = self._fit_class_features(X, groups) if self.uses_class_features() else None
-        self.greyness_, self.ink_ = None, ink_sign(X[:: len(X) // 1000 + 1], self.data_range) if self.layout_.is_image else 0
-        if self.layout_.is_image and self.ink_quantile is not None:
-            grey = greyness(torch.from_numpy(X), self.ink_range()).numpy()
-            self.greyness_ = [np.sort(grey[groups == k]) for k in range(len(self.task_.counts))]
-        self.scale_ = X.std(0)
-        self.training_ = training_figures(
-            X, groups, len(self.task_.counts), self.data_range if self.layout_.is_image else None)
-        keep_rows(self, X, y, seed, rows, codes)
-        self.learn(X, groups, codes, groups[rows], {"random_state": seed + 4, "data_range": self.data_range, **budget})
+        learn_parts(self, X, y, seed)
         self.start_ = None
         if self.start == "learned":
             self._distil(X, seed + 6)
@@ -240,49 +160,6 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         searched.start = type(self).start
         self.start_ = fit_start(Run(searched), X, seed, self.training_budget, self.verbose)
 
-    def _rows_to_encode(self, groups: np.ndarray, seed: int) -> np.ndarray:
-        """Training rows whose codes are needed: all of them.
-
-        A code that is itself searched for costs as much as a counterfactual: where codes are only ranked, a few hundred a
-        class will do.
-        """
-        if self.coordinates_.encodes_at_once or not isinstance(self.density_, Prior):
-            return np.arange(len(groups))
-        order = np.random.RandomState(seed).permutation(len(groups))
-        return np.sort(np.concatenate([order[groups[order] == k][:RANKED] for k in np.unique(groups)]))
-
-    def _check_coordinates(self, X: np.ndarray) -> None:
-        """Fitted coordinates of the user's own must be of samples like X, and exact ones must return them."""
-        layout = self.coordinates_.layout_
-        if layout.net_shape != self.layout_.net_shape:
-            raise ValueError(
-                f"The coordinates were fitted on samples of shape {layout.net_shape}, but X has {self.layout_.net_shape}. "
-                "Pass X in that shape, or coordinates that are not fitted yet.")
-        if self.coordinates_.exact:
-            x = X[:TILE]
-            back = self.coordinates_.in_tiles(self.coordinates_.decode, self.coordinates_.encode_dataset(x)[0])
-            error = np.abs(back - x).max() / max(float(np.abs(x - x.mean(0)).max()), 1e-12)
-            if not error < NOT_INVERTIBLE:
-                raise ValueError(
-                    f"The {type(self.coordinates_).__name__} is not invertible on X: decode(encode(x)) differs from x by up "
-                    f"to {error:.2g} of X's range. Its weights are damaged or were trained on other data; fit it again, or "
-                    "pass X as float64.")
-
-    def _fit_class_features(self, X: np.ndarray, groups: np.ndarray) -> ClassFeatures | None:
-        """Where each class lies in the classifier's own features."""
-        classifier: Any = self.classifier_
-        try:
-            with torch.no_grad(), classifier.frozen():
-                _, features = in_tiles(
-                    lambda x: tuple(out.cpu() for out in classifier.logits_and_features(x.to(self.device_))),
-                    torch.from_numpy(X))
-        except ClassifierOutputError:
-            if self.feature_weight == "auto":  # a last layer that is not linear: there is nothing to compare
-                return None
-            raise
-        known = np.isfinite(features.numpy()).all(1)
-        return ClassFeatures(features.numpy()[known], groups[known], len(self.classes_)).to(self.device_)
-
     def class_limits(self) -> dict[str, np.ndarray]:
         """What terms and conditions ask of each class, by the name under which a row finds it: arrays of shape (K,)."""
         return confidence_limits(self)
@@ -291,20 +168,6 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         """The value of the background and that of the ink; of images that are no ink, ``data_range``."""
         low, high = self.data_range
         return (high, low) if getattr(self, "ink_", 0) < 0 else (low, high)
-
-    def _read_region(self) -> Tensor | None:
-        """Which pixels may change, as a tensor that fits (B, C, H, W)."""
-        if self.region is None:
-            return None
-        if not self.layout_.is_image:
-            raise ValueError("region= marks pixels of an image, but X holds a table; name its fixed columns in immutable=.")
-        region, shape = np.asarray(self.region), self.layout_.net_shape
-        if region.shape == self.layout_.user_shape:
-            region = self.layout_.to_net(region[None])[0]
-        if region.dtype != bool or region.shape not in (shape, shape[1:]) or not region.any():
-            raise ValueError(f"region must hold one bool a pixel, some of them True, in the shape {shape[1:]} or {shape}; "
-                             f"got {region.dtype} of shape {region.shape} with {int(np.count_nonzero(region))} marked.")
-        return torch.from_numpy(np.broadcast_to(region, shape).copy())
 
     # -------------------------------------------------------------- explain
     @with_own_modes
@@ -369,7 +232,9 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         X, single = as_batch(X, self.layout_.user_shape, getattr(self, "feature_names_in_", None))
         given, X = X, self.read_samples(X)
         goal = self.goal(X, self.target if target is None else target)
-        regions = None if region is None else self._regions(region, X, goal, deadline, k, n_jobs, backend, precision)
+        regions = None if region is None else asked_regions(
+            self, region, X, goal, deadline, lambda X, goal: self.search(
+                X, goal, n_jobs=n_jobs, backend=backend, precision=precision, deadline=deadline))
         deadline.reserve(k * (time.perf_counter() - started))  # the model is asked about that many rows again, in the end
         found = self.search(X, goal, record_path=record_path, n_jobs=n_jobs, backend=backend, precision=precision, k=k,
                             deadline=deadline)
@@ -420,21 +285,6 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         return plans_of(
             columns, X, x_cf, goal, lambda codes, which: self.task_.answers(self.classifier_, codes), order, most)
 
-    def _regions(self, region: Any, X: np.ndarray, goal: Goal, deadline: Deadline, k: int, n_jobs: int | None, backend: str,
-                 precision: str) -> np.ndarray:
-        """Which pixels of each row may change, bool (n, 1, H, W); `goal` is told."""
-        if not self.layout_.is_image:
-            raise ValueError("region= marks pixels of an image, but X holds a table; name its fixed columns in immutable=.")
-        if not (isinstance(region, str) and region == "auto"):
-            regions = read_regions(region, self.layout_, len(X))
-        else:
-            def search(X: np.ndarray, goal: Goal) -> Found:
-                return self.search(X, goal, n_jobs=n_jobs, backend=backend, precision=precision, deadline=deadline)
-
-            regions, _ = auto_regions(Run(self, deadline=deadline), X, goal, search(X, goal), search)
-        goal.rows["region"] = faded(regions, bool(getattr(self, "ink_", 0)), X.dtype)
-        return regions
-
     def read_samples(self, X: Any) -> np.ndarray:
         """`X` as the networks take it, (n, C, H, W) or (n, d) in ``dtype_``; checked against what was fitted."""
         return read_samples(self, X, reset=False, data_range=self.data_range).astype(self.dtype_, copy=False)
@@ -484,46 +334,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         ConvergenceWarning
             Some rows did not reach their target.
         """
-        x_cf, layout = np.ascontiguousarray(found.x_cf), self.layout_
-        answers = self.task_.answers(self.classifier_, x_cf) if answers is None else answers
-        judged: dict[str, Any] = self.task_.judge(answers, goal)
-        failed = goal.failed | self.task_.failed(answers)
-        judged["valid"] = valid = (judged["valid"] | goal.already_valid) & ~failed
-        # of what has no end to reach, moving the right way is all that its value has to do
-        conditions = {name: (met & ~failed) | (goal.unbounded & valid & (name == "value"))
-                      for name, met in found.conditions.items()}
-        done = found.done | (goal.unbounded & np.logical_and.reduce([valid, *conditions.values()]))
-        reached = (found.finished | goal.unbounded) & (done | (self.stop != "conditions"))
-        implausible = outside_the_data(self, X, x_cf, found) if self.is_regression else np.zeros(len(X), dtype=bool)
-        repeated = np.zeros(len(X), dtype=bool)
-        if k > 1:
-            unit = 1.0 if layout.is_image else np.where(self.scale_ > 0, self.scale_, 1.0)
-            repeated = repeated_answers(X, x_cf, k, valid & ~goal.already_valid, unit) & goal.moving
-            judged["valid"] = valid = valid & ~repeated
-        status = np.select(
-            [failed, goal.already_valid, found.late, repeated, valid & implausible, valid & reached, valid],
-            ["model_failed", "already_target", "time_limit", "repeated", "implausible", "converged", "step_budget"],
-            "not_found")
-        warn_of_statuses(Counter(status.tolist()), self.max_steps)
-
-        def row_norm(difference: np.ndarray) -> np.ndarray:
-            return np.linalg.norm(difference.reshape(len(difference), -1), axis=1)
-
-        return Counterfactuals(
-            x=restore_samples(X, layout), x_cf=restore_samples(x_cf, layout),
-            reconstruction=restore_samples(found.reconstruction, layout), container=container,
-            target=goal.target, status=status, **judged, n_steps=found.n_steps, z=found.z0, z_cf=found.z,
-            distance=np.linalg.norm(found.z - found.z0, axis=1), distance_x=row_norm(x_cf - X),
-            log_density=found.log_density,
-            density_percentile=density_percentile(self, found, goal),
-            reconstruction_error=row_norm(found.reconstruction - X),
-            conditions=conditions, costs=found.costs,
-            surrogate_valid=found.valid if self.classifier_.is_surrogate else None,
-            second_opinion=found.second_opinion if self.opinions_ is not None else None, path=found.path,
-            row=None if k == 1 else np.arange(len(X)) // k, answer=None if k == 1 else np.arange(len(X)) % k,
-            metadata={**self.metadata(), **({} if seconds is None else {"seconds": seconds}), "backend": found.backend,
-                      **({"priced": True} if getattr(self, "costs", None) else {}),
-                      **({"interrupted": True} if found.interrupted.any() else {})})
+        return result_of(self, X, goal, found, answers, container, seconds, k)
 
     def decode_path(self, cf: Counterfactuals, *, frames: int | None = None) -> list[DecodedPath]:
         """What each point of the recorded searches of `cf` looks like; see `cfexplain.explainers.decode_path`."""
@@ -531,20 +342,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
 
     def metadata(self) -> dict[str, Any]:
         """What a result keeps of its explainer: JSON-able."""
-        drawing = any(isinstance(value, nn.Module) for value in self.get_params().values())
-        with seeded_torch(0) if drawing else nullcontext():  # zuko draws numbers where it describes a flow
-            parameters = repr(self)
-        return {
-            "explainer": type(self).__name__, "parameters": parameters, "n_train": int(self.task_.counts.sum()),
-            **self.task_.metadata(),
-            "data_range": list(self.data_range), "is_image": self.layout_.is_image,
-            "user_shape": list(self.layout_.user_shape), "net_shape": list(self.layout_.net_shape),
-            **({"channels": self.layout_.channels} if self.layout_.is_image else {}),
-            "feature_names": [str(name) for name in getattr(self, "feature_names_in_", ())] or None,
-            "feature_scale": None if self.layout_.is_image else self.scale_.tolist(), "device": str(self.device_),
-            **getattr(self, "training_", {}),  # not in files of earlier versions
-            "versions": {"torch": torch.__version__, "scikit-learn": sklearn.__version__, "zuko": _version("zuko")},
-        }
+        return metadata_of(self)
 
     # ------------------------------------------------------------------ what a method may write anew
     def learn(self, X: np.ndarray, groups: np.ndarray, codes: np.ndarray, code_groups: np.ndarray,
@@ -680,23 +478,3 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         twin = BaseEstimator.__sklearn_clone__(bare)
         twin.classifier = self.classifier
         return twin
-
-
-
-def _read_already(coordinates: Coordinates) -> dict[str, Any]:
-    """Parameters with which coordinates take samples in the layout of networks, in which the explainer read them."""
-    already = {"channels": "first", "image_shape": None}
-    return {name: value for name, value in already.items() if name in coordinates.get_params(deep=False)}
-
-
-def as_given(cf: Counterfactuals, X: Any) -> Counterfactuals:
-    """A result with the names of the rows of `X`, and what its tables need to have the dtypes of `X`."""
-    named = hasattr(X, "iloc")
-    if cf.row is not None and named:  # several answers for each
-        X = X.iloc[cf.row]
-    index, columns, originals = X.index.to_numpy() if named else None, None, None
-    if not cf.is_image:
-        X = X if named else np.asarray(to_numpy(X))
-        columns, originals = read_columns(X if named or cf.row is None else X[cf.row], cf.x, cf.feature_names)
-    metadata = cf.metadata if columns is None else {**cf.metadata, "columns": columns}
-    return replace(cf, index=index, carried=originals, metadata=metadata)

@@ -15,7 +15,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from cfexplain.coordinates import Flow
-from cfexplain.explainers.base import CounterfactualExplainer, as_given
+from cfexplain.explainers.base import CounterfactualExplainer
+from cfexplain.explainers.judged import as_given
 from cfexplain.explainers.task import Regression
 from cfexplain.foundation.numbers import log_odds_of
 from cfexplain.foundation.parameters import Choice, Number, check_options

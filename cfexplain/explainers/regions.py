@@ -14,12 +14,14 @@ from torch import Tensor
 
 from cfexplain.coordinates.detail import gaussian_blur
 from cfexplain.explainers.found import Found
+from cfexplain.explainers.run import Run
 from cfexplain.explainers.task import Classification, Goal
 from cfexplain.foundation.arrays import Layout
+from cfexplain.foundation.deadline import Deadline
 from cfexplain.foundation.numbers import log_odds
 from cfexplain.foundation.tiles import in_tiles
 
-__all__ = ["auto_regions", "faded", "read_regions"]
+__all__ = ["asked_regions", "auto_regions", "faded", "read_fixed_region", "read_regions"]
 
 # Smoothing of where the change counts, and of the edge of a region, as shares of the longer side
 _SMOOTH, _EDGE = 1 / 24, 1 / 64
@@ -27,6 +29,38 @@ _STEPS = 8  # of the way from x to x′ along which gradients are summed
 _SHARES = (0.02, 0.03, 0.045, 0.06, 0.08, 0.105, 0.135, 0.17, 0.22, 0.3, 0.4, 0.55, 0.75, 1.0)  # of the pixels
 _ROUNDS = 5
 _WIDEST = 6  # of them, up to which every condition is asked for
+_TABLE = "region= marks pixels of an image, but X holds a table; name its fixed columns in immutable=."
+
+
+def asked_regions(explainer: Any, region: Any, X: np.ndarray, goal: Goal, deadline: Deadline,
+                  search: Callable[[np.ndarray, Goal], Found]) -> np.ndarray:
+    """Which pixels of each row may change by ``explain(region=)``, bool (n, 1, H, W); `goal` is told.
+
+    `search` is asked where the smallest region that is enough is looked for.
+    """
+    if not explainer.layout_.is_image:
+        raise ValueError(_TABLE)
+    if isinstance(region, str) and region == "auto":
+        regions, _ = auto_regions(Run(explainer, deadline=deadline), X, goal, search(X, goal), search)
+    else:
+        regions = read_regions(region, explainer.layout_, len(X))
+    goal.rows["region"] = faded(regions, bool(getattr(explainer, "ink_", 0)), X.dtype)
+    return regions
+
+
+def read_fixed_region(region: Any, layout: Layout) -> Tensor | None:
+    """The constructor's `region`, the same pixels of all images, as a tensor that fits (B, C, H, W)."""
+    if region is None:
+        return None
+    if not layout.is_image:
+        raise ValueError(_TABLE)
+    region, shape = np.asarray(region), layout.net_shape
+    if region.shape == layout.user_shape:
+        region = layout.to_net(region[None])[0]
+    if region.dtype != bool or region.shape not in (shape, shape[1:]) or not region.any():
+        raise ValueError(f"region must hold one bool a pixel, some of them True, in the shape {shape[1:]} or {shape}; "
+                         f"got {region.dtype} of shape {region.shape} with {int(np.count_nonzero(region))} marked.")
+    return torch.from_numpy(np.broadcast_to(region, shape).copy())
 
 
 def read_regions(region: Any, layout: Layout, n: int) -> np.ndarray:
