@@ -8,7 +8,12 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import (
+    check_methods_sample_order_invariance,
+    check_methods_subset_invariance,
+    check_transformer_general,
+    parametrize_with_checks,
+)
 
 from cfexplain import (
     CLARITYExplainer,
@@ -29,16 +34,22 @@ pytestmark = pytest.mark.usefixtures("quietly")
 TINY = {"training_budget": 0.002, "max_steps": 5, "random_state": 0}
 SMALL = {**TINY, "density": ConditionalFlow(transforms=1, hidden_features=(8,), training_budget=0.002)}
 FLOW = Flow(steps=1, hidden=(8,), training_budget=0.002)
-SEARCHED = {**TINY, "sparse": False}  # by the search alone: PLACE scans columns for all
+SEARCHED = {**TINY, "sparse": False}  # by the search alone
 
 
 @parametrize_with_checks([
-    PLACEExplainer(**TINY), GradientExplainer(**TINY), DiffeomorphicExplainer(generator=FLOW, **SEARCHED),
+    PLACEExplainer(**SEARCHED), GradientExplainer(**TINY), DiffeomorphicExplainer(generator=FLOW, **SEARCHED),
     DiffeomorphicExplainer(task="regression", target="maximize", generator="vae", **SEARCHED), REVISEExplainer(**SMALL),
     CLARITYExplainer(members=2, **SMALL), LeapExplainer(sparse=False, **SMALL),
     ClassDirectionExplainer(generator="vae", **TINY), PrototypeExplainer(**TINY)])
 def test_common_checks(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize("check", [check_methods_sample_order_invariance, check_methods_subset_invariance,
+                                   check_transformer_general])
+def test_checks_of_what_is_found_where_columns_are_scanned(check):
+    check("PLACEExplainer", PLACEExplainer(**TINY))
 
 
 @pytest.fixture(scope="module")
