@@ -15,7 +15,7 @@ from cfexplain.tables.mixed import build_frame, to_polars
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = ["category_places", "cell_in_words", "changed_cells", "changes_of", "common_columns", "frames_of",
+__all__ = ["category_places", "cell_in_words", "changed_cells", "changes_of", "common_columns", "frame_of", "frames_of",
            "largest_changes", "pandas_frames"]
 
 
@@ -43,6 +43,25 @@ def cell_in_words(cf: Result, column: int | str, value: float) -> str:
     if described[place]["kind"] == "category":
         return str(described[place]["categories"][int(value)])
     return f"{value:.0f}" if described[place]["decimals"] == 0 else f"{value:.4g}"
+
+
+def frame_of(cf: Result, features: bool) -> DataFrame:
+    """One row for each row of a result; see ``Counterfactuals.to_frame``."""
+    pandas = optional_import("pandas", "to_frame()")
+    columns = {name: getattr(cf, name) for name in cf.row_fields
+               if getattr(cf, name).ndim == 1 and name != "index"}
+    if cf.cost is not None:
+        columns["cost"] = cf.cost
+    columns.update({f"condition_{name}": met for name, met in cf.conditions.items()})
+    if features:
+        if cf.is_image:
+            raise ValueError("features=True lists the columns of a table, but these rows are images.")
+        before, after = pandas_frames(cf)
+        for kind, frame in (("original", before), ("counterfactual", after)):
+            columns.update({f"{kind}_{name}": frame[name].array for name in cf.feature_names})
+        columns.update({f"delta_{name}": cf.x_cf[:, i] - cf.x[:, i] for i, name in enumerate(cf.feature_names)
+                        if i not in category_places(cf.metadata)})
+    return pandas.DataFrame(columns, index=cf.index)
 
 
 def frames_of(cf: Result) -> tuple[Any, Any]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cfexplain.foundation.files import atomic_write, check_kind, read_arrays, write_arrays
+from cfexplain.foundation.files import atomic_write
 from cfexplain.foundation.in_words import count_rows
-from cfexplain.foundation.optional import optional_import
 from cfexplain.foundation.protocols import FittedExplainer
 from cfexplain.metrics.of_result import Measures, measures_of
 from cfexplain.persistence import file_kind
@@ -19,14 +18,9 @@ from cfexplain.plotting import AnswersDisplay, notebook, words
 from cfexplain.plotting.kinds import draw
 from cfexplain.plotting.pictures import layout_of
 from cfexplain.report import render_report
-from cfexplain.tables.frames import (
-    category_places,
-    cell_in_words,
-    changes_of,
-    common_columns,
-    frames_of,
-    pandas_frames,
-)
+from cfexplain.result.file import read_result, write_result
+from cfexplain.result.join import joined_fields
+from cfexplain.tables.frames import cell_in_words, changes_of, frame_of, frames_of
 from cfexplain.tables.plan import Plan, Step
 
 if TYPE_CHECKING:
@@ -352,35 +346,7 @@ class Counterfactuals:
         ValueError
             No parts, or parts that do not fit together: other layouts, kinds of labels, conditions, or columns.
         """
-        parts = list(parts)
-        if not parts:
-            raise ValueError("concatenate needs at least one result.")
-        columns, carried = common_columns(parts)
-        parts = [part if columns is part.metadata.get("columns") else replace(
-            part, carried=cells, metadata={**part.metadata, "columns": columns})
-            for part, cells in zip(parts, carried, strict=True)]
-        first = parts[0]
-
-        def signature(part: Counterfactuals) -> tuple:
-            return (part.x_cf.shape[1:], part.source.dtype.kind, part.target.dtype.kind, part.container, part.path is None,
-                    tuple(part.row_fields), frozenset(part.conditions))
-
-        for part in parts[1:]:
-            if signature(part) != signature(first):
-                raise ValueError(
-                    "These results do not fit together: sample shape, kind of labels, container, path, columns and "
-                    f"conditions are {signature(first)} in the first and {signature(part)} in another.")
-        metadata = {name: value for name, value in first.metadata.items() if name != "single"
-                    and all(name in part.metadata and part.metadata[name] == value for part in parts)}
-        if all("seconds" in part.metadata for part in parts):
-            metadata["seconds"] = sum(part.metadata["seconds"] for part in parts)
-        return cls(
-            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in first.row_fields},
-            conditions={name: np.concatenate([part.conditions[name] for part in parts]) for name in first.conditions},
-            path=None if first.path is None else [path for part in parts for path in part.path or ()],
-            plans=None if any(part.plans is None for part in parts) else [
-                plan for part in parts for plan in part.plans or ()],
-            container=first.container, metadata=metadata)
+        return cls(**joined_fields(list(parts)))
 
     # --------------------------------------------------------------- tables
     def to_frame(self, *, features: bool = False) -> DataFrame:
@@ -398,21 +364,7 @@ class Counterfactuals:
         ValueError
             `features` for images.
         """
-        pandas = optional_import("pandas", "to_frame()")
-        columns = {name: getattr(self, name) for name in self.row_fields
-                   if getattr(self, name).ndim == 1 and name != "index"}
-        if self.cost is not None:
-            columns["cost"] = self.cost
-        columns.update({f"condition_{name}": met for name, met in self.conditions.items()})
-        if features:
-            if self.is_image:
-                raise ValueError("features=True lists the columns of a table, but these rows are images.")
-            before, after = pandas_frames(self)
-            for kind, frame in (("original", before), ("counterfactual", after)):
-                columns.update({f"{kind}_{name}": frame[name].array for name in self.feature_names})
-            columns.update({f"delta_{name}": self.x_cf[:, i] - self.x[:, i] for i, name in enumerate(self.feature_names)
-                            if i not in category_places(self.metadata)})
-        return pandas.DataFrame(columns, index=self.index)
+        return frame_of(self, features)
 
     def to_frames(self) -> tuple[DataFrame, DataFrame]:
         """Tables before and after: x and x_cf as DataFrames, in the units, dtypes and categories of X.
@@ -574,22 +526,7 @@ class Counterfactuals:
         OSError
             The file cannot be written; what was there before stays.
         """
-        arrays = {name: getattr(self, name) for name in self.row_fields}
-        arrays.update({f"conditions/{name}": met for name, met in self.conditions.items()})
-        if self.path is not None:  # of unequal length: all points one after another, and the end of each path
-            arrays["path/points"] = np.concatenate([np.zeros((0, *self.z.shape[1:]), self.z.dtype), *self.path])
-            arrays["path/ends"] = np.cumsum([len(path) for path in self.path], dtype=np.int64)
-        if self.plans is not None:
-            arrays["plans/steps"] = np.concatenate([np.zeros((0, 2)), *self.plans])
-            arrays["plans/ends"] = np.cumsum([len(plan) for plan in self.plans], dtype=np.int64)
-        meta = {"kind": "counterfactuals", "container": self.container, "conditions": list(self.conditions),
-                "metadata": self.metadata}
-        try:
-            write_arrays(path, arrays, meta)
-        except TypeError as error:
-            raise TypeError(
-                f"{error} Nothing was written. Make it text before you explain (of an index: X.index = X.index.astype(str)) "
-                "or leave it out: dataclasses.replace(cf, index=None).save(path).") from error
+        write_result(self, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Counterfactuals:
@@ -600,36 +537,7 @@ class Counterfactuals:
         ValueError
             The file is damaged, written by a newer version, or holds something else.
         """
-        arrays, meta = read_arrays(path)
-        check_kind(path, meta, "counterfactuals")
-        try:
-            conditions = {name: arrays.pop(f"conditions/{name}") for name in meta["conditions"]}
-            ragged: dict[str, Any] = {name: np.split(arrays.pop(f"{name}/{what}"), arrays.pop(f"{name}/ends"))[:-1]
-                      for name, what in (("path", "points"), ("plans", "steps")) if f"{name}/ends" in arrays}
-            ragged.update(arrays)
-            cf = cls(**ragged, conditions=conditions, container=meta["container"],
-                     metadata=meta["metadata"])
-            cf._check_read()
-            return cf
-        except Exception as error:  # whatever a strange file makes happen, the user's problem is the same
-            raise ValueError(f"{os.fspath(path)} is not a whole result: {error}.") from error
-
-    def _check_read(self) -> None:
-        """Raise ValueError where something else than a result has been read."""
-        wide = {"x", "x_cf", "reconstruction", "z", "z_cf", "costs", "carried", "region"}
-        for name in (*self.row_fields, *self.conditions):
-            array = self.conditions[name] if name in self.conditions else getattr(self, name)
-            flags = name in self.conditions or name in ("valid", "surrogate_valid", "second_opinion", "region")
-            whole = name in ("row", "answer")
-            free = name in ("source", "target", "prediction", "status", "index", "carried")
-            if (array.ndim < 2 if name in wide else array.ndim != 1) or not (
-                    free or array.dtype.kind in ("iu" if whole else "b" if flags else "f" if name in wide else "iuf")):
-                raise ValueError(f"{name} of shape {array.shape} and dtype {array.dtype}")
-        for plan in self.plans or ():
-            if plan.ndim != 2 or plan.shape[1] != 2 or not np.isin(plan[:, 0], range(len(self.feature_names))).all():
-                raise ValueError(f"a plan of shape {plan.shape}")
-        if not isinstance(self.metadata, dict):
-            raise ValueError("no metadata")
+        return read_result(cls, path)
 
 
 def _some(rows: np.ndarray) -> str:
