@@ -2,59 +2,48 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, clone, is_regressor
+from sklearn.base import BaseEstimator
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
-from torch import nn
 
 from cfexplain.classifiers.labels import without_failed
 from cfexplain.classifiers.pipeline import PipelineModel
-from cfexplain.classifiers.pipeline_steps import dropped_columns, encoded_columns, steps_of
 from cfexplain.explainers.base import CounterfactualExplainer
 from cfexplain.explainers.binding import ROWS, binding_rules, scanned
 from cfexplain.explainers.column_rules import warn_of_broken_rules
 from cfexplain.explainers.columns import Columns
-from cfexplain.explainers.diffeomorphic import DiffeomorphicExplainer
 from cfexplain.explainers.found import Found
 from cfexplain.explainers.pipeline_file import KIND, read_file, write_file
+from cfexplain.explainers.pipeline_training import RULES, Training, read_training
 from cfexplain.explainers.pipeline_view import PipelineView
-from cfexplain.explainers.place import PLACEExplainer
 from cfexplain.explainers.plans import MOST, ORDERS, plans_of
 from cfexplain.explainers.table import Table
-from cfexplain.explainers.task import Classification, Goal, Regression, read_values, stated_target
+from cfexplain.explainers.task import Classification, Goal, Regression, stated_target
 from cfexplain.foundation.deadline import read_limits
 from cfexplain.foundation.exceptions import warn_caller
 from cfexplain.foundation.in_words import count_rows
-from cfexplain.foundation.labels import label_indices, resolve_target
 from cfexplain.foundation.one_sample import as_batch
-from cfexplain.foundation.optional import is_instance
 from cfexplain.foundation.parameters import Choice, check_options
 from cfexplain.foundation.settings import own_modes
 from cfexplain.persistence import MayBeAbsent, storable
 from cfexplain.persistence.persistent import file_kind
 from cfexplain.result import Counterfactuals
-from cfexplain.tables.costs import Costs
-from cfexplain.tables.mixed import MixedTable, TableRows, build_frame, read_frame, unsearchable
+from cfexplain.tables.mixed import MixedTable, TableRows, build_frame, read_frame
 from cfexplain.tables.plan import Plan
-from cfexplain.tables.relations import Relations
-from cfexplain.tables.row_rules import read_row_rules, with_row_rules
-from cfexplain.tables.rules import MixedRules, by_column, column_names
+from cfexplain.tables.row_rules import read_row_rules, rules_of
+from cfexplain.tables.rules import MixedRules
 
 __all__ = ["PipelineExplainer", "explain_pipeline"]
 
 _SAME = object()
-_RULES = ("immutable", "bounds", "monotone", "transitions", "constraints", "causes", "costs")
 
 
 def explain_pipeline(
@@ -183,7 +172,7 @@ def explain_pipeline(
         raise ValueError("X_train is missing: the explainer learns from it what is plausible. Pass the rows that the "
                          "pipeline was trained on: explain_pipeline(pipe, X, target, X_train=X_train, y_train=y_train).")
     fitted = PipelineExplainer(pipe, explainer, categorical=categorical, classes=classes, random_state=random_state, **rules)
-    training = fitted._read(X_train, y_train)
+    training = read_training(fitted, X_train, y_train)
     training.check_call(X, target)
     fitted._train(training)
     return fitted.explain(X, target, **of_call)
@@ -290,59 +279,10 @@ class PipelineExplainer(BaseEstimator):
         UserWarning
             Columns cannot be searched and are held as they are.
         """
-        self._train(self._read(X, y))
+        self._train(read_training(self, X, y))
         return self
 
-    def _read(self, X: Any, y: Any) -> _Training:
-        """Everything that can be known before something is trained."""
-        pipe, frame = self.pipeline, read_frame(X)
-        if isinstance(steps_of(pipe)[1], nn.Module) or callable(getattr(pipe, "predict", None)):
-            X = X if hasattr(X, "columns") else np.asarray(X)
-        else:
-            raise TypeError(f"pipe ends in a {type(steps_of(pipe)[1]).__name__}, which predicts nothing; expected a fitted "
-                            "Pipeline(…preprocessing…, classifier).")
-        if y is not None and (np.ndim(y) != 1 or len(y) != len(frame)):
-            raise ValueError(f"y_train has shape {np.shape(y)}; expected one label for each of the {len(frame)} rows.")
-        y = None if y is None else np.asarray(y)
-        regression = self._explains_values(y)
-        categorical = encoded_columns(pipe, frame, X) | set(_names(self.categorical, frame, "categorical"))
-        dropped = dropped_columns(pipe, frame)
-        reasons = unsearchable(frame.drop(columns=list(dropped)), categorical)
-        table = MixedTable(frame, categorical, dropped | set(reasons), X)
-        model = PipelineModel(pipe, table)
-        if regression:
-            predicted = model.predict_frame(frame)
-        else:
-            predicted = model.read_classes(frame, y, self.classes, self.classifier_output)
-            label_indices([] if y is None else y, model.classes_)
-        self._rules(table, table.values(frame), {name: getattr(self, name) for name in _RULES})
-        said = [reason for name, reason in reasons.items() if name not in _names(self.immutable, frame, "immutable")]
-        if said:
-            what = "A column cannot be searched, and is" if len(said) == 1 else (
-                f"{len(said)} columns cannot be searched, and are")
-            warn_caller(f"{what} held as {'it is' if len(said) == 1 else 'they are'}: {' '.join(said)} Name "
-                        f"{'it' if len(said) == 1 else 'them'} in immutable= if that is meant.")
-        if y is None and not regression:
-            if (predicted < 0).any():
-                raise ValueError(f"y_train is missing, and the pipeline has no answer for {int((predicted < 0).sum())} "
-                                 "rows of X_train. Leave them out, or pass their labels.")
-            y = model.classes_[predicted]
-        return _Training(frame, predicted if y is None else y, table, model, predicted, self._new_explainer(model))
-
-    def _explains_values(self, y: np.ndarray | None) -> bool:
-        """Whether the pipeline is a regressor."""
-        pipe, task = self.pipeline, getattr(self.explainer, "task", None)
-        if task in ("classification", "regression") and self.explainer is not None and "task" in self.explainer.get_params():
-            return task == "regression"
-        with contextlib.suppress(AttributeError):  # tags that lack, of steps that are no estimators
-            if is_regressor(pipe):
-                return True
-        if is_instance(steps_of(pipe)[1], "skorch", "NeuralNetRegressor"):
-            return True
-        return (self.classes is None and not hasattr(pipe, "classes_") and y is not None
-                and type_of_target(y).startswith("continuous"))
-
-    def _train(self, read: _Training) -> None:
+    def _train(self, read: Training) -> None:
         table, model, explainer, codes = read.table, read.model, read.explainer, read.table.encode(read.frame)
         explainer.set_params(classifier=model).fit(codes, read.y)
         self.table_, self.model_, self.explainer_ = table, model, explainer
@@ -353,28 +293,6 @@ class PipelineExplainer(BaseEstimator):
         self.codes_ = codes
         self.predicted_ = read.predicted
         self.feature_names_in_, self.n_features_in_ = np.array(read.frame.columns, dtype=object), read.frame.shape[1]
-
-    def _new_explainer(self, model: PipelineModel) -> CounterfactualExplainer:
-        values, explainer = model.reads == "values", self.explainer
-        if explainer is None:
-            explainer = DiffeomorphicExplainer(task="regression") if values else PLACEExplainer()
-            return explainer.set_params(random_state=self.random_state)
-        if isinstance(explainer, type) or not isinstance(explainer, CounterfactualExplainer):
-            raise TypeError(f"explainer={explainer!r} is no explainer; expected one such as PLACEExplainer().")
-        for name in ("classifier", "immutable", "bounds", "monotone", "constraints", "causes", "costs"):
-            if getattr(explainer, name, None) is not None:
-                fix = "the pipeline is what is explained" if name == "classifier" else f"pass {name}= beside the explainer"
-                raise ValueError(f"{type(explainer).__name__}({name}=…) does not fit here: {fix}.")
-        explainer = clone(explainer)
-        if self.random_state is not None:
-            explainer.set_params(random_state=self.random_state)
-        if "task" in explainer.get_params():
-            explainer.set_params(task="regression" if values else "classification")
-        elif values:
-            raise TypeError(f"pipe ends in a {model.name}, a regressor, and {type(explainer).__name__} explains classes. "
-                            "Pass explainer=DiffeomorphicExplainer(), which explains values, too.")
-        explainer.check_parameters()
-        return explainer
 
     @own_modes()
     def explain(self, X: Any, target: Any = None, *, immutable: Any = _SAME, bounds: Any = _SAME, monotone: Any = _SAME,
@@ -413,9 +331,9 @@ class PipelineExplainer(BaseEstimator):
         before = self._answers(frame, rows)
         goal = self._goal(rows, before, self.explainer_.target if target is None else target)
         rules = {name: getattr(self, name) if given is _SAME else given
-                 for name, given in zip(_RULES, (immutable, bounds, monotone, transitions, constraints, causes, costs),
+                 for name, given in zip(RULES, (immutable, bounds, monotone, transitions, constraints, causes, costs),
                                         strict=True)}
-        _, rows.relations, _ = self._rules(table, table.decode(self.codes_), rules)
+        _, rows.relations, _ = rules_of(table, table.decode(self.codes_), rules)
         own_rules = read_row_rules(row_rules, frame, table.names)
         if rows.relations:
             warn_of_broken_rules(rows.relations, dict(zip(table.names, rows.values.T, strict=True)))
@@ -441,7 +359,7 @@ class PipelineExplainer(BaseEstimator):
             def scan(left: dict[str, Any]) -> np.ndarray:
                 left = {"max_changes": max_changes, **left}
                 some = rows[missed]
-                _, some.relations, _ = self._rules(table, table.decode(self.codes_), left)
+                _, some.relations, _ = rules_of(table, table.decode(self.codes_), left)
                 own = [own_rules[each[i]] for i in missed]
                 return self._scanned(some, goal[missed], left, own)
 
@@ -459,18 +377,6 @@ class PipelineExplainer(BaseEstimator):
                       "exact_gradient": self.exact_, **({"priced": True} if rules["costs"] else {}),
                       **({"binding": binding} if binding else {}),
                       **({"source": "polars"} if table.source == "polars" else {}), **({"single": True} if single else {})})
-
-    def _rules(self, table: MixedTable, values: np.ndarray, rules: dict[str, Any], held: Sequence[str] = (),
-               own: Mapping[str, Any] = MappingProxyType({})) -> tuple[MixedRules, Relations | None, Costs]:
-        """The rules for columns, with those of one row, and for `held` columns; what is wrong with them is told."""
-        costs, relations = Costs(rules["costs"], table.searched), None
-        if rules["constraints"] is not None or rules["causes"] is not None:
-            relations = Relations(rules["constraints"], rules["causes"], table.searched, values)
-        immutable, bounds, monotone = with_row_rules(
-            column_names(rules["immutable"], "immutable"), by_column(rules["bounds"], "bounds"),
-            by_column(rules["monotone"], "monotone"), own)
-        immutable += held
-        return MixedRules(table, immutable, bounds, monotone, rules["transitions"], relations, costs), relations, costs
 
     def _search(self, rows: TableRows, goal: Goal, rules: dict[str, Any], own_rules: list[dict[str, Any]], sparse: bool,
                 max_changes: int | None, options: dict[str, Any]) -> tuple[CounterfactualExplainer, Found]:
@@ -500,7 +406,7 @@ class PipelineExplainer(BaseEstimator):
             place = np.flatnonzero(patterns == k)
             held = [name for name, strange in zip(self.table_.names, rows.strange[place[0]], strict=True) if strange]
             explainer = copy.copy(self.explainer_)
-            column_rules, _, costs = self._rules(self.table_, values, rules, held, own_rules[place[0]])
+            column_rules, _, costs = rules_of(self.table_, values, rules, held, own_rules[place[0]])
             explainer.column_rules_ = column_rules  # type: ignore[assignment]
             explainer.sparse, explainer.max_changes = sparse, max_changes
             asked = _Asked(self.model_, rows if len(place) == len(rows.codes) else rows[place], explainer.is_regression)
@@ -667,33 +573,3 @@ class _Asked:
         predicted, proba = self.model.answers_frame(frame)
         # what breaks a rule is no answer, whatever the model says of it
         return np.where(broken, -1, predicted), None if proba is None else np.where(broken[:, None], 0.0, proba)
-
-
-@dataclasses.dataclass
-class _Training:
-    """What is known before something is trained."""
-
-    frame: Any
-    y: np.ndarray
-    table: MixedTable
-    model: PipelineModel
-    predicted: np.ndarray
-    explainer: CounterfactualExplainer
-
-    def check_call(self, X: Any, target: Any) -> None:
-        """Raise what `explain` would raise of these rows and this target."""
-        frame = read_frame(X)
-        self.table.read(frame)
-        target = self.explainer.target if target is None else target
-        if self.model.reads == "values":
-            read_values(target, np.zeros(len(frame)))
-        else:
-            resolve_target(target, self.model.classes_, np.zeros((len(frame), len(self.model.classes_))))
-
-
-def _names(columns: Any, frame: Any, parameter: str) -> list[str]:
-    columns = column_names(columns, parameter)
-    for name in columns:
-        if name not in frame.columns:
-            raise ValueError(f"{parameter} names the column {name!r}, but the columns are {list(frame.columns)}.")
-    return columns

@@ -1,13 +1,19 @@
-"""Rules of single rows: what a cell may do, told by a DataFrame or a function of the row."""
+"""Rules of single rows, told by a DataFrame or a function of the row, and with them those of a table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-__all__ = ["read_row_rules", "with_row_rules"]
+from cfexplain.tables.costs import Costs
+from cfexplain.tables.mixed import MixedTable
+from cfexplain.tables.relations import Relations
+from cfexplain.tables.rules import MixedRules, by_column, column_names
+
+__all__ = ["read_row_rules", "rules_of"]
 
 _EXPECTED = ("'fixed', 'increase', 'decrease', a pair (low, high), a list of categories, or nothing (None or NaN)")
 
@@ -58,7 +64,7 @@ def _is_nothing(rule: Any) -> bool:
     return rule is None or (isinstance(rule, (float, np.floating)) and bool(np.isnan(rule)))
 
 
-def with_row_rules(immutable: list[Any], bounds: dict[str, Any], monotone: dict[str, Any], own: Mapping[str, Any],
+def _with_row_rules(immutable: list[Any], bounds: dict[str, Any], monotone: dict[str, Any], own: Mapping[str, Any],
                    ) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
     """The rules of all rows, and those of a row: of two bounds both hold."""
     immutable, bounds, monotone = list(immutable), dict(bounds), dict(monotone)
@@ -83,3 +89,16 @@ def _both(all_rows: Any, own: Any) -> Any:
     lows = [side for side in (all_rows[0], own[0]) if side is not None]
     highs = [side for side in (all_rows[1], own[1]) if side is not None]
     return (max(lows) if lows else None, min(highs) if highs else None)
+
+
+def rules_of(table: MixedTable, values: np.ndarray, rules: dict[str, Any], held: Sequence[str] = (),
+             own: Mapping[str, Any] = MappingProxyType({})) -> tuple[MixedRules, Relations | None, Costs]:
+    """The rules for columns, with those of one row, and for `held` columns; what is wrong with them is told."""
+    costs, relations = Costs(rules["costs"], table.searched), None
+    if rules["constraints"] is not None or rules["causes"] is not None:
+        relations = Relations(rules["constraints"], rules["causes"], table.searched, values)
+    immutable, bounds, monotone = _with_row_rules(
+        column_names(rules["immutable"], "immutable"), by_column(rules["bounds"], "bounds"),
+        by_column(rules["monotone"], "monotone"), own)
+    immutable += held
+    return MixedRules(table, immutable, bounds, monotone, rules["transitions"], relations, costs), relations, costs
