@@ -37,7 +37,8 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
-LONGEST = ("test_doctests.py", "test_place.py", "test_scikit_learn.py", "test_every_explainer.py", "test_round_trips.py")
+LONGEST = ("test_doctests.py", "test_scikit_learn.py", "test_every_explainer.py", "test_round_trips.py",
+           "test_architecture.py")
 
 
 def pytest_collection_modifyitems(items):

@@ -22,7 +22,7 @@ def case(request, digits, table):
     given = request.getfixturevalue(f"{request.param}_explainer")
     X, _, x, y = table if request.param == "table" else digits
     source, target = ("malignant", "benign") if request.param == "table" else (4, 9)
-    explainer = copy.copy(given).set_params(training_budget=0.6, max_steps=60)
+    explainer = copy.copy(given).set_params(training_budget=0.3, max_steps=60)
     if request.param == "table":
         explainer.set_params(sparse=False)
     return explainer.distil(X).set_params(start="learned"), x[y == source][:24], target, X

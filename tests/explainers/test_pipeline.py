@@ -75,7 +75,7 @@ def forest(data):
         return PipelineExplainer(pipe, PLACEExplainer(**SMALL)).fit(*data[:2])
 
 
-def denied(pipe, X, n=12):
+def denied(pipe, X, n=8):
     return X[pipe.predict(X) == "no"][:n]
 
 

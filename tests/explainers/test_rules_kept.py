@@ -50,7 +50,7 @@ def test_a_pipeline_keeps_every_rule(loans, pipes, kind):
     X, y = loans
     for pipe in pipes if kind is ScanExplainer else pipes[:1]:
         explainer = PipelineExplainer(pipe, kind(training_budget=0.05, max_steps=15), random_state=0, **RULES).fit(X, y)
-        cf = explainer.explain(X[:25])
+        cf = explainer.explain(X[:10])
         before, after = cf.to_frames()
         changed = (before != after).any(axis=1)
         assert (after["part"] <= after["hours"]).all() and (after["hours"] == before["hours"]).all()
@@ -68,7 +68,7 @@ def test_a_pipeline_keeps_every_rule(loans, pipes, kind):
 def test_the_total_of_what_is_asked_for_is_minimised(loans, pipes):
     X, y = loans
     explainer = PipelineExplainer(pipes[0], ScanExplainer(typical_quantile=None), random_state=0).fit(X, y)
-    rows = X[pipes[0].predict(X) == "no"][:25]
+    rows = X[pipes[0].predict(X) == "no"][:10]
     std = X.drop(columns="job").std(ddof=0)
 
     def price(cf, costs):
@@ -103,7 +103,7 @@ def test_every_answer_has_its_price(loans, pipes):
     X, y = loans
     explainer = PipelineExplainer(pipes[1], ScanExplainer(typical_quantile=None), random_state=0,
                                   costs={"income": 2.0}).fit(X, y)
-    rows = X[pipes[1].predict(X) == "no"][:8]
+    rows = X[pipes[1].predict(X) == "no"][:4]
     one, cf = explainer.explain(rows, "yes"), explainer.explain(rows, "yes", k=3)
     before, after = cf.to_frames()
     np.testing.assert_array_equal(cf.costs > 0, (before != after).to_numpy())
@@ -115,7 +115,7 @@ def test_effects_follow_their_causes(loans, pipes):
     X, y = loans
     explainer = PipelineExplainer(pipes[0], ScanExplainer(), random_state=0, causes={"school": ["income"]},
                                   constraints=["ratio == debt / income"], costs={"income": np.inf, "school": 0.1}).fit(X, y)
-    cf = explainer.explain(X[pipes[0].predict(X) == "no"][:30], "yes")
+    cf = explainer.explain(X[pipes[0].predict(X) == "no"][:12], "yes")
     before, after = cf.to_frames()
     moved = after["school"] != before["school"]
     slope = np.polyfit(X["school"], X["income"], 1)[0]
@@ -157,7 +157,7 @@ def test_arrays_and_files(loans, tmp_path):
         explainer = ScanExplainer(None, constraints=[f"{ratio} == {debt} / {income}", f"{part} <= {hours}"],
                                   monotone={0: "increase"}, costs={income: 2.0}, training_budget=0.2,
                                   random_state=0).fit(values, y)
-        cf = explainer.explain(values[:30])
+        cf = explainer.explain(values[:10])
         out = pd.DataFrame(cf.x_cf, columns=names)
         before = pd.DataFrame(cf.x, columns=names)
         touched = (out[debt] != before[debt]) | (out[income] != before[income])
@@ -165,7 +165,7 @@ def test_arrays_and_files(loans, tmp_path):
         assert (out[names[0]] >= before[names[0]]).all() and cf.valid.mean() > 0.9
     explainer.save(tmp_path / "rules")
     again = cfexplain.load(tmp_path / "rules")
-    np.testing.assert_array_equal(again.explain(values[:30]).x_cf, cf.x_cf)
+    np.testing.assert_array_equal(again.explain(values[:10]).x_cf, cf.x_cf)
     cf.save(tmp_path / "result")
     np.testing.assert_array_equal(cfexplain.Counterfactuals.load(tmp_path / "result").costs, cf.costs)
     np.testing.assert_array_equal(cf[3:5].cost, cf.cost[3:5])
@@ -209,5 +209,5 @@ def test_which_rule_keeps_rows_from_their_target_is_said(loans, pipes):
     plain = ScanExplainer(LogisticRegression(max_iter=2000).fit(values, y), random_state=0,
                           immutable=[name for name in values if name != "part"], bounds={"part": (0, 0)}).fit(values, y)
     with pytest.warns(UserWarning, match="within the rules"):
-        cf = plain.explain(values[:20])
+        cf = plain.explain(values[:10])
     assert not cf.valid.all()

@@ -77,7 +77,7 @@ def test_the_verdict_is_predict(kind, name):
     model = MODELS[name].fit(X, Y)
     more = {"confidence": 0.5, "max_steps": 30} if kind is PLACEExplainer else {}
     explainer = kind(classifier=model, **QUICK, **more).fit(X, Y)
-    rows = X[:40]
+    rows = X[:16]
     np.testing.assert_array_equal(explainer.predict(rows), model.predict(rows))
     for target in (0, 1, None):
         cf = explainer.explain(rows, target)
