@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from cfexplain.coordinates.detail import gaussian_blur
+from cfexplain.foundation.blur import gaussian_blur
 from cfexplain.perceptual import LPIPS, FeatureDistance, squeezenet_features
 
 

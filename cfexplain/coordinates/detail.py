@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from cfexplain.foundation.settings import own_modes
+from cfexplain.foundation.blur import gaussian_blur
 
 __all__ = ["ALONG_TAU", "CLIP_MODES", "INK_SIGMA", "LATENT_SIGMA", "LATENT_TAU", "SIGMA", "change_mask", "clipped",
-           "detail_mode", "detail_modes", "faded", "gaussian_blur", "painted", "render"]
+           "detail_mode", "detail_modes", "faded", "painted", "render"]
 
 MODES = ("decoder", "residual", "blend", "learned")
 # Widths of the blur, in pixels of a 64x64 image. Ink has a wide one, or specks stay; photographs a narrow one, or they blur.
@@ -167,37 +165,6 @@ def faded(change: Tensor, tau: float, sigma: float, data_range: tuple[float, flo
         moved = (change.abs().amax(1, keepdim=True) / (tau * (high - low))).square()
         sigma = sigma * max(height, width) / 64
     return -torch.expm1(-gaussian_blur(moved, sigma))
-
-
-def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
-    """G_σ ∗ images, (..., H, W): a separable Gaussian, cut off at 3σ, mirrored at the edges (without repeating them).
-
-    The same as ``scipy.ndimage.gaussian_filter(..., mode="mirror", truncate=3)`` over the last two axes. As products
-    with two matrices it needs no padding, takes images smaller than the kernel, and has a deterministic gradient on a
-    GPU, which torch's padding has not.
-
-    >>> import torch
-    >>> gaussian_blur(torch.ones(1, 1, 3, 3), 1.0).round(decimals=4).unique()
-    tensor([1.])
-    """
-    height, width = images.shape[-2:]
-    rows, columns = (_blur_matrix(side, sigma, images.dtype, images.device) for side in (height, width))
-    return rows @ images @ columns.T
-
-
-@lru_cache(maxsize=64)
-@own_modes()  # what is kept may be differentiated later
-def _blur_matrix(side: int, sigma: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    radius = int(3 * sigma + 0.5)
-    offsets = np.arange(-radius, radius + 1)
-    kernel = np.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel /= kernel.sum()
-    period = max(1, 2 * (side - 1))
-    source = np.abs((np.arange(side)[:, None] + offsets) % period)
-    source = np.minimum(source, period - source) if side > 1 else np.zeros_like(source)
-    matrix = np.zeros((side, side))
-    np.add.at(matrix, (np.arange(side)[:, None], source), kernel)
-    return torch.tensor(matrix, dtype=dtype, device=device)
 
 
 def clipped(x: Tensor, mode: str, data_range: tuple[float, float]) -> Tensor:

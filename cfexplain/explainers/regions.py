@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cfexplain.coordinates.detail import gaussian_blur
 from cfexplain.explainers.found import Found
 from cfexplain.explainers.run import Run
 from cfexplain.explainers.task import Classification, Goal
 from cfexplain.foundation.arrays import Layout
+from cfexplain.foundation.blur import gaussian_blur
 from cfexplain.foundation.deadline import Deadline
 from cfexplain.foundation.numbers import log_odds
 from cfexplain.foundation.tiles import in_tiles

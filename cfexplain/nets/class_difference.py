@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cfexplain.foundation.blur import gaussian_blur
 from cfexplain.foundation.threads import one_thread
 from cfexplain.persistence import stored_by_sizes
 
@@ -116,17 +117,8 @@ def differing_places(share: Tensor) -> Tensor | None:
     limit = ranked[int((held < _HOLDS * held[-1]).sum())]
     chosen = (share >= limit).float()[None, None]
     closed = -F.max_pool2d(-F.max_pool2d(chosen, 3, 1, 1), 3, 1, 1)
-    soft = blurred(closed, _EDGE)[0]
+    soft = gaussian_blur(closed, _EDGE)[0].clamp(0, 1)
     return torch.where(soft < _LEAST, torch.zeros_like(soft), soft)
-
-
-def blurred(image: Tensor, sigma: float) -> Tensor:
-    """A Gaussian blur of (1, 1, h, w), with edges repeated."""
-    radius = int(3 * sigma + 0.5)
-    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2).to(image)
-    kernel = kernel / kernel.sum()
-    image = F.pad(image, [radius] * 4, mode="replicate")
-    return F.conv2d(F.conv2d(image, kernel[None, None, :, None]), kernel[None, None, None, :]).clamp(0, 1)
 
 
 def _chunks(latents: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from cfexplain.coordinates.detail import gaussian_blur, render
+from cfexplain.coordinates.detail import render
 
 
 def pictures(*shape, seed=0, dtype=torch.float32):
@@ -50,14 +50,6 @@ def test_blend_is_its_formula(shape, data_range):
     m = 1 - np.exp(-np.stack([ndimage.gaussian_filter(c, sigma, mode="mirror", truncate=3.0) for c in squares]))[:, None]
     expected = np.clip(g.numpy() + (1 - m) * (x - g0).numpy(), low, high)
     np.testing.assert_allclose(out.numpy(), expected, atol=1e-12)
-
-
-@pytest.mark.parametrize("sigma", [0.1, 0.25, 1.0, 4.0])
-@pytest.mark.parametrize("sides", [(1, 1), (1, 7), (2, 3), (8, 8), (31, 6)])
-def test_blur_is_scipys_even_where_the_kernel_is_larger_than_the_image(sigma, sides):
-    image = pictures(1, 1, *sides, dtype=torch.float64)[0]
-    expected = ndimage.gaussian_filter(image[0, 0].numpy(), sigma, mode="mirror", truncate=3.0)
-    np.testing.assert_allclose(gaussian_blur(image, sigma)[0, 0].numpy(), expected, atol=1e-13)
 
 
 def test_blend_lies_between_residual_and_decoder():

@@ -11,8 +11,9 @@ from torch import nn
 import cfexplain
 from cfexplain import DiffeomorphicExplainer, PLACEExplainer
 from cfexplain.coordinates import VAE, Flow, PretrainedAutoencoder, TwoStage
-from cfexplain.coordinates.detail import ALONG_TAU, LATENT_SIGMA, LATENT_TAU, gaussian_blur
+from cfexplain.coordinates.detail import ALONG_TAU, LATENT_SIGMA, LATENT_TAU
 from cfexplain.explainers.run import Run
+from cfexplain.foundation.blur import gaussian_blur
 from cfexplain.foundation.tiles import in_tiles
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # so little training reaches few targets
