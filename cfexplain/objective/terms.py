@@ -320,6 +320,9 @@ class Objective:
         for term in self.terms:
             if term.weight < 0:
                 raise ValueError(f"The weight of the {term.name} term is {term.weight}; weights are not negative.")
+        placed = list(enumerate(self.terms))
+        self._hinges = [(k, term) for k, term in placed if isinstance(term, Hinge)]
+        self._others = [(k, term) for k, term in placed if not isinstance(term, Hinge)]
         self._kept: dict[Any, tuple[Tensor, ...]] = {}
 
     def reference(self, x: Tensor, tile: int) -> dict[str, Tensor]:
@@ -327,14 +330,12 @@ class Objective:
         return {name: values for term in self.terms for name, values in term.reference(x, tile).items()}
 
     def evaluate(self, point: Point) -> Evaluation:
-        hinges = [(k, term) for k, term in enumerate(self.terms) if isinstance(term, Hinge)]
-        others = [(k, term) for k, term in enumerate(self.terms) if not isinstance(term, Hinge)]
         # one weight for all rows, or one a row: ``rows["weight:k"]``, of shape (B,), for the k-th of `terms`
-        loss: Any = sum(point.rows.get(f"weight:{k}", term.weight) * term.loss(point) for k, term in others)
-        met = [rows for _, term in others if (rows := term.holds(point)) is not None]
-        if hinges:  # all together: a third of the operations
-            excess = torch.stack([term.excess(point) for _, term in hinges], 1)
-            weights, slack = self._constants(excess, tuple(hinges), point.rows)
+        loss: Any = sum(point.rows.get(f"weight:{k}", term.weight) * term.loss(point) for k, term in self._others)
+        met = [rows for _, term in self._others if (rows := term.holds(point)) is not None]
+        if self._hinges:  # all together: a third of the operations
+            excess = torch.stack([term.excess(point) for _, term in self._hinges], 1)
+            weights, slack = self._constants(excess, point.rows)
             loss = loss + (torch.relu(excess + slack) * weights).sum(1)
             met.append((excess.detach() <= 0).all(1))
         done = point.valid if self.needs_valid else torch.ones_like(point.valid)
@@ -342,10 +343,9 @@ class Objective:
             done = done & rows
         return Evaluation(loss=loss, done=done, valid=point.valid, score=point.score.detach())
 
-    def _constants(self, excess: Tensor, hinges: tuple[tuple[int, Hinge], ...], rows: Mapping[str, Tensor],
-                   ) -> tuple[Tensor, Tensor]:
+    def _constants(self, excess: Tensor, rows: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Weights and slacks of the hinges, (hinges,) or (B, hinges)."""
-        key = excess.dtype, excess.device
+        key, hinges = (excess.dtype, excess.device), self._hinges
         if key not in self._kept:
             self._kept[key] = tuple(excess.new_tensor(values) for values in (
                 [term.weight for _, term in hinges], [term.slack for _, term in hinges]))
