@@ -196,6 +196,7 @@ class VAE(TrainedCoordinates):
             self.likelihood_ = "gaussian" if plain else "edges" if self.has_shades_ else "bernoulli"
 
     def _sharpen(self, net: AutoencoderNet, u: Tensor, seed: int) -> None:
+        self.__dict__.pop("sharpened_", None)  # of an earlier fit
         if self.critic is False or self.critic == "auto" and (self.likelihood_ != "edges" or min(u.shape[2:]) < _PATCH):
             return
         from cfexplain.nets import training

@@ -50,6 +50,12 @@ def test_what_a_critic_spoils_is_taken_back(textured, monkeypatch, most):
             assert torch.equal(a, b)
 
 
+def test_a_fit_without_a_critic_forgets_that_of_before(textured):
+    vae = VAE(4, random_state=0, training_budget=0.002, critic=True).fit(textured[:40])
+    assert 0 <= vae.sharpened_ <= 1
+    assert not hasattr(vae.set_params(critic=False).fit(textured[:40]), "sharpened_")
+
+
 def test_bits_do_not_depend_on_threads(textured):
     before, found = torch.get_num_threads(), []
     for threads in (1, 2):
