@@ -22,7 +22,7 @@ from cfexplain.foundation.arrays import restore_samples, to_numpy
 from cfexplain.foundation.exceptions import warn_of_statuses
 from cfexplain.foundation.random import seeded_torch
 from cfexplain.result import Counterfactuals
-from cfexplain.tables.mixed import read_columns
+from cfexplain.tables.build import read_columns
 
 __all__ = ["as_given", "metadata_of", "result_of"]
 

@@ -36,7 +36,8 @@ from cfexplain.foundation.settings import own_modes
 from cfexplain.persistence import MayBeAbsent, storable
 from cfexplain.persistence.persistent import file_kind
 from cfexplain.result import Counterfactuals
-from cfexplain.tables.mixed import MixedTable, TableRows, build_frame, read_frame
+from cfexplain.tables.build import build_frame, read_frame
+from cfexplain.tables.mixed import MixedTable, TableRows
 from cfexplain.tables.plan import Plan
 from cfexplain.tables.row_rules import read_row_rules, rules_of
 from cfexplain.tables.rules import MixedRules

@@ -20,7 +20,9 @@ from cfexplain.explainers.task import read_values
 from cfexplain.foundation.exceptions import warn_caller
 from cfexplain.foundation.labels import label_indices, resolve_target
 from cfexplain.foundation.optional import is_instance
-from cfexplain.tables.mixed import MixedTable, read_frame, unsearchable
+from cfexplain.tables.build import read_frame
+from cfexplain.tables.column_kinds import unsearchable
+from cfexplain.tables.mixed import MixedTable
 from cfexplain.tables.row_rules import rules_of
 from cfexplain.tables.rules import column_names
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from cfexplain.explainers.decoded_path import DecodedPath
 from cfexplain.result import Counterfactuals
-from cfexplain.tables.mixed import read_frame
+from cfexplain.tables.build import read_frame
 
 __all__ = ["PipelineView"]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from cfexplain.foundation.optional import optional_import
 from cfexplain.foundation.protocols import Result
-from cfexplain.tables.mixed import build_frame, to_polars
+from cfexplain.tables.build import build_frame, to_polars
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cfexplain import Counterfactuals, PLACEExplainer, explain_pipeline
-from cfexplain.tables.mixed import build_frame, read_columns
+from cfexplain.tables.build import build_frame, read_columns
 
 SMALL = {"training_budget": 0.003, "max_steps": 8, "random_state": 0}
 BIG = 9007199254740993  # 2**53 + 1, which no float is
