@@ -17,6 +17,10 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
+from sklearn.compose import ColumnTransformer, make_column_transformer
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 HERE = Path(__file__).parent
 CACHE, RESULTS = HERE / ".cache", HERE / "results"
@@ -37,6 +41,13 @@ def trained(name: str, config: dict[str, Any], train: Callable[[], Any], folder:
     folder.mkdir(parents=True, exist_ok=True)
     joblib.dump(made, file)
     return made
+
+
+def encoder(X: Any) -> ColumnTransformer:
+    """The first step of a pipeline for the DataFrame `X`: words as zeros and ones; numbers filled in and standardised."""
+    words = [name for name, dtype in X.dtypes.items() if dtype.kind not in "iuf"]
+    return make_column_transformer((OneHotEncoder(handle_unknown="ignore"), words),
+                                   remainder=make_pipeline(SimpleImputer(), StandardScaler()))
 
 
 def machine() -> dict[str, Any]:

@@ -17,14 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_breast_cancer, load_wine, make_classification
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from benchmarks._common import RESULTS, store
+from benchmarks._common import RESULTS, encoder, store
 from benchmarks.held_out_defaults import KNOWN
 from cfexplain import DiffeomorphicExplainer, PipelineExplainer, PLACEExplainer, REVISEExplainer, ScanExplainer
 from cfexplain.classifiers.training import train_classifier
@@ -62,9 +60,7 @@ def cases() -> dict[str, tuple[str, Callable[[], tuple[Any, np.ndarray, np.ndarr
 
     def compas() -> tuple[Any, np.ndarray, np.ndarray]:
         data = KNOWN["compas"]()
-        words = [name for name, dtype in data.X.dtypes.items() if dtype.kind not in "iuf"]
-        encode = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), words), remainder=StandardScaler())
-        pipe = make_pipeline(encode, HistGradientBoostingClassifier(random_state=0)).fit(data.X, data.y)
+        pipe = make_pipeline(encoder(data.X), HistGradientBoostingClassifier(random_state=0)).fit(data.X, data.y)
         return PipelineExplainer(pipe, PLACEExplainer(random_state=0)), data.X, data.y
 
     def explained(make: Callable, data: Callable, model: Callable | None = None) -> Callable:

@@ -27,17 +27,16 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.compose import TransformedTargetRegressor, make_column_transformer
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.impute import SimpleImputer
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from benchmarks._common import CACHE, RESULTS, draw_strips, machine, trained
+from benchmarks._common import CACHE, RESULTS, draw_strips, encoder, machine, trained
 from cfexplain import DiffeomorphicExplainer, PipelineExplainer, PLACEExplainer
 from cfexplain.datasets import load_digits_images, load_mall, load_mnist, load_pneumonia, load_smiles
 from cfexplain.datasets.files import places
@@ -196,9 +195,7 @@ def fitted(name: str, data: Data, seed: int, budget: float) -> tuple[Any, Any]:
     defaults = {"PLACE": repr(PLACEExplainer().get_params()), "values": repr(DiffeomorphicExplainer().get_params())}
     mixed = hasattr(data.X, "columns")
     if mixed:
-        words = [column for column, dtype in data.X.dtypes.items() if dtype.kind not in "iuf"]
-        encode = make_column_transformer(
-            (OneHotEncoder(handle_unknown="ignore"), words), remainder=make_pipeline(SimpleImputer(), StandardScaler()))
+        encode = encoder(data.X)
         config["encoded"] = repr(encode)
         net = {"hidden_layer_sizes": (64,), "early_stopping": True, "random_state": seed, "max_iter": round(60 * budget) + 5}
         options = {"random_state": seed} if budget == 1 else {"explainer": PLACEExplainer(**own)}
