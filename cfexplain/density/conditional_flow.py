@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,27 +17,22 @@ from torch import Tensor, nn
 
 from cfexplain.density.attributes import AttributeBase
 from cfexplain.density.base import ClassDensity, as_unseen, or_impossible
-from cfexplain.density.class_flow import ClassFlow, check_sizes, start_at_identity
+from cfexplain.density.class_flow import ClassFlow, check_sizes
+from cfexplain.density.flow_building import FLOWS, WIDTH, build_flow, fitting_sizes, flow_name, of_few_features
+from cfexplain.density.flow_training import standards, train_flow
 from cfexplain.density.frozen import FrozenDensity, freeze
 from cfexplain.foundation.optional import check_device
 from cfexplain.foundation.parameters import TRAINING, Number, Rule, check_parameters
-from cfexplain.foundation.random import draw_seed, seeded_torch, stream
+from cfexplain.foundation.random import draw_seed, seeded_torch
 from cfexplain.foundation.settings import own_defaults, own_modes
 from cfexplain.foundation.tiles import in_tiles
-from cfexplain.nets.losses import Rows
 from cfexplain.ops.coupling_flow import NotPackable
 from cfexplain.persistence import MayBeAbsent, storable
 from cfexplain.persistence.networks import State, check_repeats, check_size, dense_size
 
-if TYPE_CHECKING:
-    from cfexplain.ops.coupling_flow.plain import PlainCouplings
-
 __all__ = ["ConditionalFlow"]
 
-# Names of the classes in zuko.flows
-_FLOWS = {"nice": "NICE", "realnvp": "RealNVP", "maf": "MAF", "nsf": "NSF"}
 _UPDATES = 1200  # of MNIST's 60,000 codes
-_TRANSFORMS, _WIDTH = 8, 256  # at most, of flows of sizes "auto"
 _TILE = 256  # rows evaluated at once, always: the bits of a row then do not depend on how many others came with it
 
 
@@ -50,7 +43,7 @@ def _untrained_flow(density: ConditionalFlow, state: State) -> nn.Module:
         transforms, hidden = density._sizes()
         check_repeats(density, state, {"transforms": transforms}, hidden)
         context = count if density.base == "gaussian" and count > 1 else 0
-        hidden = [min(width, 64) for width in hidden] if features <= 4 else hidden
+        hidden = of_few_features(hidden, features)
         widths = [features // 2 + context, *hidden, features // 2] if features > 1 or context else []
         check_size(features + dense_size(widths, transforms)
                    + (features * count if density.base == "attributes" else 0), state)
@@ -200,7 +193,7 @@ class ConditionalFlow(DensityMixin, ClassDensity):
             A class with fewer than 2 rows, too few features for the attributes, a parameter out of range, `std` of
             another shape or negative, a flow of other sizes.
         """
-        from cfexplain.nets.training import held_out_rows, train_network, updates_for  # it loads skorch
+        from cfexplain.nets.training import held_out_rows, updates_for  # it loads skorch
 
         self._check_parameters()
         dtypes = (np.float64, np.float32)
@@ -219,26 +212,17 @@ class ConditionalFlow(DensityMixin, ClassDensity):
             )
         self.class_prior_ = counts / len(Z)
         spread = self._check_std(std, Z)
-        self.loc_, self.scale_, constant = _standards(Z, spread)
+        self.loc_, self.scale_, constant = standards(Z, spread)
         seed = draw_seed(self.random_state)
-        self.flow_name_ = self._name(Z.shape[1])
+        self.flow_name_ = flow_name(self.flow, Z.shape[1])
         self._choose_sizes(*Z.shape)
         self.flow_ = self._build_flow(Z.shape[1], len(self.classes_), seed=seed)
         noise = np.hypot(spread / self.scale_, np.where(constant, 1.0, len(Z) ** -0.25))
-        rows = {
-            "z": torch.from_numpy((Z - self.loc_) / self.scale_).float(),
-            "noise": torch.from_numpy(np.broadcast_to(noise, Z.shape).copy()).float(),
-            "c": torch.from_numpy(codes).long(),
-            # one draw for validation, so that epochs are compared on the same rows and not on the luck of the noise
-            "fixed": torch.from_numpy(np.random.RandomState(seed).standard_normal(Z.shape)).float(),
-        }
-        lr: Any = 2e-3 * _WIDTH / min(_WIDTH, max(64, *self.hidden_features_, 0)) if self.lr == "auto" else self.lr
-        apart = isinstance(self.flow, str)  # a flow of the user's may draw from torch's own random generator
-        self.history_ = train_network(
-            self.flow_, partial(_negative_log_likelihood, _plain(self.flow_) if apart else None), rows, apart=apart,
-            updates=updates_for(len(Z), _UPDATES, self.training_budget), seed=seed, lr=lr,
-            batch_size=min(self.batch_size, max(32, len(Z) // 4)), weight_decay=self.weight_decay, strata=codes,
-            device=self.device, verbose=self.verbose, name="flow")
+        lr: Any = 2e-3 * WIDTH / min(WIDTH, max(64, *self.hidden_features_, 0)) if self.lr == "auto" else self.lr
+        self.history_ = train_flow(
+            self.flow_, (Z - self.loc_) / self.scale_, noise, codes, seed, named=isinstance(self.flow, str), lr=lr,
+            updates=updates_for(len(Z), _UPDATES, self.training_budget), weight_decay=self.weight_decay,
+            batch_size=min(self.batch_size, max(32, len(Z) // 4)), device=self.device, verbose=self.verbose)
         self.flow_.to(torch.float64 if Z.dtype == np.float64 else torch.float32)
         self.flow_.loc.copy_(torch.from_numpy(self.loc_))
         self.flow_.scale.copy_(torch.from_numpy(self.scale_))
@@ -252,38 +236,19 @@ class ConditionalFlow(DensityMixin, ClassDensity):
 
         A fitted flow comes back from ``_build_flow(n_features_in_, len(classes_)).load_state_dict(...)``.
         """
-        import zuko  # loaded where a flow is
-
         context = n_classes if self.base == "gaussian" and n_classes > 1 else 0
         attributes = AttributeBase(features, n_classes, self.attribute_scale) if self.base == "attributes" else None
         with seeded_torch(seed):
-            if isinstance(self.flow, str):
-                transforms, hidden = self._sizes()
-                hidden = [min(width, 64) for width in hidden] if features <= 4 else hidden
-                flow = getattr(zuko.flows, _FLOWS[self._name(features)])(
-                    features, context, transforms=transforms, hidden_features=hidden
-                )
-                start_at_identity(flow)
-            elif isinstance(self.flow, nn.Module):
-                flow = copy.deepcopy(self.flow)
-            else:
-                flow = self.flow(features, context)
-        if not isinstance(flow, zuko.flows.Flow):
-            raise TypeError(
-                f"flow={self.flow!r} must be or return a zuko.flows.Flow, got {type(flow).__name__}. Example: "
-                "flow=lambda features, context: zuko.flows.NSF(features, context, passes=2)."
-            )
+            flow = build_flow(self.flow, features, context, self._sizes() if isinstance(self.flow, str) else None)
         module = ClassFlow(flow.float(), features, n_classes, attributes).eval().requires_grad_(False)
         check_sizes(module, features, context)
         return module
 
     def _choose_sizes(self, rows: int, features: int) -> None:
         """``transforms_`` and ``hidden_features_``: couplings that MNIST's 60,000 codes fill are too many for 1,000 rows."""
-        share = min(1.0, rows * features / (60_000 * 32))
-        self.transforms_ = 2 * max(2, round(_TRANSFORMS / 2 * share ** (1 / 6))) if self.transforms == "auto" else int(
-            self.transforms)
-        width = max(64, 32 * round(_WIDTH / 32 * share**0.25))
-        self.hidden_features_ = (width, width) if isinstance(self.hidden_features, str) else tuple(
+        transforms, hidden = fitting_sizes(rows, features)
+        self.transforms_ = transforms if self.transforms == "auto" else int(self.transforms)
+        self.hidden_features_ = hidden if isinstance(self.hidden_features, str) else tuple(
             int(width) for width in self.hidden_features)
 
     def _sizes(self) -> tuple[int, list[int]]:
@@ -292,16 +257,11 @@ class ConditionalFlow(DensityMixin, ClassDensity):
         hidden: Any = self.hidden_features_ if isinstance(self.hidden_features, str) else self.hidden_features
         return int(transforms), [int(width) for width in hidden]
 
-    def _name(self, features: int) -> str:
-        if not isinstance(self.flow, str):
-            return type(self.flow).__name__ if isinstance(self.flow, nn.Module) else "callable"
-        return "nsf" if features == 1 else self.flow
-
     def _check_parameters(self) -> None:
-        if isinstance(self.flow, str) and self.flow not in _FLOWS:
-            raise ValueError(f"flow={self.flow!r} is not known. Use one of {sorted(_FLOWS)}, or a zuko.flows.Flow.")
+        if isinstance(self.flow, str) and self.flow not in FLOWS:
+            raise ValueError(f"flow={self.flow!r} is not known. Use one of {sorted(FLOWS)}, or a zuko.flows.Flow.")
         if not isinstance(self.flow, str) and not callable(self.flow):
-            raise TypeError(f"flow must be a name of {sorted(_FLOWS)}, a zuko.flows.Flow or a callable "
+            raise TypeError(f"flow must be a name of {sorted(FLOWS)}, a zuko.flows.Flow or a callable "
                             f"(features, context) -> Flow, got {self.flow!r}.")
         if self.base not in ("gaussian", "attributes"):
             raise ValueError(f"base={self.base!r} is not known. Use 'gaussian' or 'attributes'.")
@@ -457,35 +417,3 @@ class ConditionalFlow(DensityMixin, ClassDensity):
         with own_modes(like.device), torch.no_grad():
             out = in_tiles(function, *columns, tile=_TILE)
         return tuple(o.cpu().numpy() for o in out) if isinstance(out, tuple) else out.cpu().numpy()
-
-
-def _plain(module: ClassFlow) -> PlainCouplings | None:
-    """A faster way through the flow, if there is one."""
-    from cfexplain.ops.coupling_flow.plain import PlainCouplings  # zuko is loaded where a flow is
-
-    try:
-        return PlainCouplings(module.flow.transform, len(module.loc))
-    except NotPackable:
-        return None
-
-
-def _negative_log_likelihood(plain: PlainCouplings | None, module: ClassFlow, rows: Rows, progress: float) -> Tensor:
-    """Of codes that are standardised already."""
-    z, c = rows["z"], rows["c"]
-    z = z + rows["noise"] * (torch.randn(z.shape, generator=stream(), device=z.device) if module.training else rows["fixed"])
-    if plain is None:
-        return -module.log_prob(z, c)
-    u, ladj = plain(z, module.shares(c) if module.has_context else None)
-    return -(module.base(c).log_prob(u) + ladj)
-
-
-def _standards(Z: np.ndarray, spread: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean and deviation of the samples Z + spread * noise (float64), and which columns are constant."""
-    eps, Z = np.finfo(Z.dtype).eps, Z.astype(np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):
-        loc = Z.mean(0)
-        scale = np.sqrt(Z.var(0) + (np.atleast_2d(spread) ** 2).mean(0))
-    if not np.isfinite(scale).all():
-        raise ValueError("Z or std is too large for its variance to be a float64. Rescale, say by StandardScaler.")
-    constant = scale <= 4 * eps * np.abs(loc)
-    return loc, np.where(constant, 1.0, scale), constant
