@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,15 +17,14 @@ from sklearn.utils.validation import check_is_fitted
 from cfexplain.classifiers.labels import without_failed
 from cfexplain.classifiers.pipeline import PipelineModel
 from cfexplain.explainers.base import CounterfactualExplainer
-from cfexplain.explainers.binding import ROWS, binding_rules, scanned
+from cfexplain.explainers.binding import ROWS, binding_rules
 from cfexplain.explainers.column_rules import warn_of_broken_rules
 from cfexplain.explainers.columns import Columns
-from cfexplain.explainers.found import Found
 from cfexplain.explainers.pipeline_file import KIND, read_file, write_file
+from cfexplain.explainers.pipeline_search import AskedPipeline, Within, scan_within, search_within
 from cfexplain.explainers.pipeline_training import RULES, Training, read_training
 from cfexplain.explainers.pipeline_view import PipelineView
 from cfexplain.explainers.plans import MOST, ORDERS, plans_of
-from cfexplain.explainers.table import Table
 from cfexplain.explainers.task import Classification, Goal, Regression, stated_target
 from cfexplain.foundation.deadline import read_limits
 from cfexplain.foundation.exceptions import warn_caller
@@ -36,7 +35,7 @@ from cfexplain.foundation.settings import own_modes
 from cfexplain.persistence import MayBeAbsent, storable
 from cfexplain.persistence.persistent import file_kind
 from cfexplain.result import Counterfactuals
-from cfexplain.tables.build import build_frame, read_frame
+from cfexplain.tables.build import read_frame
 from cfexplain.tables.mixed import MixedTable, TableRows
 from cfexplain.tables.plan import Plan
 from cfexplain.tables.row_rules import read_row_rules, rules_of
@@ -346,7 +345,8 @@ class PipelineExplainer(BaseEstimator):
         # the pipeline is asked about all rows again in the end, as they are and as they came out
         deadline.reserve((k + 1) * (time.perf_counter() - started))
         options = {"record_path": record_path, "n_jobs": n_jobs, "backend": backend, "k": k, "deadline": deadline}
-        explainer, found = self._search(rows, goal, rules, own_rules, sparse, max_changes, options)
+        within = Within(rules, own_rules, sparse, max_changes)
+        explainer, found = search_within(self, rows, goal, within, options)
         each = np.repeat(np.arange(len(frame)), k)
         rows, goal = (rows, goal) if k == 1 else (rows[each], goal[each])
         values_cf = rows.completed(table.decode(found.x_cf, like=(rows.codes, rows.values)))
@@ -354,17 +354,12 @@ class PipelineExplainer(BaseEstimator):
         values_cf[broken], found.x_cf[broken] = rows.values[broken], rows.codes[broken]
         after = self._answers(table.whole_frame(found.x_cf, rows), dataclasses.replace(rows, codes=found.x_cf))
         cf = explainer.result(rows.codes, goal, found, answers=after, seconds=time.perf_counter() - started, k=k)
-        binding = {}
-        missed = np.flatnonzero(cf.status == "not_found")[:ROWS]
-        if len(missed) and not deadline.passed and (sparse or max_changes is not None):
-            def scan(left: dict[str, Any]) -> np.ndarray:
-                left = {"max_changes": max_changes, **left}
-                some = rows[missed]
-                _, some.relations, _ = rules_of(table, table.decode(self.codes_), left)
-                own = [own_rules[each[i]] for i in missed]
-                return self._scanned(some, goal[missed], left, own)
-
-            binding = binding_rules({**rules, "max_changes": max_changes}, scan, len(missed))
+        binding, missed = {}, np.flatnonzero(cf.status == "not_found")[:ROWS]
+        if len(missed) and not deadline.passed and within.scans:
+            some, missed_goal, own = rows[missed], goal[missed], [own_rules[each[i]] for i in missed]
+            binding = binding_rules({**rules, "max_changes": max_changes}, lambda left: scan_within(
+                self, some, missed_goal, Within(left, own, True, left["max_changes"])),
+                len(missed))
         numbers = [column.get("std", 1.0) for column in table.searched]
         limits = [[column.get("low", 0) for column in table.searched],
                   [column.get("high", len(column.get("categories", ()))) for column in table.searched]]
@@ -378,42 +373,6 @@ class PipelineExplainer(BaseEstimator):
                       "exact_gradient": self.exact_, **({"priced": True} if rules["costs"] else {}),
                       **({"binding": binding} if binding else {}),
                       **({"source": "polars"} if table.source == "polars" else {}), **({"single": True} if single else {})})
-
-    def _search(self, rows: TableRows, goal: Goal, rules: dict[str, Any], own_rules: list[dict[str, Any]], sparse: bool,
-                max_changes: int | None, options: dict[str, Any]) -> tuple[CounterfactualExplainer, Found]:
-        """What is found, and by which explainer: one for each set of rules, and of columns held because of strange cells."""
-        parts, places = [], []
-        for explainer, place, table in self._tables(rows, rules, own_rules, sparse, max_changes):
-            some = rows if len(place) == len(rows.codes) else rows[place]
-            parts.append(explainer.search(some.codes, goal[place], table=table, **options))
-            places.append((place[:, None] * options["k"] + np.arange(options["k"])).reshape(-1))
-        return explainer, parts[0] if len(parts) == 1 else Found.concatenate(parts)[np.argsort(np.concatenate(places))]
-
-    def _scanned(self, rows: TableRows, goal: Goal, rules: dict[str, Any], own_rules: list[dict[str, Any]]) -> np.ndarray:
-        """Which rows a scan within these rules finds something for, bool (n,)."""
-        out = np.zeros(len(rows.codes), dtype=bool)
-        for explainer, place, table in self._tables(rows, rules, own_rules, True, rules["max_changes"]):
-            out[place] = scanned(explainer, table, rows.codes[place], goal[place])
-        return out
-
-    def _tables(self, rows: TableRows, rules: dict[str, Any], own_rules: list[dict[str, Any]], sparse: bool,
-                max_changes: int | None) -> Iterator[tuple[CounterfactualExplainer, np.ndarray, Table]]:
-        """For each set of rules, and of columns held because of strange cells: an explainer, the rows, and their table."""
-        told = [repr(sorted(own.items())) for own in own_rules]
-        patterns = np.unique([f"{strange.tobytes()!r}{own}" for strange, own in zip(rows.strange, told, strict=True)],
-                             return_inverse=True)[1].reshape(-1)
-        values = self.table_.decode(self.codes_)
-        for k in range(patterns.max() + 1):
-            place = np.flatnonzero(patterns == k)
-            held = [name for name, strange in zip(self.table_.names, rows.strange[place[0]], strict=True) if strange]
-            explainer = copy.copy(self.explainer_)
-            column_rules, _, costs = rules_of(self.table_, values, rules, held, own_rules[place[0]])
-            explainer.column_rules_ = column_rules  # type: ignore[assignment]
-            explainer.sparse, explainer.max_changes = sparse, max_changes
-            asked = _Asked(self.model_, rows if len(place) == len(rows.codes) else rows[place], explainer.is_regression)
-            yield explainer, place, Table(
-                Columns.of_mixed(self.table_, column_rules, self.codes_, costs), self.codes_, self.predicted_,
-                sparse or max_changes is not None, max_changes, asked)
 
     @own_modes()
     def plan(self, cf: Counterfactuals, i: int = 0, *, order: str = "cheapest") -> Plan:
@@ -441,9 +400,9 @@ class PipelineExplainer(BaseEstimator):
         rules = MixedRules(self.table_, self.immutable, self.bounds, self.monotone) if rules is None else rules
         return Columns.of_mixed(self.table_, rules, self.codes_)
 
-    def asked_of(self, rows: TableRows) -> _Asked:
+    def asked_of(self, rows: TableRows) -> AskedPipeline:
         """What the pipeline says of codes in place of `rows`: a function of codes and the places of rows."""
-        return _Asked(self.model_, rows, self.explainer_.is_regression)
+        return AskedPipeline(self.model_, rows, self.explainer_.is_regression)
 
     def goal_of(self, rows: TableRows, frame: Any, target: Any) -> Goal:
         """What is wanted of `rows`, which `frame` holds."""
@@ -552,25 +511,3 @@ class PipelineExplainer(BaseEstimator):
         twin = BaseEstimator.__sklearn_clone__(bare)
         twin.pipeline = self.pipeline
         return twin
-
-
-@dataclasses.dataclass
-class _Asked:
-    """What the pipeline itself says of codes in place of `rows`, with what codes do not say of them."""
-
-    model: PipelineModel
-    rows: TableRows
-    values: bool
-
-    def __getitem__(self, index: Any) -> _Asked:
-        return _Asked(self.model, self.rows[index], self.values)
-
-    def __call__(self, codes: np.ndarray, which: np.ndarray) -> Any:
-        table, rows = self.model.table, self.rows[which]
-        values = rows.completed(table.decode(codes, (rows.codes, rows.values)))
-        frame, broken = build_frame(rows.columns, values, rows.carried), rows.broken(values)
-        if self.values:
-            return np.where(broken, np.nan, self.model.predict_frame(frame))
-        predicted, proba = self.model.answers_frame(frame)
-        # what breaks a rule is no answer, whatever the model says of it
-        return np.where(broken, -1, predicted), None if proba is None else np.where(broken[:, None], 0.0, proba)
