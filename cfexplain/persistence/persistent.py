@@ -59,7 +59,7 @@ class Persistent:
         >>> from sklearn.datasets import load_iris
         >>> from cfexplain import PLACEExplainer
         >>> X, y = load_iris(return_X_y=True)
-        >>> explainer = PLACEExplainer(training_budget=0.05, random_state=0).fit(X, y)
+        >>> explainer = PLACEExplainer(training_budget=0.1, random_state=0).fit(X, y)
         >>> path = os.path.join(tempfile.mkdtemp(), "iris.safetensors")
         >>> explainer.save(path)
         >>> again = PLACEExplainer.load(path)
@@ -142,7 +142,7 @@ def load(path: str | os.PathLike, **given: Any) -> Any:
     >>> from sklearn.datasets import load_iris
     >>> import cfexplain
     >>> X, y = load_iris(return_X_y=True)
-    >>> explainer = cfexplain.PLACEExplainer(training_budget=0.05, random_state=0).fit(X, y)
+    >>> explainer = cfexplain.PLACEExplainer(training_budget=0.1, random_state=0).fit(X, y)
     >>> path = os.path.join(tempfile.mkdtemp(), "result.safetensors")
     >>> explainer.explain(X[:3], target=1).save(path)
     >>> cfexplain.load(path).target.tolist()

@@ -47,7 +47,7 @@ def test_answers_are_counterfactuals_that_differ(name, request):
 
 @pytest.mark.parametrize("name", ["image_explainer", "table_explainer"])
 def test_a_row_has_the_same_answers_alone_in_company_in_any_order_and_by_many_processes(name, request):
-    explainer, x = _rows(name, request, 6)
+    explainer, x = _rows(name, request, 4)
     cf = explainer.explain(x, k=3)
     order = np.random.RandomState(0).permutation(len(x))
     shuffled = explainer.explain(x[order], k=3, n_jobs=2 if "table" in name else None)

@@ -10,7 +10,7 @@ from cfexplain import PLACEExplainer
 
 
 def small(classifier=None, **parameters):
-    return PLACEExplainer(classifier, random_state=0, training_budget=0.1, **parameters)
+    return PLACEExplainer(classifier, random_state=0, training_budget=0.05, **parameters)
 
 
 def test_rows_that_are_all_equal_are_refused_before_anything_is_trained():

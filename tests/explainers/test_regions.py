@@ -81,7 +81,7 @@ def test_a_region_that_is_enough_and_one_that_is_not(image_explainer, digits, tm
 
 
 def test_the_smallest_region_is_found_by_itself(image_explainer, digits):
-    x = digits[2][:8]
+    x = digits[2][:5]
     cf = image_explainer.explain(x, region="auto", k=2)
     share = cf.region.reshape(len(cf), -1).mean(1)
     assert not ((cf.x_cf != cf.x) & ~cf.region).any()

@@ -315,7 +315,7 @@ def rows_of(explainer, X, backend):
 
 
 def test_a_trained_explainer_finds_what_the_eager_search_finds(explainer, wine):
-    X = wine[0][::20]
+    X = wine[0][::30]
     eager, found = (rows_of(explainer, X, backend) for backend in ("eager", "triton"))
     assert found.backend == "triton (one launch)"
     assert (found.n_steps == eager.n_steps).all() and len(np.unique(eager.n_steps)) > 2

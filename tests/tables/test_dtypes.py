@@ -33,9 +33,10 @@ def test_bounds_beyond_a_small_dtype_hold_in_a_pipeline(dtype):
     X = pd.DataFrame({"points": rng.randint(0, 100, 300), "score": rng.randint(0, 100, 300)}).astype(dtype)
     y = (X["points"].astype(int) + X["score"].astype(int) > 130).astype(int)
     pipe = make_pipeline(StandardScaler(), LogisticRegression(C=100)).fit(X, y)
-    rows = X[X["score"].astype(int) < 8][:4]
+    rows = X[X["score"].astype(int) < 8][:2]
     cf = explain_pipeline(pipe, rows, 1, X_train=X, y_train=y, immutable=["score"], bounds={"points": (0, 1000)},
-                          explainer=PLACEExplainer(training_budget=0.01, max_steps=80, random_state=0, confidence=0.9))
+                          explainer=PLACEExplainer(training_budget=0.005, max_steps=80, second_opinion=1, random_state=0,
+                                                   confidence=0.9))
     before, after = cf.to_frames()
     assert (after["points"].astype(float).to_numpy() == cf.x_cf[:, 0]).all() and (cf.x_cf[:, 0] > 100).all()
     assert before.equals(rows) and (pipe.predict(after) == 1).all() and cf.valid.all()
