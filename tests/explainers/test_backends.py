@@ -29,11 +29,11 @@ def engine_of(explainer, x, backend="packed", precision="auto"):
 
 
 def test_auto_is_packed_and_says_so(table_explainer, rows):
-    cf = table_explainer.explain(rows, "benign")
+    cf = table_explainer.explain(rows[:4], "benign")
     assert cf.backend == "packed"
     assert cf[:3].backend == "packed" and cf.metadata["backend"] == "packed"
-    again = table_explainer.explain(rows, "benign", backend="packed")
-    np.testing.assert_array_equal(again.z_cf, cf.z_cf)
+    again = table_explainer.explain(rows[:3], "benign", backend="packed")
+    np.testing.assert_array_equal(again.z_cf, cf.z_cf[:3])
 
 
 @pytest.mark.parametrize("options, message", [
@@ -134,7 +134,7 @@ def test_a_module_that_cannot_be_copied_is_searched_as_it_is(table, rows):
     torch.manual_seed(0)
     net = Locked(nn.Linear(10, 16), nn.ReLU(), nn.Linear(16, 2))
     explainer = PLACEExplainer(net, random_state=0, training_budget=0.05).fit(X, y)
-    cf = explainer.explain(rows, "malignant")
+    cf = explainer.explain(rows[:4], "malignant")
     assert cf.backend == "packed (classifier eager)"
 
 
