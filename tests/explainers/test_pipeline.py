@@ -194,7 +194,7 @@ def test_every_kind_of_classifier(data):
         (make_pipeline(prepare(), FunctionTransformer(np.abs), LogisticRegression(max_iter=500)).fit(X, y), "yes", False)]
     state = {name: value.clone() for name, value in net.module_.state_dict().items()}
     for pipe, target, exact in cases:
-        explainer = PipelineExplainer(pipe, PLACEExplainer(**SMALL)).fit(X)
+        explainer = PipelineExplainer(pipe, PLACEExplainer(**SMALL | {"training_budget": 0.02})).fit(X)
         some = rows[pipe.predict(rows) != target][:4]
         cf = explainer.explain(some, target)
         assert explainer.exact_ == exact, pipe

@@ -3,14 +3,21 @@
 import numpy as np
 import pytest
 import sklearn
+from sklearn.base import clone
 from sklearn.datasets import load_wine
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import (
+    check_estimator_cloneable,
+    check_estimator_repr,
+    check_estimators_pickle,
+    check_fit_idempotent,
     check_methods_sample_order_invariance,
     check_methods_subset_invariance,
+    check_n_features_in_after_fitting,
+    check_no_attributes_set_in_init,
     check_transformer_general,
     parametrize_with_checks,
 )
@@ -39,11 +46,26 @@ SEARCHED = {**TINY, "sparse": False}  # by the search alone
 
 @parametrize_with_checks([
     PLACEExplainer(**SEARCHED), GradientExplainer(**TINY), DiffeomorphicExplainer(generator=FLOW, **SEARCHED),
-    DiffeomorphicExplainer(task="regression", target="maximize", generator="vae", **SEARCHED), REVISEExplainer(**SMALL),
-    CLARITYExplainer(members=2, **SMALL), LeapExplainer(sparse=False, **SMALL),
-    ClassDirectionExplainer(generator="vae", **TINY), PrototypeExplainer(**TINY)])
+    DiffeomorphicExplainer(task="regression", target="maximize", generator="vae", **SEARCHED), PrototypeExplainer(**TINY)])
 def test_common_checks(estimator, check):
     check(estimator)
+
+
+SIBLINGS = [REVISEExplainer(**SMALL), CLARITYExplainer(members=2, **SMALL), LeapExplainer(sparse=False, **SMALL),
+            ClassDirectionExplainer(generator="vae", **TINY)]
+
+
+@pytest.mark.slow  # all that these checks call is of the base, and of that checked above; what is theirs is checked below
+@parametrize_with_checks(SIBLINGS)
+def test_common_checks_of_siblings(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("check", [check_estimator_cloneable, check_estimator_repr, check_no_attributes_set_in_init,
+                                   check_fit_idempotent, check_estimators_pickle, check_n_features_in_after_fitting])
+@pytest.mark.parametrize("estimator", SIBLINGS)
+def test_what_siblings_have_of_their_own(estimator, check):
+    check(type(estimator).__name__, clone(estimator))
 
 
 @pytest.mark.parametrize("check", [check_methods_sample_order_invariance, check_methods_subset_invariance,

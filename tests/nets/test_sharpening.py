@@ -39,7 +39,7 @@ def test_texture_is_drawn_and_codes_stay(textured):
 @pytest.mark.parametrize("most", [0.0, 1.05])
 def test_what_a_critic_spoils_is_taken_back(textured, monkeypatch, most):
     monkeypatch.setattr(vae, "_WORSE", most)
-    with_critic, without = (VAE(4, random_state=0, training_budget=0.05, critic=critic).fit(textured)
+    with_critic, without = (VAE(4, random_state=0, training_budget=0.02, critic=critic).fit(textured)
                             for critic in (True, False))
     x = textured[with_critic.held_out_]
     wrong = [np.square(one.inverse_transform(one.transform(x)) - x).mean() for one in (with_critic, without)]
