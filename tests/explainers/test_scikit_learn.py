@@ -71,7 +71,7 @@ def test_what_siblings_have_of_their_own(estimator, check):
 @pytest.mark.parametrize("check", [check_methods_sample_order_invariance, check_methods_subset_invariance,
                                    check_transformer_general])
 def test_checks_of_what_is_found_where_columns_are_scanned(check):
-    check("PLACEExplainer", PLACEExplainer(**TINY))
+    check("PLACEExplainer", PLACEExplainer(max_changes=2, second_opinion=1, **SMALL))
 
 
 @pytest.fixture(scope="module")
