@@ -76,7 +76,7 @@ class GAN(Coordinates):
     Examples
     --------
     >>> from sklearn.datasets import load_digits
-    >>> images = load_digits().images[:300] / 16
+    >>> images = load_digits().images / 16
     >>> gan = GAN(latent_dim=8, width=8, training_budget=0.01, random_state=0).fit(images)
     >>> gan.sample(3, random_state=0).shape, gan.transform(images[:3]).shape
     ((3, 8, 8), (3, 8))

@@ -149,7 +149,7 @@ def explain_pipeline(
     >>> prepare = make_column_transformer((StandardScaler(), ["age"]), (OneHotEncoder(), ["job"]))
     >>> pipe = make_pipeline(prepare, LogisticRegression(C=100)).fit(X, y)
     >>> cf = explain_pipeline(pipe, X[:2], "yes", X_train=X, y_train=y, immutable=["job"],
-    ...                       explainer=PLACEExplainer(training_budget=0.2, random_state=0))
+    ...                       explainer=PLACEExplainer(training_budget=0.05, random_state=0))
     >>> before, after = cf.to_frames()
     >>> pipe.predict(after).tolist(), after["age"].dtype.name, after["job"].tolist()
     (['yes', 'yes'], 'int64', ['cook', 'clerk'])
@@ -220,7 +220,7 @@ class PipelineExplainer(BaseEstimator):
     >>> from cfexplain import PLACEExplainer
     >>> X, y = load_iris(return_X_y=True, as_frame=True)
     >>> pipe = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y)
-    >>> explainer = PipelineExplainer(pipe, PLACEExplainer(training_budget=0.1, random_state=0)).fit(X, y)
+    >>> explainer = PipelineExplainer(pipe, PLACEExplainer(training_budget=0.05, random_state=0)).fit(X, y)
     >>> cf = explainer.explain(X[:2], 1, immutable=["sepal width (cm)"])
     >>> explainer.exact_, len(cf), list(cf.to_frames()[1].columns) == list(X.columns)
     (True, 2, True)

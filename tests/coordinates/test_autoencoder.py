@@ -12,7 +12,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
-from cfexplain.coordinates import VAE, Autoencoder, Identity, PretrainedCoordinates
+from cfexplain.coordinates import VAE, Autoencoder, Coordinates, Identity, PretrainedCoordinates
 from cfexplain.foundation.exceptions import DataRangeError
 from cfexplain.foundation.tiles import aligned
 from cfexplain.metrics import sharpness_ratio
@@ -70,6 +70,33 @@ def test_networks_of_any_shape(net_shape, variational):
     assert back.shape == x.shape
     if len(net_shape) == 3:
         assert back.min() >= -1 and back.max() <= 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_arrays_and_tensors_agree(trained, kind):
+    coordinates, X = trained[kind]
+    assert isinstance(coordinates, Coordinates)
+    Z = coordinates.transform(X)
+    back = coordinates.inverse_transform(Z)
+    assert Z.shape == (len(X), coordinates.latent_dim_) and Z.dtype == X.dtype == coordinates.dtype_
+    assert back.shape == X.shape and back.dtype == X.dtype
+    assert len(coordinates.get_feature_names_out()) == Z.shape[1]
+    mean, std = coordinates.encode_dataset(X.reshape(-1, *coordinates.layout_.net_shape))
+    np.testing.assert_array_equal(mean, Z)
+    assert std.shape == Z.shape
+    assert ("vae" in kind) == bool((std > 0).any())
+    x = torch.from_numpy(X[:4]).reshape(-1, *coordinates.layout_.net_shape)
+    z = coordinates.encode(x).detach().requires_grad_()
+    np.testing.assert_allclose(z.detach().numpy(), Z[:4], rtol=1e-4, atol=1e-5)
+    (gradient,) = torch.autograd.grad(coordinates.decode(z).sum(), z)
+    assert torch.isfinite(gradient).all() and gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("kind", ["vae", "autoencoder"])
+def test_held_out_digits_are_reconstructed(trained, digits, kind):
+    coordinates, (train, test) = trained[kind][0], digits
+    error = np.square(coordinates.inverse_transform(coordinates.transform(test)) - test).mean()
+    assert error < 0.5 * np.square(train.mean(0) - test).mean()
 
 
 @pytest.mark.parametrize("kind", KINDS)

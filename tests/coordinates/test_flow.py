@@ -7,6 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from perturbed import perturbed
 from scipy import stats
 from sklearn.base import clone
 from sklearn.datasets import load_digits
@@ -16,23 +17,6 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from cfexplain.coordinates import Flow
 from cfexplain.density import Prior
 from cfexplain.foundation.tiles import aligned
-
-
-def seeded(make, seed=0):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return make()
-
-
-def perturbed(module, size=0.15, seed=0):
-    """`module` with noise on every weight: couplings start at the identity, where every inverse is right."""
-    def noise():
-        with torch.no_grad():
-            for parameter in module.parameters():
-                fan = parameter.shape[1] if parameter.ndim == 2 else 1  # keeps mixing matrices well conditioned
-                parameter.add_(size * fan**-0.5 * torch.randn(parameter.shape).to(parameter))
-    seeded(noise, seed)
-    return module.eval()
 
 
 @pytest.fixture(scope="module")
