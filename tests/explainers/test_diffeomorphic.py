@@ -293,7 +293,7 @@ def test_few_columns_of_a_table_end_among_its_rows():
 def test_values_are_ranked_among_rows_that_the_flow_was_not_trained_on(diabetes):
     X, y, X_test, _ = diabetes
     explainer = DiffeomorphicExplainer(RandomForestRegressor(10, random_state=0).fit(X, y), random_state=0,
-                                       generator=Flow(steps=6, hidden=(64, 64), noise=0.05)).fit(X, y)
+                                       generator=Flow(steps=6, hidden=(64, 64), noise=0.05), training_budget=0.1).fit(X, y)
     density = explainer.density_
     new = density.score_samples(explainer.coordinates_.transform(X_test))
     raw = density.score_samples(explainer.coordinates_.transform(X))
