@@ -120,11 +120,12 @@ class Autoencoder(TrainedCoordinates):
 
     def _loss(self, net: AutoencoderNet, rows: Rows, progress: float) -> Tensor:
         u = self._augmented(net, rows["u"])
-        out = net.outputs(net.moments(u)[0]).float()
+        codes = net.moments(u)[0]
+        out = net.outputs(codes).float()
         if net.is_image and not net.bounded:
             return normal_loss(out - u)
         if self.reconstruction == "edges" or self.reconstruction == "auto" and self.has_shades_:
-            return edges_loss(out.sigmoid() - u)
+            return edges_loss(out.sigmoid() - u) + self._from_components(codes.float(), rows, progress)
         if net.is_image and self.reconstruction != "mse":
             return F.binary_cross_entropy_with_logits(out, u, reduction="none").flatten(1).sum(1)
         return ((out.sigmoid() if net.is_image else out) - u).square().flatten(1).sum(1)

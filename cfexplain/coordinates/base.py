@@ -23,6 +23,7 @@ from cfexplain.foundation.random import draw_seed, seeded_torch, stream
 from cfexplain.foundation.settings import own_modes
 from cfexplain.foundation.tiles import TILE, in_tiles
 from cfexplain.nets.autoencoders import AutoencoderNet
+from cfexplain.nets.components import principal_components
 from cfexplain.nets.flow_nets import standard_normal
 from cfexplain.nets.latent_autoencoders import code_shape
 from cfexplain.nets.losses import Rows, perhaps_mirrored
@@ -30,6 +31,8 @@ from cfexplain.persistence import MayBeAbsent
 from cfexplain.persistence.networks import State, check_repeats, on_meta
 
 __all__ = ["Coordinates", "DecodeModule", "TrainedCoordinates", "untrained_module"]
+
+_COMPONENTS_WEIGHT, _COMPONENTS_UNTIL = 100.0, 0.4  # at the start of training, and the share of it at whose end it is 0
 
 
 class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -261,8 +264,11 @@ class TrainedCoordinates(Coordinates):
         net.float()
         lr: Any = self._lr() if self.lr == "auto" else self.lr
         batch_size: Any = None if self.batch_size == "auto" else self.batch_size
+        rows = {"u": u.clamp(0, 1) if self.layout_.is_image else u}
+        if self._begins_with_components():
+            rows["components"] = principal_components(rows["u"], net.latent_dim, seed)
         self.history_ = training.train_network(
-            net, self._loss, {"u": u.clamp(0, 1) if self.layout_.is_image else u},
+            net, self._loss, rows,
             updates=training.updates_for(len(X), self._most_updates(), self.training_budget), seed=seed, lr=lr,
             batch_size=batch_size, weight_decay=self.weight_decay, apart=self._draws_apart(), device=self.device,
             verbose=self.verbose, name=type(self).__name__)
@@ -322,6 +328,22 @@ class TrainedCoordinates(Coordinates):
     def _loss(self, net: AutoencoderNet, rows: Rows, progress: float) -> Tensor:
         """Loss of each row, (B,); ``rows["u"]`` are pixels in [0, 1] or standardised columns."""
         raise TypeError(f"{type(self).__name__} must say what it is trained for")
+
+    def _begins_with_components(self) -> bool:
+        """Whether codes are first held near principal components: of pictures in colour.
+
+        Of 10,000 photographs of 32×32 pixels the first 128 components lose 8 % of the variance, and a network that was left
+        to find codes by itself lost 17 % after 900 updates, nearly all of the hues among it.
+        """
+        return self.has_shades_ and self.layout_.net_shape[0] == 3 and getattr(self, "augment", None) is None
+
+    def _from_components(self, codes: Tensor, rows: Rows, progress: float) -> Tensor | float:
+        """How far, at first, `codes` are from ``rows["components"]`` (B, k); see `principal_components`."""
+        weight = _COMPONENTS_WEIGHT * (1 - progress / _COMPONENTS_UNTIL)
+        if "components" not in rows or weight <= 0:
+            return 0.0
+        wanted = rows["components"]
+        return weight * (codes[:, : wanted.shape[1]] - wanted).square().sum(1)
 
     def _draws_apart(self) -> bool:
         """Whether training draws from its own stream alone: a perceptual distance of the user's may draw from torch's."""

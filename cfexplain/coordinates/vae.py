@@ -38,7 +38,8 @@ class VAE(TrainedCoordinates):
 
     Minimises, for every row, −log p(x|z) + β KL(q(z|x) ‖ N(0, I)) with one sample z of the posterior; β grows to its
     value over the first third of training. A small β keeps reconstructions sharp while the latents, whose aggregate is
-    about N(0, I), stay smooth enough for a search by gradients.
+    about N(0, I), stay smooth enough for a search by gradients. Of pictures in colour, codes begin near principal
+    components.
 
     Parameters
     ----------
@@ -292,4 +293,4 @@ class VAE(TrainedCoordinates):
         if self.perceptual is not None:
             fit = fit + self.perceptual_weight * self.perceptual(net.from_units(u), net.from_units(out.sigmoid()))
         kl = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(1)
-        return fit + self.beta_ * min(1.0, 3 * progress) * kl
+        return fit + self.beta_ * min(1.0, 3 * progress) * kl + self._from_components(mean, rows, progress)
