@@ -19,7 +19,7 @@ from cfexplain.foundation.sharpness import laplacian_variance
 from cfexplain.foundation.threads import one_thread
 from cfexplain.foundation.tiles import in_tiles
 from cfexplain.nets.autoencoders import AutoencoderNet
-from cfexplain.nets.losses import Rows, edges_loss, normal_loss
+from cfexplain.nets.losses import Rows, normal_loss
 from cfexplain.nets.sharpening import Sharpening
 from cfexplain.persistence import MayBeAbsent, storable
 
@@ -286,7 +286,7 @@ class VAE(TrainedCoordinates):
         elif self.likelihood_ == "bernoulli":
             fit = F.binary_cross_entropy_with_logits(out, u, reduction="none").flatten(1).sum(1)
         elif self.likelihood_ == "edges":
-            fit = edges_loss(out.sigmoid() - u)
+            fit = self._edges(out.sigmoid() - u, rows, progress)
         else:
             error = (out.sigmoid() if net.is_image else out) - u
             fit = error.square().flatten(1).sum(1) / (2 * self.sigma**2)

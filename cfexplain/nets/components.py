@@ -12,6 +12,7 @@ from cfexplain.foundation.threads import one_thread
 __all__ = ["principal_components"]
 
 _MOST_ROWS, _SIDE = 10_000, 32  # that components are found from, and to which pictures are averaged down before
+_BEYOND = 10  # components that are found and not used: the last of a randomised search are inexact
 
 
 def principal_components(images: Tensor, most: int, seed: int) -> Tensor:
@@ -24,13 +25,14 @@ def principal_components(images: Tensor, most: int, seed: int) -> Tensor:
     >>> round(abs(torch.corrcoef(torch.stack([found, tinted[:, 0, 0, 0]]))[0, 1].item()), 4)
     1.0
     """
-    sides = [min(_SIDE, side) for side in images.shape[2:]]
+    height, width = images.shape[2:]
+    sides = min(_SIDE, height), min(_SIDE, width)
     with seeded_torch(seed), one_thread(), torch.no_grad():
         chosen = torch.randperm(len(images))[:_MOST_ROWS]
         small = F.adaptive_avg_pool2d(images[chosen], sides).flatten(1)
         mean = small.mean(0)
-        _, size, basis = torch.pca_lowrank(small - mean, min(most, *small.shape), center=False, niter=4)
-        scale = size / len(small) ** 0.5
+        _, size, basis = torch.pca_lowrank(small - mean, min(most + _BEYOND, *small.shape), center=False, niter=4)
+        basis, scale = basis[:, :most], size[:most] / len(small) ** 0.5
         basis, scale = basis[:, scale > 1e-6 * scale[0]], scale[scale > 1e-6 * scale[0]]
         return torch.cat([(F.adaptive_avg_pool2d(part, sides).flatten(1) - mean) @ basis / scale
                           for part in images.split(_MOST_ROWS)])
