@@ -184,6 +184,9 @@ def run(data: Photographs, label: str, options: argparse.Namespace, face: Any) -
     some = data.test[:50]
     return {"methods": found,
             "judges on real images": judges.of_real_images(some, lambda x: outer_drawing(place, x)),
+            "second network on real images that the explained one gets right": {goal.words: float(judges.agrees(
+                data.images(understood(place, data, label, replace(goal, of=goal.wanted), 200)).numpy(), goal).mean())
+                for goal in both_ways},
             "networks": {role: {"kind": facts["kind"], **{
                 part: facts["held_out"][part][label] for part in ("accuracy", "balanced", "mean_absolute_error")
                 if label in facts["held_out"].get(part, ())}, "mean accuracy of all labels": facts["held_out"]["mean"]}

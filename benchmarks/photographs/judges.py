@@ -22,6 +22,7 @@ from cfexplain.metrics.realism import neighbour_distance, rank_among
 __all__ = ["Judges", "recogniser"]
 
 SAME = 0.6  # dlib's own threshold
+WHOLE = (0.0, 0.0, 1.0)  # in place of the face's chip, as the first figures of identity were measured: strangers are near
 REFERENCES = 2000  # training images of a class that realism looks at
 BUILT_IN = ("validity", "complete", "confidence_gain", "l2", "steps", "seconds_per_row", "density_percentile", "sharpness",
             "spread", "reconstruction_error")
@@ -107,7 +108,12 @@ class Judges:
         def apart(cf: Any, _: Any) -> np.ndarray:
             return np.linalg.norm(self.face(cf.x) - self.face(cf.x_cf), axis=1)
 
+        def apart_whole(cf: Any, _: Any) -> np.ndarray:
+            whole = recogniser(WHOLE)
+            return np.linalg.norm(whole(cf.x) - whole(cf.x_cf), axis=1)
+
         return [*found, Metric("identity", apart, "down", "distance in dlib's descriptors"),
+                Metric("identity, whole picture", apart_whole, "down", "distance in dlib's descriptors"),
                 Metric("same person", lambda cf, e: apart(cf, e) < SAME, "up", f"share below {SAME}")]
 
     def of_real_images(self, rows: np.ndarray, recover: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
