@@ -19,6 +19,7 @@ from torch import Tensor
 
 from cfexplain.coordinates import Identity
 from cfexplain.density import ConditionalFlow, Prior
+from cfexplain.explainers.candidates import same_change
 from cfexplain.explainers.evaluator import Evaluator
 from cfexplain.explainers.found import Found
 from cfexplain.explainers.table import TableRun
@@ -37,8 +38,6 @@ _PULL = 10.0  # the weight of that in the search
 _STEPS, _PULLED = 30, 20  # in latent space; and of the search, while answers are drawn apart
 _TILE = 64  # rows that are drawn apart together in latent space: small networks take their time a call, not a row
 _CANDIDATES, _KEPT = 32, 0.5  # base codes a row, and how much of the row's own is in each
-# Answers nearer to each other than this share of the nearer one's change are the same
-_SAME = 0.1
 _PULL_IN_LATENT, _NATS_BEYOND, _ODDS_BEYOND = 20.0, 0.2, 0.5  # nats for each dimension
 
 
@@ -289,14 +288,12 @@ def table_answers(run: Any, begun: TableRun, rows: Mapping[str, Tensor], first: 
     answers, lacking = [first, *(first[places] for _ in range(1, k))], np.zeros((k, len(X)), dtype=bool)
     lacking[1:] = verdict.goal.moving
     if begun.scan is not None:
-        used = [table.columns.changed(first.x_cf, X)]
         for j in range(1, k):
-            scanned = begun.scan(begun.rows, avoid=np.stack(used, 1)[begun.rows])
+            scanned = begun.scan.again(begun.rows, np.stack([answer.x_cf[begun.rows] for answer in answers[:j]], 1))
             some = np.flatnonzero(scanned.valid)
             verdict.write(answers[j], begun.rows[some], scanned.x_cf[some], scanned.judged[some])
             _note_written(answers[j], begun.rows[some])
             lacking[j, begun.rows[scanned.complete]] = False
-            used.append(table.columns.changed(answers[j].x_cf, X))
     left = np.flatnonzero(lacking.any(0))
     if run.deadline.passed:
         for j in range(1, k):
@@ -312,7 +309,7 @@ def table_answers(run: Any, begun: TableRun, rows: Mapping[str, Tensor], first: 
             part = run.judged(known, np.arange(len(left)), more.every(k - 1, j - 1), options, first.backend)
             accepted = begun.settle(own, part)
             now = 2 * answers[j].done[left] + _counts(run, verdict, answers[j].x_cf[left], left, answers[0].x_cf[left])
-            other = ~_contained(table.columns, part.x_cf, verdict.X[left], [before.x_cf[left] for before in answers[:j]])
+            other = ~_contained(verdict, table.columns, part.x_cf, left, [before.x_cf[left] for before in answers[:j]])
             better = np.flatnonzero(lacking[j, left] & accepted & other & (2 * part.done + 1 > now))
             answers[j].put(left[better], part[better])
     for answer in answers[1:]:
@@ -320,12 +317,16 @@ def table_answers(run: Any, begun: TableRun, rows: Mapping[str, Tensor], first: 
     return Found.concatenate(answers)[np.arange(k * len(X)).reshape(k, -1).T.reshape(-1)]
 
 
-def _contained(columns: Any, x_cf: np.ndarray, x: np.ndarray, before: list[np.ndarray]) -> np.ndarray:
-    """Which answers change all columns of one `before` them and are few, so that they say nothing new, (n,)."""
-    changed = columns.changed(x_cf, x)
+def _contained(verdict: Verdict, columns: Any, x_cf: np.ndarray, rows: np.ndarray, before: list[np.ndarray]) -> np.ndarray:
+    """Which answers of `rows` repeat one `before` them, or change all its columns and are few, so that they say nothing new,
+    (n,).
+    """
+    x = verdict.X[rows]
+    changed, scale = columns.changed(x_cf, x), verdict.scale
     sets = [columns.changed(one, x) for one in before]
     inside = np.logical_or.reduce([(changed | ~one).all(1) & one.any(1) for one in sets])
-    return inside & (2 * changed.sum(1) < changed.shape[1])
+    repeated = np.logical_or.reduce([same_change((x_cf - x) / scale, (one - x) / scale) for one in before])
+    return repeated & changed.any(1) | inside & (2 * changed.sum(1) < changed.shape[1])
 
 
 def _note_written(found: Found, rows: np.ndarray) -> None:
@@ -360,10 +361,9 @@ def repeated_answers(X: np.ndarray, x_cf: np.ndarray, k: int, counts: np.ndarray
     [False, True, False]
     """
     points = ((x_cf - X) / scale).reshape(-1, k, int(np.prod(X.shape[1:])))
-    size, counts = np.linalg.norm(points, axis=2), counts.reshape(-1, k)
+    counts = counts.reshape(-1, k)
     out = np.zeros(counts.shape, dtype=bool)
     for j in range(1, k):
         for i in range(j):
-            near = np.linalg.norm(points[:, j] - points[:, i], axis=1) <= _SAME * np.minimum(size[:, i], size[:, j])
-            out[:, j] |= near & counts[:, i] & ~out[:, i]
+            out[:, j] |= same_change(points[:, j], points[:, i]) & counts[:, i] & ~out[:, i]
     return out.reshape(-1)

@@ -8,8 +8,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-__all__ = ["OfRows", "Pool", "once", "pairs_of", "rank_of", "sets_of"]
+__all__ = ["OfRows", "Pool", "once", "pairs_of", "rank_of", "same_change", "sets_of"]
 
+# Changes nearer to each other than this share of the smaller one are the same
+_SAME = 0.1
 _Rows = TypeVar("_Rows", bound="OfRows")
 
 
@@ -18,6 +20,11 @@ class OfRows:
 
     def __getitem__(self: _Rows, rows: np.ndarray) -> _Rows:
         return type(self)(*(values[rows] for values in vars(self).values()))
+
+    def put(self: _Rows, rows: np.ndarray, others: _Rows) -> None:
+        """Write `others` in place of `rows`."""
+        for name, values in vars(self).items():
+            values[rows] = getattr(others, name)
 
     @classmethod
     def concatenate(cls: type[_Rows], parts: Sequence[_Rows]) -> _Rows:
@@ -72,3 +79,13 @@ def sets_of(owner: np.ndarray, acted: np.ndarray) -> np.ndarray:
 def once(pool: Pool) -> Pool:
     _, once = np.unique(np.column_stack([pool.owner, pool.codes]), axis=0, return_index=True)
     return pool[np.sort(once)]
+
+
+def same_change(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Which changes (…, d) are the same, but for little.
+
+    >>> same_change(np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([[1.01, 0.0], [0.0, 1.0]])).tolist()
+    [True, False]
+    """
+    size = np.minimum(np.linalg.norm(left, axis=-1), np.linalg.norm(right, axis=-1))
+    return np.linalg.norm(left - right, axis=-1) <= _SAME * size

@@ -14,6 +14,7 @@ from cfexplain.explainers.base import CounterfactualExplainer
 from cfexplain.explainers.binding import scanned
 from cfexplain.explainers.columns import Columns
 from cfexplain.explainers.found import Found
+from cfexplain.explainers.neighbourhood import Neighbourhood
 from cfexplain.explainers.table import Table
 from cfexplain.explainers.task import Goal
 from cfexplain.tables.build import build_frame
@@ -95,7 +96,7 @@ def _tables(whole: Any, rows: TableRows, within: Within) -> Iterator[tuple[Count
     told = [repr(sorted(own.items())) for own in within.own]
     patterns = np.unique([f"{strange.tobytes()!r}{own}" for strange, own in zip(rows.strange, told, strict=True)],
                          return_inverse=True)[1].reshape(-1)
-    values = whole.table_.decode(whole.codes_)
+    values, classes = whole.table_.decode(whole.codes_), 0 if whole.explainer_.is_regression else len(whole.classes_)
     for k in range(patterns.max() + 1):
         place = np.flatnonzero(patterns == k)
         held = [name for name, strange in zip(whole.table_.names, rows.strange[place[0]], strict=True) if strange]
@@ -103,6 +104,8 @@ def _tables(whole: Any, rows: TableRows, within: Within) -> Iterator[tuple[Count
         column_rules, _, costs = rules_of(whole.table_, values, within.rules, held, within.own[place[0]])
         explainer.column_rules_ = column_rules
         explainer.sparse, explainer.max_changes = within.sparse, within.max_changes
+        columns = Columns.of_mixed(whole.table_, column_rules, whole.codes_, costs)
+        around = Neighbourhood.of(whole, columns, whole.codes_, whole.predicted_, classes)
         yield explainer, place, Table(
-            Columns.of_mixed(whole.table_, column_rules, whole.codes_, costs), whole.codes_, whole.predicted_,
+            columns, whole.codes_, whole.predicted_, around,
             within.scans, within.max_changes, whole.asked_of(rows if len(place) == len(rows.codes) else rows[place]))

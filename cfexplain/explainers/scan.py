@@ -7,15 +7,19 @@ column, and the cheapest that meets every condition of the search is the answer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
-from cfexplain.explainers.candidates import Pool, once, pairs_of, rank_of, sets_of
+from cfexplain.density import KernelDensity
+from cfexplain.explainers.candidates import Pool, once, pairs_of, rank_of, same_change, sets_of
 from cfexplain.explainers.columns import Columns
+from cfexplain.explainers.neighbourhood import Neighbourhood
 from cfexplain.explainers.real_values import RealValues
 from cfexplain.explainers.shape import Shape
-from cfexplain.explainers.verdict import Asked, Judged, Verdict
+from cfexplain.explainers.verdict import TOGETHER, Asked, Judged, Verdict
+from cfexplain.foundation.tiles import in_tiles
 
 __all__ = ["Answers", "Scan"]
 
@@ -23,14 +27,18 @@ MOST = 8  # columns that change together, unless more are asked for
 _SINGLES = 160  # changes of one column that others are made of
 _ASKED = 256  # combinations of each size that the model is asked about
 _BEAM = 48  # of which larger ones are made
-_DRAWN = 32  # candidates that are drawn back
+_DRAWN, _DRAWN_AGAIN = 32, 10  # candidates that are drawn back; and for each other answer
 _OF_A_SET = 3  # of them of the same columns
 _MOVED, _TURNS = 6, 2  # sets of columns whose values are tried again, and how often
 _HALVINGS = 7
+_KEPT = 64  # candidates of a row among which its other answers are looked for first
 _JUDGED = (12, 24, 48)  # candidates of which the conditions are asked, in turn, until one holds
 _TIE = 1e-6
 CHARGE = 1.0  # what one more column costs, in standard deviations, beside its change
 UNKNOWN = 3.0  # what a value costs that no real row has, where rows repeat each other
+ODD = 6.0  # what a pair of values costs that next to no real row has
+OUTLIER = 3.0  # what it costs to lie off the rows around it, and from which local outlier factor on, rising
+_OUTLYING = (1.2, 1.5)
 CROWD = 1.0  # of which the third column costs so much more, and n columns (n - 2)² times as much
 
 
@@ -52,6 +60,11 @@ class Answers:
     valid: np.ndarray
     judged: Judged
 
+    def put(self, rows: np.ndarray, others: Answers) -> None:
+        """Write `others` in place of those of `rows`."""
+        self.x_cf[rows], self.complete[rows], self.valid[rows] = others.x_cf, others.complete, others.valid
+        self.judged.put(rows, others.judged)
+
 
 class Scan:
     """Looks for the cheapest change of few columns.
@@ -63,35 +76,38 @@ class Scan:
     shape : Shape
         What is typical, roughly.
     values : RealValues
+    around : Neighbourhood
+        What lies around candidates.
     most : int, optional
         Columns that may change.
     """
 
-    def __init__(self, verdict: Verdict, columns: Columns, shape: Shape, values: RealValues,
+    def __init__(self, verdict: Verdict, columns: Columns, shape: Shape, values: RealValues, around: Neighbourhood,
                  most: int | None = None):
-        self.verdict, self.columns, self.shape, self.values = verdict, columns, shape, values
+        self.verdict, self.columns, self.shape, self.values, self.around = verdict, columns, shape, values, around
         # of prices that are given the total is minimised, and nothing else
         self.charge = _TIE if columns.prices else CHARGE
         self.most = MOST if most is None else most
-        self.avoid: np.ndarray | None = None
+        self.before: np.ndarray | None = None
+        self.kept: list[Pool] | None = None  # candidates of rows of which other answers are wanted; `owner` is the row
         conditions = verdict.run.judge.conditions
         self.judges = "density" in conditions
         self.opinions = "second_opinion" in conditions
 
-    def __call__(self, rows: np.ndarray, avoid: np.ndarray | None = None, also: np.ndarray | None = None) -> Answers:
+    def __call__(self, rows: np.ndarray, before: np.ndarray | None = None, also: np.ndarray | None = None) -> Answers:
         """The best candidate of each of `rows`.
 
         Parameters
         ----------
         rows : ndarray of int, shape (n,)
-        avoid : ndarray of bool, shape (n, k, columns), optional
-            Sets of columns that an answer must not change together: those of answers that each row has already.
+        before : ndarray of shape (n, k, width), optional
+            Answers that each row has already: another must not change all columns of one of them, nor repeat it.
         also : ndarray of shape (n, width), optional
             Rows whose values are tried, too.
         """
         X, parts = self.verdict.X, []
         for some in self.verdict.parts(np.arange(len(rows)), _SINGLES * _BEAM // 8):
-            parts.append(self._part(rows[some], *(None if given is None else given[some] for given in (avoid, also))))
+            parts.append(self._part(rows[some], *(None if given is None else given[some] for given in (before, also))))
         rest = rows[sum(len(part.x_cf) for part in parts) :]
         if len(rest) or not parts:  # no time, or no rows
             none = np.zeros(len(rest), dtype=bool)
@@ -100,9 +116,34 @@ class Scan:
                                  for name in ("x_cf", "complete", "valid"))
         return Answers(x_cf, complete, valid, Judged.concatenate([part.judged for part in parts]))
 
-    def _part(self, rows: np.ndarray, avoid: np.ndarray | None, also: np.ndarray | None) -> Answers:
-        self.avoid = avoid
-        return self._best(self._drawn_back(self._moved(self._combined(rows, also), rows), rows), rows)
+    def _part(self, rows: np.ndarray, before: np.ndarray | None, also: np.ndarray | None) -> Answers:
+        self.before = before
+        pool = self._moved(self._combined(rows, also), rows)
+        if self.kept is not None and before is None:
+            hope = np.round(pool.cost + pool.off + pool.unusual, 5)
+            some = pool[rank_of(sets_of(pool.owner, pool.acted), ~pool.complete, pool.gap, hope) < _OF_A_SET]
+            hope = np.round(some.cost + some.off + some.unusual, 5)
+            some = some[rank_of(some.owner, ~some.complete, some.gap, hope) < _KEPT]
+            self.kept.append(replace(some, owner=rows[some.owner]))
+        return self._best(self._drawn_back(pool, rows), rows)
+
+    def again(self, rows: np.ndarray, before: np.ndarray) -> Answers:
+        """Other answers of `rows` than those `before` (n, k, width): among what was kept; scanned for where none of it will
+        do.
+        """
+        if not self.kept or self.verdict.run.deadline.passed:
+            return self(rows, before=before)
+        kept, self.before = Pool.concatenate(self.kept), before
+        place = np.full(len(self.verdict.X), -1)
+        place[rows] = np.arange(len(rows))
+        pool = replace(kept, owner=place[kept.owner])
+        pool = pool[pool.owner >= 0]
+        pool = pool[self._allowed(rows, pool.owner, pool.codes, pool.acted)]
+        answers = self._best(self._drawn_back(pool, rows, _DRAWN_AGAIN), rows)
+        left = np.flatnonzero(~answers.complete)
+        if len(left):
+            answers.put(left, self(rows[left], before=before[left]))
+        return answers
 
     # ---------------------------------------------------------------- candidates
     def _asked(self, rows: np.ndarray, owner: np.ndarray, codes: np.ndarray, acted: np.ndarray) -> Pool:
@@ -110,7 +151,7 @@ class Scan:
         x = self.verdict.X[rows[owner]]
         codes = self.columns.ruled(codes, x, acted)
         cost = self._cost(codes, x, acted)
-        kept = np.flatnonzero((codes != x).any(1) & np.isfinite(cost) & self._allowed(owner, acted))
+        kept = np.flatnonzero((codes != x).any(1) & np.isfinite(cost) & self._allowed(rows, owner, codes, acted))
         owner, codes, acted, cost = owner[kept], codes[kept], acted[kept], cost[kept]
         asked = self.verdict.asked(codes, rows[owner])
         zero = np.zeros(len(owner))
@@ -121,17 +162,24 @@ class Scan:
             pool.density, pool.opinion = _rounded(said.log_density), _rounded(said.opinion)
             pool.complete = pool.sure & said.conditions.all(1)
             pool.off = self._off(pool.density, pool.opinion, which)
-            pool.unusual = self.unusual(pool.density, which)
+            pool.unusual = self._rare(pool, which)
             if not self.columns.prices:
-                pool.unusual += UNKNOWN * self.values.unknown(pool.codes, verdict.X[which], which)
+                before = verdict.X[which]
+                pool.unusual += UNKNOWN * self.values.unknown(pool.codes, before, which)
+                pool.unusual += ODD * self.around.odd_pairs(pool.codes, self.columns.changed(pool.codes, before))
         return pool
 
-    def _allowed(self, owner: np.ndarray, acted: np.ndarray) -> np.ndarray:
-        """Which changes have no set of columns in them that is avoided."""
-        if self.avoid is None:
-            return np.ones(len(owner), dtype=bool)
-        avoid = self.avoid[owner]
-        return ~((acted[:, None] | ~avoid).all(2) & avoid.any(2)).any(1)
+    def _allowed(self, rows: np.ndarray, owner: np.ndarray, codes: np.ndarray, acted: np.ndarray) -> np.ndarray:
+        """Which candidates are other answers than those before."""
+        out = np.ones(len(owner), dtype=bool)
+        if self.before is None:
+            return out
+        X, scale = self.verdict.X[rows], self.verdict.scale
+        change = (codes - X[owner]) / scale
+        for one in self.before.swapaxes(0, 1):
+            used = self.columns.changed(one, X)[owner]
+            out &= ~((acted | ~used).all(1) & used.any(1)) & ~same_change(change, ((one - X) / scale)[owner])
+        return out
 
     def unusual(self, log_density: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """What it costs to be less typical; nothing, where prices are given."""
@@ -139,12 +187,28 @@ class Scan:
             return np.zeros(len(rows))
         return np.round(self.verdict.unusual(log_density, rows), 4)
 
+    def _rare(self, pool: Pool, rows: np.ndarray) -> np.ndarray:
+        """What it costs to be less typical, as rows and not as codes in a latent space, in which a column is little."""
+        verdict, kernel = self.verdict, self.around.kernel
+        if self.columns.prices or kernel is None or isinstance(verdict.explainer.density_, KernelDensity):
+            return self.unusual(pool.density, rows)
+        labels = torch.from_numpy(verdict.goal.rows["target"][rows])
+        said = in_tiles(kernel.log_prob, torch.from_numpy(pool.codes), labels, tile=TOGETHER).numpy()
+        return np.round(verdict.unusual(_rounded(said), rows, kernel), 4)
+
     def _off(self, density: np.ndarray, opinion: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """How far candidates are from the conditions that do not ask the model: √nats and log-odds."""
         off = np.sqrt(np.maximum(self.verdict.wanted[rows] - density, 0))
         if self.opinions:
             off += np.minimum(np.maximum(self.verdict.needed(rows, opinion=True) - opinion, 0), 5.0)
         return np.round(off, 4)
+
+    def _off_others(self, codes: np.ndarray) -> np.ndarray:
+        """What it costs to lie off the rows around it; nothing, where prices are given."""
+        if not self.judges or self.columns.prices:
+            return np.zeros(len(codes))
+        low, high = _OUTLYING
+        return np.round(OUTLIER * np.clip((self.around.outlying(codes) - low) / (high - low), 0, 1), 4)
 
     def cost(self, codes: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """What changes of `rows` cost, with the charge for each column."""
@@ -292,7 +356,7 @@ class Scan:
         return pool
 
     # ------------------------------------------------------------------ drawn back
-    def _drawn_back(self, pool: Pool, rows: np.ndarray) -> Pool:
+    def _drawn_back(self, pool: Pool, rows: np.ndarray, most: int = _DRAWN) -> Pool:
         """The cheapest that the model accepts, with each number as near to the row as it accepts; and as they were.
 
         By bisection, column by column, the dearest change first. Rows of which it accepts nothing as sure as is asked for
@@ -306,7 +370,7 @@ class Scan:
         hope = np.round(pool.cost + pool.off + pool.unusual, 5)
         some = rank_of(sets_of(pool.owner, pool.acted), worse, hope) < _OF_A_SET
         pool, worse, hope = pool[some], worse[some], hope[some]
-        pool = pool[rank_of(pool.owner, worse, hope) < _DRAWN]
+        pool = pool[rank_of(pool.owner, worse, hope) < most]
         move = np.flatnonzero(pool.gap == 0)
         if not len(move):
             return pool
@@ -379,7 +443,7 @@ class Scan:
                 pool.gap[some], pool.score[some], pool.sure[some]))
             count = np.where(pool.gap[some] == 0, 1 + said.conditions.sum(1), 0)
             every = (pool.gap[some] == 0) & said.conditions.all(1)
-            price = np.where(every, pool.cost[some] + pool.unusual[some], 0.0)
+            price = np.where(every, pool.cost[some] + pool.unusual[some] + self._off_others(pool.codes[some]), 0.0)
             by = np.lexsort([rank[some], np.round(price, 6), -count, ~every, pool.owner[some]])
             who, first = np.unique(pool.owner[some][by], return_index=True)
             chosen = by[first]
@@ -387,8 +451,7 @@ class Scan:
             who, chosen = who[better], chosen[better]
             met[who], complete[who], valid[who] = count[chosen], every[chosen], count[chosen] > 0
             x_cf[who] = pool.codes[some[chosen]]
-            for name, values in vars(judged).items():
-                values[who] = getattr(said, name)[chosen]
+            judged.put(who, said[chosen])
         return Answers(x_cf, complete, valid, judged)
 
 

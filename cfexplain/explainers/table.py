@@ -11,6 +11,7 @@ from cfexplain.explainers.column_rules import column_names_of, read_costs
 from cfexplain.explainers.columns import Columns
 from cfexplain.explainers.fewer import Fewer
 from cfexplain.explainers.found import Found
+from cfexplain.explainers.neighbourhood import Neighbourhood
 from cfexplain.explainers.real_values import RealValues
 from cfexplain.explainers.repair import Repair
 from cfexplain.explainers.scan import Answers, Scan
@@ -30,6 +31,8 @@ class Table:
     columns : Columns
     real, answers : ndarray of shape (m, width), (m,)
         Training rows, and the class indices, or values, that the model gives them.
+    around : Neighbourhood
+        Those rows as candidates see them.
     sparse : bool
         Change few columns.
     most : int, optional
@@ -42,6 +45,7 @@ class Table:
     columns: Columns
     real: np.ndarray
     answers: np.ndarray
+    around: Neighbourhood
     sparse: bool = True
     most: int | None = None
     ask: Any = None
@@ -61,7 +65,9 @@ class Table:
             real, answers = np.empty((0, len(explainer.scale_)), dtype=explainer.dtype_), np.zeros(0)
         columns = Columns.of_numbers(real, explainer.scale_, explainer.column_rules_, names=column_names_of(explainer),
                                      prices=read_costs(explainer, explainer.scale_))
-        return cls(columns, real, answers, sparse, explainer.max_changes)
+        classes = 0 if explainer.is_regression else len(explainer.classes_)
+        around = Neighbourhood.of(explainer, columns, real, answers, classes)
+        return cls(columns, real, answers, around, sparse, explainer.max_changes)
 
     def run(self, run: Any, X: np.ndarray, goal: Goal, prepared: dict[str, Any]) -> TableRun:
         """Begin with some rows, of which the search knows what is `prepared`: scan those that move."""
@@ -84,7 +90,9 @@ class TableRun:
         self.answered = np.zeros(len(verdict.X), dtype=bool)
         shape = Shape(verdict, table.real, table.answers)
         values = RealValues(verdict, table.columns, table.real, table.answers)
-        self.scan = Scan(verdict, table.columns, shape, values, table.most) if table.sparse else None
+        self.scan = Scan(verdict, table.columns, shape, values, table.around, table.most) if table.sparse else None
+        if self.scan is not None and verdict.run.k > 1:
+            self.scan.kept = []
         self.answers: Answers | None = None if self.scan is None else self.scan(self.rows)
         if self.answers is not None:
             self.answered[self.rows[self.answers.complete]] = True

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cfexplain.density.base import ClassDensity
 from cfexplain.explainers.candidates import OfRows
 from cfexplain.explainers.found import Found
 from cfexplain.explainers.task import Classification, Goal
@@ -22,7 +23,7 @@ TOGETHER = 256  # rows that are judged at once
 NUMBERS = 2**22  # of candidates that are held at once: bounds memory
 _OF_THE_MODEL = ("decision", "value")  # conditions that ask the model alone
 _OF_CODES = ("density", "second_opinion")  # and those that do not ask it
-UNIQUE = 10.0  # the price of being less typical than any row of the class, in standard deviations of a number
+UNIQUE = 12.0  # the price of being less typical than any row of the class, in standard deviations of a number
 _ENOUGH = 0.6  # the quantile of the class's densities from which on nothing is to be paid
 _TAIL = 0.05  # the quantile below which densities are told apart by how low they are
 _AT_LEAST = 16  # candidates that are asked about together where time is limited: with fewer, a fast model waits for us
@@ -80,6 +81,7 @@ class Verdict:
         self.imitated = ask is not None or explainer.classifier_.is_surrogate or not explainer.differentiable
         self.is_class = isinstance(explainer.task_, Classification)
         self.names = list(prepared)
+        self.scale = np.where(explainer.scale_ > 0, explainer.scale_, 1.0)  # of columns, by which answers are told apart
         self.wanted = prepared["typical"].cpu().numpy()
         self.known = {name: values for name, values in prepared.items() if values.ndim == 1}
         self.terms = [term for term in run.objective.terms if term.name in _OF_THE_MODEL]
@@ -181,14 +183,14 @@ class Verdict:
             valid = asked.gap == 0 if apart else valid
         return Judged(z, log_density, valid, opinion, out)
 
-    def unusual(self, log_density: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    def unusual(self, log_density: np.ndarray, rows: np.ndarray, density: ClassDensity | None = None) -> np.ndarray:
         """What it costs to be less typical than most of the class, in standard deviations of a number, (n,).
 
-        By rank among the class's own training rows, so that no unit of the density counts: nothing from the `_ENOUGH`
-        quantile on, and `UNIQUE` at the end, beyond which it rises slowly. A row with much that cannot change may never get
-        there, and a column more for little is not worth its cost.
+        By the explainer's density, or by another. By rank among the class's own training rows, so that no unit of the
+        density counts: nothing from the `_ENOUGH` quantile on, and `UNIQUE` at the end, beyond which it rises slowly. A row
+        with much that cannot change may never get there, and a column more for little is not worth its cost.
         """
-        density, out = self.explainer.density_, np.empty(len(rows))
+        density, out = self.explainer.density_ if density is None else density, np.empty(len(rows))
         log_density, labels = np.nan_to_num(log_density, nan=-1e6, neginf=-1e6), self.goal.rows["target"][rows]
         for label in np.unique(labels):
             some, known = labels == label, density.log_densities_[label]

@@ -90,6 +90,15 @@ def test_what_only_repeats_columns_is_no_answer(loans):
         assert len(set(single)) == len(single)
 
 
+def test_no_answer_of_a_table_repeats_another_but_for_little(loans):
+    _, pipe, X, y = loans
+    explainer = PipelineExplainer(pipe, ScanExplainer(), random_state=0).fit(X, y)
+    rows = X[pipe.predict(X) != "yes"][:10]
+    cf, one = explainer.explain(rows, "yes", k=3), explainer.explain(rows, "yes")
+    assert "repeated" not in cf.status
+    np.testing.assert_array_equal(cf.x_cf[::3], one.x_cf)  # the first is the answer that a row gets alone
+
+
 def test_groups_the_best_and_selections(image_explainer, digits):
     cf = image_explainer.explain(digits[2][:5], k=3)
     assert [len(group) for group in cf.groups()] == [3] * 5 and cf.group(4).row.tolist() == [4] * 3
