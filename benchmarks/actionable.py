@@ -1,14 +1,16 @@
 """Advice to act on: few changes, their cost, rules kept, on real tables; beside DiCE and the nearest unlike row.
 
     python -m benchmarks.actionable [--tables adult compas german_credit] [--models lr forest gb mlp] [--rows 40]
-                                    [--methods scan place neighbour dice_random dice_genetic]
+                                    [--methods scan place neighbour dice_random dice_genetic dice_gradient alibi_prototypes]
 
-Needs adult.csv, compas.csv and german_credit.csv in $CFEXPLAIN_DATA/tables, and ``pip install dice-ml`` for DiCE. The same
-fitted pipelines and the same held-out rows, those that the model refuses, for all methods; columns that nobody can change
-are fixed and age only rises. Judged by what took no part in the search: the pipeline's own ``predict`` on the DataFrame that
-came back, a kernel density of half of the target class's rows (percentiles are among the other half), LOF and an isolation
-forest of the training rows, beside real held-out rows; and a forest of other seeds and leaves, which is another model of the
-same rows (``accepted``). ``hypervolume`` is the mean of the area (1 − cost / 10) · percentile / 100 that answers dominate.
+Needs adult.csv, compas.csv and german_credit.csv in $CFEXPLAIN_DATA/tables, and for other libraries what
+`benchmarks.actionable_peers` says. DiCE's gradients follow lr and mlp only, and alibi knows no rules. The same fitted
+pipelines and the same held-out rows, those that the model refuses, for all methods; columns that nobody can change are fixed
+and age only rises. Judged by what took no part in the search: the pipeline's own ``predict`` on the DataFrame that came
+back, a kernel density of half of the target class's rows (percentiles are among the other half) and an isolation forest of the
+training rows, beside real held-out rows; a forest of other seeds and leaves, which is another model of the same rows
+(``accepted``); and by LOF of the training rows, which our scan has a price for. ``hypervolume`` is the mean of the area
+(1 − cost / 10) · percentile / 100 that answers dominate.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from benchmarks._common import RESULTS, machine
+from benchmarks.actionable_peers import alibi_prototypes, dice
 from cfexplain import PipelineExplainer, PLACEExplainer, ScanExplainer
 from cfexplain.tables.mixed import MixedTable
 
@@ -81,6 +84,10 @@ class Case:
                        "isolation": IsolationForest(random_state=0).fit(codes)}
 
     @property
+    def numbers(self) -> list[str]:
+        return [name for name in self.X if self.X[name].dtype.kind in "if"]
+
+    @property
     def free(self) -> list[str]:
         return [name for name in self.X if name not in self.fixed]
 
@@ -93,8 +100,7 @@ class Case:
         """Of rows in the order of ``rows``; what is not `found` counts as not valid, and in no figure but validity."""
         before, after = self.rows[found], after[found].astype(self.X.dtypes.to_dict())
         n, changed = len(self.rows), (before.to_numpy() != after.to_numpy())
-        numbers = [name for name in self.X if self.X[name].dtype.kind in "if"]
-        words = [name for name in self.X if name not in numbers]
+        numbers, words = self.numbers, [name for name in self.X if name not in self.numbers]
         cost = (np.abs(after[numbers].to_numpy(float) - before[numbers].to_numpy(float)) / self.X[numbers].std(
             ddof=0).to_numpy()).sum(1) + (after[words].to_numpy() != before[words].to_numpy()).sum(1)
         kept = (after[self.fixed].to_numpy() == before[self.fixed].to_numpy()).all(1) & (
@@ -138,57 +144,17 @@ def neighbour(case: Case) -> tuple[pd.DataFrame, np.ndarray, float, float]:
     return after, case.pipe.predict(after) == case.wanted, 0.0, time.process_time() - started
 
 
-def dice(case: Case, method: str) -> tuple[pd.DataFrame, np.ndarray, float, float]:
-    import dice_ml
-
-    numbers = [name for name in case.X if case.X[name].dtype.kind in "if"]
-    classes = case.pipe.classes_.tolist()
-    data = dice_ml.Data(dataframe=case.X.assign(label=[classes.index(label) for label in case.y]),
-                        continuous_features=numbers, outcome_name="label")
-
-    class Indexed:
-        """DiCE wants classes 0 and 1."""
-
-        def predict_proba(self, frame: Any) -> np.ndarray:
-            return case.pipe.predict_proba(frame[list(case.X)].astype(case.X.dtypes.to_dict()))
-
-        def predict(self, frame: Any) -> np.ndarray:
-            return self.predict_proba(frame).argmax(1)
-
-    started = time.process_time()
-    explainer = dice_ml.Dice(data, dice_ml.Model(model=Indexed(), backend="sklearn"), method=method)
-    after, found = case.rows.copy(), np.zeros(len(case.rows), dtype=bool)
-    for i in range(len(case.rows)):
-        row = case.rows.iloc[i : i + 1]
-        ranges = {name: [float(row[name].iloc[0]), float(max(case.X[name].max(), row[name].iloc[0]))]
-                  for name in case.rising}
-        options = {"random_seed": 0} if method == "random" else {}
-        try:
-            answer = explainer.generate_counterfactuals(
-                row, total_CFs=1, desired_class=classes.index(case.wanted), features_to_vary=case.free,
-                permitted_range=ranges, verbose=False, **options).cf_examples_list[0].final_cfs_df
-        except Exception as error:  # it found none, and says so in many ways
-            print(f"    DiCE {method}, row {i}: {type(error).__name__}", flush=True)
-            continue
-        if answer is not None and len(answer):
-            for name in case.X:
-                after[name] = after[name].astype(case.X[name].dtype)
-                after.iloc[i, after.columns.get_loc(name)] = case.X[name].dtype.type(answer[name].iloc[0]) if (
-                    name in numbers) else answer[name].iloc[0]
-            found[i] = True
-    return after, found, 0.0, time.process_time() - started
-
-
 METHODS: dict[str, Callable[[Case], tuple[pd.DataFrame, np.ndarray, float, float]]] = {
     "scan": lambda case: ours(case, ScanExplainer), "place": lambda case: ours(case, PLACEExplainer), "neighbour": neighbour,
-    "dice_random": lambda case: dice(case, "random"), "dice_genetic": lambda case: dice(case, "genetic")}
+    "dice_random": lambda case: dice(case, "random"), "dice_genetic": lambda case: dice(case, "genetic"),
+    "dice_gradient": lambda case: dice(case, "gradient"), "alibi_prototypes": alibi_prototypes}
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=TABLES)
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS)[:5], choices=METHODS)
     parser.add_argument("--rows", type=int, default=40)
     options = parser.parse_args(arguments)
     file = RESULTS / "actionable.json"
