@@ -5,12 +5,12 @@
 
 Needs adult.csv, compas.csv and german_credit.csv in $CFEXPLAIN_DATA/tables, and for other libraries what
 `benchmarks.actionable_peers` says. DiCE's gradients follow lr and mlp only, and alibi knows no rules. The same fitted
-pipelines and the same held-out rows, those that the model refuses, for all methods; columns that nobody can change are fixed
-and age only rises. Judged by what took no part in the search: the pipeline's own ``predict`` on the DataFrame that came
-back, a kernel density of half of the target class's rows (percentiles are among the other half) and an isolation forest of the
-training rows, beside real held-out rows; a forest of other seeds and leaves, which is another model of the same rows
-(``accepted``); and by LOF of the training rows, which our scan has a price for. ``hypervolume`` is the mean of the area
-(1 − cost / 10) · percentile / 100 that answers dominate.
+pipelines and the same held-out rows, those that the model refuses, for all methods; columns that nobody can change are
+fixed and age only rises. Judged by what took no part in the search: the pipeline's own ``predict`` on the DataFrame that
+came back, a kernel density of half of the target class's rows (percentiles are among the other half) and an isolation
+forest of the training rows, beside real held-out rows; a forest of other seeds and leaves, which is another model of the
+same rows (``accepted``); and by LOF of the training rows, which our scan has a price for. ``hypervolume`` is the mean of
+the area (1 − cost / 10) · percentile / 100 that answers dominate.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ _SMOOTH, _EDGE = 1 / 24, 1 / 64
 _STEPS = 8  # of the way from x to x′ along which gradients are summed
 _SHARES = (0.02, 0.03, 0.045, 0.06, 0.08, 0.105, 0.135, 0.17, 0.22, 0.3, 0.4, 0.55, 0.75, 1.0)  # of the pixels
 _ROUNDS = 5
-_WIDEST = 6  # of them, up to which every condition is asked for
+_WIDEST = 7  # of them, up to which every condition is asked for
 _TABLE = "region= marks pixels of an image, but X holds a table; name its fixed columns in immutable=."
 
 
