@@ -174,14 +174,15 @@ def actionable(result: dict[str, Any]) -> str:
             + [f"{row[name]:.{digits}f}" if name in row else "–" for name, digits in ACTIONABLE]
             + [f"{row['real']['lof']:.2f} / {row['real']['isolation']:.2f}"] for row in result["table"]]
     head = ["table", "model", "method", "rows", *(name.replace("_", " ") for name, _ in ACTIONABLE), "real outliers"]
-    return ("## Advice on real tables\n\nHeld-out rows that the model refuses; columns that nobody can change are fixed, "
-            "and age only rises. `scan` is `ScanExplainer`, `neighbour` the nearest training row that the model accepts, "
-            "beside DiCE. `columns` and `cost` (standard deviations; 1 for another category) are means, `percentile` the "
-            "median typicality among real rows of the target by a kernel density that took no part, "
-            "`hypervolume` the mean of (1 − cost / 10) · percentile / 100, "
-            "`accepted` the share that a forest of other seeds accepts, `lof` and `isolation` "
-            "the shares of outliers, beside those among real rows of the target in the last column; seconds are of the "
-            "processor.\n\n" + table(head, rows) + "\n" + made_with(result))
+    return ("## Advice on real tables\n\n"
+            "Held-out rows that the model refuses; columns that nobody can change are fixed, and age only rises. "
+            "`scan` is `ScanExplainer`, `neighbour` the nearest training row that the model accepts, beside DiCE and "
+            "alibi, which knows no rules. `columns` and `cost` (standard deviations; 1 for another category) are "
+            "means, `percentile` the median typicality among real rows of the target by a kernel density that took no "
+            "part, `hypervolume` the mean of (1 − cost / 10) · percentile / 100, `accepted` the share that a forest "
+            "of other seeds accepts, `lof` and `isolation` the shares of outliers (the scan has a price for the "
+            "former), beside those among real rows of the target in the last column; seconds are of the processor.\n\n"
+            + table(head, rows) + "\n" + made_with(result))
 
 
 def ablation(result: dict[str, Any]) -> str:
