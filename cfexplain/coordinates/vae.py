@@ -231,7 +231,7 @@ class VAE(TrainedCoordinates):
 
         if not len(u):
             return 1.0
-        _, error = drawn(0.0)
+        blurred, error = drawn(0.0)
 
         def holds(share: float) -> bool:
             sharp, wrong = drawn(share)
@@ -241,8 +241,10 @@ class VAE(TrainedCoordinates):
         for _ in range(7 * (low < high)):
             middle = (low + high) / 2
             low, high = (middle, high) if holds(middle) else (low, middle)
-        drawn(low)
-        return low
+        if drawn(low)[0] > blurred:
+            return low
+        drawn(0.0)  # halfway to a decoder that draws otherwise, drawings may be more blurred than before
+        return 0.0
 
     def _finish(self, X: np.ndarray) -> None:
         if self.contrast != "auto":

@@ -30,7 +30,7 @@ from cfexplain.tables.rules import ColumnRules
 
 __all__ = ["SPARSE", "ExplainerAttributes", "ExplainerParameters", "fitted"]
 
-# Share of what is usual, of rows that are sure, that is asked of a row of a table of which much is to stay
+# Share of what is usual, typical or sure, that is asked of a row of a table of which much is to stay
 SPARSE = 0.2
 
 

@@ -2,7 +2,7 @@
 
 A density of whole rows hardly notices that a husband is female, or that eleven years of school end in a bachelor's degree,
 and of two rows that are as dense it does not say that one lies beside a crowd and not in it. A flow of latent codes hardly
-notices either which columns were changed, so that how typical a short answer is, is asked of a density of the rows.
+notices which categories were changed, either: of such tables a density of the rows is asked, too.
 """
 
 from __future__ import annotations
@@ -111,9 +111,12 @@ class Neighbourhood:
     # ------------------------------------------------------------------------------------------------ whole rows
     @cached_property
     def kernel(self) -> KernelDensity | None:
-        """A density of the rows themselves, of each class by its index, as the model tells them; None if it does not say all
-        classes.
+        """A density of rows with categories, of each class by its index, as the model tells them.
+
+        None if it does not say all classes, or there are no categories.
         """
+        if not self.groups:
+            return None
         if not self.classes:
             return KernelDensity(random_state=0).fit(self.real) if len(self.real) else None
         if len(np.unique(self.answers[self.answers >= 0])) < self.classes:

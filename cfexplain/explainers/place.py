@@ -130,7 +130,7 @@ class PLACEExplainer(CounterfactualExplainer):
     sparse : bool, default=True
         Rows of a table change few columns, by little: changes of one, two, … columns are tried on the model itself, and the
         cheapest that meets every condition is the answer; only rows that have none are searched, and there columns go back,
-        least needed first. What stays cannot become more typical or surer, so a tenth of `typical_quantile` is asked, no
+        least needed first. What stays cannot become more typical or surer, so a fifth of `typical_quantile` is asked, no
         more than x itself has in its own class, and with ``confidence="auto"`` what nine in ten rows of the class reach. A
         row that the search leaves without its target is looked for among real rows and between them. Images are as they are.
     max_changes : int, optional

@@ -12,7 +12,7 @@ from joblib import Parallel, delayed
 from torch import Tensor
 
 from cfexplain.explainers.answers import all_answers, found_together, more_answers, table_answers
-from cfexplain.explainers.attributes import ExplainerParameters
+from cfexplain.explainers.attributes import SPARSE, ExplainerParameters
 from cfexplain.explainers.backends import Engine, check_backend, eager_engine, make_engine
 from cfexplain.explainers.difference import limits_along, search_along
 from cfexplain.explainers.evaluator import Evaluator
@@ -40,8 +40,6 @@ BLOCK_WITHIN_TIME = 256
 LEAST_GREY = 0.1
 # The least quantile of typicality that is asked of a row of a table of which much is to stay
 LEAST_TYPICAL = 0.01
-# … and of its `typical_quantile` at most: by default what 95 of 100 real rows are
-SPARSELY_TYPICAL = 0.1
 # Log-odds that a search in bfloat16 asks for beyond what is needed: what is found is judged without rounding
 ROUNDED = 0.03
 # Of the way to the flow's swap of classes, with ``start="auto"``
@@ -237,14 +235,14 @@ class Run:
             return rows, self._start(rows)
 
     def _as_typical_as_before(self, rows: dict[str, Tensor]) -> Tensor:
-        """What is asked of a row of a table of which much is to stay: a tenth of `typical_quantile`, and no more than the
+        """What is asked of a row of a table of which much is to stay: a fifth of `typical_quantile`, and no more than the
         row itself has in its own class, but as much as nearly all training rows have.
 
         Real rows that were not trained on are seldom as typical as the median of those that were, and of what stays as it is
         nothing can be made more typical: with the median as its condition a counterfactual changes every column.
         """
         density, quantile = self.explainer.density_, self.explainer.typical_quantile
-        most = max(LEAST_TYPICAL, SPARSELY_TYPICAL * (0.5 if quantile is None else quantile))
+        most = max(LEAST_TYPICAL, SPARSE * (0.5 if quantile is None else quantile))
         own = self.judge.in_tiles("density", density.log_prob, rows["z0"], rows["source"]).cpu().numpy()
         source, target = (rows[name].cpu().numpy() for name in ("source", "target"))
         limits = rows["typical"].cpu().numpy().copy()

@@ -188,13 +188,16 @@ class Scan:
         return np.round(self.verdict.unusual(log_density, rows), 4)
 
     def _rare(self, pool: Pool, rows: np.ndarray) -> np.ndarray:
-        """What it costs to be less typical, as rows and not as codes in a latent space, in which a column is little."""
-        verdict, kernel = self.verdict, self.around.kernel
+        """What it costs to be less typical.
+
+        Of rows with categories also as rows, and not only as codes in a latent space, in which a category is little.
+        """
+        verdict, kernel, unusual = self.verdict, self.around.kernel, self.unusual(pool.density, rows)
         if self.columns.prices or kernel is None or isinstance(verdict.explainer.density_, KernelDensity):
-            return self.unusual(pool.density, rows)
+            return unusual
         labels = torch.from_numpy(verdict.goal.rows["target"][rows])
         said = in_tiles(kernel.log_prob, torch.from_numpy(pool.codes), labels, tile=TOGETHER).numpy()
-        return np.round(verdict.unusual(_rounded(said), rows, kernel), 4)
+        return np.maximum(unusual, np.round(verdict.unusual(_rounded(said), rows, kernel), 4))
 
     def _off(self, density: np.ndarray, opinion: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """How far candidates are from the conditions that do not ask the model: √nats and log-odds."""

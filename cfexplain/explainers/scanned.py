@@ -41,7 +41,7 @@ class ScanExplainer(CounterfactualExplainer):
     confidence : float in (0, 1) or "auto", default=0.55
         p(ỹ|x′) to reach; a clear majority. "auto" is what half of the training rows of each class reach.
     typical_quantile : float in (0, 1), or None, default=0.5
-        As in `PLACEExplainer`: a tenth of it is asked of a row of which much stays, and no more than it has in its own
+        As in `PLACEExplainer`: a fifth of it is asked of a row of which much stays, and no more than it has in its own
         class. None asks for nothing.
     task : {"auto", "classification", "regression"}, default="auto"
         Of a regressor a value or an interval is asked for; there is no scan for "maximize" and "minimize".

@@ -33,11 +33,13 @@ class Sharpening(nn.Module):
     """
 
     units: Tensor
+    hues: Tensor
 
     def __init__(self, net: AutoencoderNet, u: Tensor):
         super().__init__()
         self.net, self.critic = net, PatchCritic(2 * u.shape[1], _WIDTH, (2, 2, 1))
         self.register_buffer("units", torch.stack([u.mean(), u.std(), _finest(u).std()]).clamp_min(1e-6))
+        self.register_buffer("hues", _hues(u).std().clamp_min(1e-2))
 
     def train(self, mode: bool = True) -> Sharpening:
         super().train(mode)
@@ -60,6 +62,8 @@ class Sharpening(nn.Module):
         critic = F.relu(1 - of_real) + sum(F.relu(1 + part) for part in of_drawn.chunk(2)) / 2
         opinion, features = self._seen(drawn, learns=False)
         error = (again - u).abs().flatten(1).mean(1)
+        if u.shape[1] == 3:
+            error = error + _hues(again - u).abs().flatten(1).mean(1) / self.hues
         unlike = sum((one.chunk(2)[0].float() - two.detach().float()).abs().flatten(1).mean(1)
                      for one, two in zip(features, wanted, strict=True))
         convinced = sum(part.flatten(1).mean(1) for part in opinion.chunk(2)) / 2
@@ -75,3 +79,8 @@ class Sharpening(nn.Module):
 def _finest(u: Tensor) -> Tensor:
     """How each pixel differs from those around it."""
     return u - F.avg_pool2d(F.pad(u, (1, 1, 1, 1), "replicate"), 3, 1)
+
+
+def _hues(u: Tensor) -> Tensor:
+    """How each colour differs from the mean of the three, of four pixels together."""
+    return F.avg_pool2d(u - u.mean(1, keepdim=True), 2)

@@ -42,7 +42,10 @@ def test_what_a_critic_spoils_is_taken_back(textured, monkeypatch, most):
     with_critic, without = (VAE(4, random_state=0, training_budget=0.02, critic=critic).fit(textured)
                             for critic in (True, False))
     x = textured[with_critic.held_out_]
-    wrong = [np.square(one.inverse_transform(one.transform(x)) - x).mean() for one in (with_critic, without)]
+    drawn = [one.inverse_transform(one.transform(x)) for one in (with_critic, without)]
+    wrong, sharp = ([part(one) for one in drawn] for part in (
+        lambda one: np.square(one - x).mean(), lambda one: np.median(laplacian_variance(one) / laplacian_variance(x))))
+    assert sharp[0] >= (1 - 1e-5) * sharp[1]
     assert wrong[0] <= max(most, 1.0) * wrong[1] * (1 + 1e-4)
     assert (with_critic.sharpened_ > 0) == (most > 0)
     if not most:
