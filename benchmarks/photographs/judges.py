@@ -68,6 +68,7 @@ class Judges:
 
     def __init__(self, data: Photographs, nets: dict[str, tuple[nn.Module, dict[str, Any]]], label: str, face: Any):
         self.data, self.label, self.face = data, label, face
+        self.whole = None if face is None else recogniser(WHOLE)
         self.second = asked(nets["second"][0], data, label)
         self.oracle = nn.Sequential(nets["oracle"][0], nn.Sigmoid()) if "oracle" in nets else None
         self._features = penultimate(nets["second"][0])
@@ -105,16 +106,13 @@ class Judges:
         if self.face is None:
             return found
 
-        def apart(cf: Any, _: Any) -> np.ndarray:
-            return np.linalg.norm(self.face(cf.x) - self.face(cf.x_cf), axis=1)
+        def apart(cf: Any, recognise: Any) -> np.ndarray:
+            return np.linalg.norm(recognise(cf.x) - recognise(cf.x_cf), axis=1)
 
-        def apart_whole(cf: Any, _: Any) -> np.ndarray:
-            whole = recogniser(WHOLE)
-            return np.linalg.norm(whole(cf.x) - whole(cf.x_cf), axis=1)
-
-        return [*found, Metric("identity", apart, "down", "distance in dlib's descriptors"),
-                Metric("identity, whole picture", apart_whole, "down", "distance in dlib's descriptors"),
-                Metric("same person", lambda cf, e: apart(cf, e) < SAME, "up", f"share below {SAME}")]
+        return [*found, Metric("identity", lambda cf, _: apart(cf, self.face), "down", "distance in dlib's descriptors"),
+                Metric("identity, whole picture", lambda cf, _: apart(cf, self.whole), "down",
+                       "distance in dlib's descriptors"),
+                Metric("same person", lambda cf, _: apart(cf, self.face) < SAME, "up", f"share below {SAME}")]
 
     def of_real_images(self, rows: np.ndarray, recover: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
         """What must be known to read the table: the judges on two strangers, and on pictures where nothing was changed.

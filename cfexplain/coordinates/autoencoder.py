@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cfexplain.coordinates.base import TrainedCoordinates, untrained_module
 from cfexplain.nets.autoencoders import AutoencoderNet
+from cfexplain.nets.components import edges_after_components, from_components
 from cfexplain.nets.losses import Rows, normal_loss
 from cfexplain.persistence import storable
 
@@ -125,7 +126,7 @@ class Autoencoder(TrainedCoordinates):
         if net.is_image and not net.bounded:
             return normal_loss(out - u)
         if self.reconstruction == "edges" or self.reconstruction == "auto" and self.has_shades_:
-            return self._edges(out.sigmoid() - u, rows, progress) + self._from_components(codes.float(), rows, progress)
+            return edges_after_components(out.sigmoid() - u, rows, progress) + from_components(codes.float(), rows, progress)
         if net.is_image and self.reconstruction != "mse":
             return F.binary_cross_entropy_with_logits(out, u, reduction="none").flatten(1).sum(1)
         return ((out.sigmoid() if net.is_image else out) - u).square().flatten(1).sum(1)

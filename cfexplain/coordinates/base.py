@@ -26,15 +26,11 @@ from cfexplain.nets.autoencoders import AutoencoderNet
 from cfexplain.nets.components import principal_components
 from cfexplain.nets.flow_nets import standard_normal
 from cfexplain.nets.latent_autoencoders import code_shape
-from cfexplain.nets.losses import Rows, edges_loss, perhaps_mirrored
+from cfexplain.nets.losses import Rows, perhaps_mirrored
 from cfexplain.persistence import MayBeAbsent
 from cfexplain.persistence.networks import State, check_repeats, on_meta
 
 __all__ = ["Coordinates", "DecodeModule", "TrainedCoordinates", "untrained_module"]
-
-# Of pictures in colour: the weight of their components at the start of training, and the share of it at whose end it is 0
-_COMPONENTS_WEIGHT, _COMPONENTS_UNTIL = 100.0, 0.4
-_EDGES = (0.3, 0.6)  # shares of the training between which their edges get their weight
 
 
 class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -337,24 +333,7 @@ class TrainedCoordinates(Coordinates):
         Of 10,000 photographs of 32×32 pixels the first 128 components lose 8 % of the variance, and a network that was left
         to find codes by itself lost 17 % after 900 updates, nearly all of the hues among it.
         """
-        return self.has_shades_ and self.layout_.net_shape[0] == 3 and getattr(self, "augment", None) is None
-
-    def _from_components(self, codes: Tensor, rows: Rows, progress: float) -> Tensor | float:
-        """How far, at first, `codes` are from ``rows["components"]`` (B, k); see `principal_components`."""
-        weight = _COMPONENTS_WEIGHT * (1 - progress / _COMPONENTS_UNTIL)
-        if "components" not in rows or weight <= 0:
-            return 0.0
-        wanted = rows["components"]
-        return weight * (codes[:, : wanted.shape[1]] - wanted).square().sum(1)
-
-    def _edges(self, errors: Tensor, rows: Rows, progress: float) -> Tensor:
-        """`edges_loss`, at first of pixels alone where codes begin with components.
-
-        Edges of brightness are strong, and keep a network from learning faint hues, but not from keeping them.
-        """
-        begin, end = _EDGES
-        share = (progress - begin) / (end - begin) if "components" in rows else 1.0
-        return edges_loss(errors, min(max(share, 0.0), 1.0))
+        return self.has_shades_ and self.layout_.net_shape[0] == 3 and self.augment is None
 
     def _draws_apart(self) -> bool:
         """Whether training draws from its own stream alone: a perceptual distance of the user's may draw from torch's."""

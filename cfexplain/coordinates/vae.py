@@ -19,6 +19,7 @@ from cfexplain.foundation.sharpness import laplacian_variance
 from cfexplain.foundation.threads import one_thread
 from cfexplain.foundation.tiles import in_tiles
 from cfexplain.nets.autoencoders import AutoencoderNet
+from cfexplain.nets.components import edges_after_components, from_components
 from cfexplain.nets.losses import Rows, normal_loss
 from cfexplain.nets.sharpening import Sharpening
 from cfexplain.persistence import MayBeAbsent, storable
@@ -241,10 +242,9 @@ class VAE(TrainedCoordinates):
         for _ in range(7 * (low < high)):
             middle = (low + high) / 2
             low, high = (middle, high) if holds(middle) else (low, middle)
-        if drawn(low)[0] > blurred:
-            return low
-        drawn(0.0)  # halfway to a decoder that draws otherwise, drawings may be more blurred than before
-        return 0.0
+        if drawn(low)[0] <= blurred:  # halfway to a decoder that draws otherwise, drawings may be more blurred than before
+            drawn(low := 0.0)
+        return low
 
     def _finish(self, X: np.ndarray) -> None:
         if self.contrast != "auto":
@@ -288,11 +288,11 @@ class VAE(TrainedCoordinates):
         elif self.likelihood_ == "bernoulli":
             fit = F.binary_cross_entropy_with_logits(out, u, reduction="none").flatten(1).sum(1)
         elif self.likelihood_ == "edges":
-            fit = self._edges(out.sigmoid() - u, rows, progress)
+            fit = edges_after_components(out.sigmoid() - u, rows, progress)
         else:
             error = (out.sigmoid() if net.is_image else out) - u
             fit = error.square().flatten(1).sum(1) / (2 * self.sigma**2)
         if self.perceptual is not None:
             fit = fit + self.perceptual_weight * self.perceptual(net.from_units(u), net.from_units(out.sigmoid()))
         kl = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(1)
-        return fit + self.beta_ * min(1.0, 3 * progress) * kl + self._from_components(mean, rows, progress)
+        return fit + self.beta_ * min(1.0, 3 * progress) * kl + from_components(mean, rows, progress)

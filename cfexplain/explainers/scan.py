@@ -192,8 +192,11 @@ class Scan:
 
         Of rows with categories also as rows, and not only as codes in a latent space, in which a category is little.
         """
-        verdict, kernel, unusual = self.verdict, self.around.kernel, self.unusual(pool.density, rows)
-        if self.columns.prices or kernel is None or isinstance(verdict.explainer.density_, KernelDensity):
+        verdict, unusual = self.verdict, self.unusual(pool.density, rows)
+        if self.columns.prices or isinstance(verdict.explainer.density_, KernelDensity):
+            return unusual
+        kernel = self.around.kernel  # fitted here, the first time
+        if kernel is None:
             return unusual
         labels = torch.from_numpy(verdict.goal.rows["target"][rows])
         said = in_tiles(kernel.log_prob, torch.from_numpy(pool.codes), labels, tile=TOGETHER).numpy()
