@@ -10,9 +10,10 @@ import torch
 
 from cfexplain.tables.costs import Costs
 
-__all__ = ["Columns"]
+__all__ = ["FINE_LEVELS", "LEVELS", "Columns"]
 
 LEVELS = 17  # of a number: quantiles of the training rows, from the least to the largest
+FINE_LEVELS = 65  # where one column changes alone: what a tree accepts may lie between the others
 
 _GAPS = 8  # no further apart than such a share of their range
 
@@ -58,6 +59,7 @@ class Columns:
         for first, last in self.groups:
             self.free[first:last] = False
         self.numbers = np.flatnonzero(self.free)
+
     @classmethod
     def of_numbers(cls, real: np.ndarray, scale: np.ndarray, *rules: Any, prices: Costs | None = None,
                    names: Any = ()) -> Columns:
@@ -149,7 +151,7 @@ class Columns:
         return itself
 
     # ---------------------------------------------------------------------- what is tried
-    def values(self) -> list[np.ndarray]:
+    def values(self, levels: int = LEVELS) -> list[np.ndarray]:
         """What is tried in each column, (values, numbers of the column): quantiles of numbers, every category."""
         groups, out = set(self.groups), []
         for first, last in self.places:
@@ -158,7 +160,7 @@ class Columns:
             elif not self.free[first] or not len(self.real):
                 out.append(np.empty((0, 1)))
             else:
-                cells = np.unique(np.quantile(self.real[:, first], np.linspace(0, 1, LEVELS), method="nearest"))
+                cells = np.unique(np.quantile(self.real[:, first], np.linspace(0, 1, levels), method="nearest"))
                 inside = cells[(cells >= self.low[first]) & (cells <= self.high[first])]
                 ends = [end for end in (self.low[first], self.high[first]) if np.isfinite(end)]
                 out.append(_filled(np.unique([*inside, *ends]))[:, None])

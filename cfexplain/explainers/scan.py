@@ -14,7 +14,7 @@ import torch
 
 from cfexplain.density import KernelDensity
 from cfexplain.explainers.candidates import Pool, once, pairs_of, rank_of, same_change, sets_of
-from cfexplain.explainers.columns import Columns
+from cfexplain.explainers.columns import FINE_LEVELS, LEVELS, Columns
 from cfexplain.explainers.neighbourhood import Neighbourhood
 from cfexplain.explainers.real_values import RealValues
 from cfexplain.explainers.shape import Shape
@@ -37,7 +37,7 @@ _TIE = 1e-6
 CHARGE = 1.0  # what one more column costs, in standard deviations, beside its change
 UNKNOWN = 3.0  # what a value costs that no real row has, where rows repeat each other
 ODD = 6.0  # what a pair of values costs that next to no real row has
-OUTLIER = 3.0  # what it costs to lie off the rows around it, and from which local outlier factor on, rising
+OUTLIER = 4.0  # what it costs to lie off the rows around it, and from which local outlier factor on, rising
 _OUTLYING = (1.2, 1.5)
 CROWD = 1.0  # of which the third column costs so much more, and n columns (n - 2)² times as much
 
@@ -226,9 +226,10 @@ class Scan:
         crowd = self.charge * (count + CROWD * np.maximum(count - 2, 0) ** 2)
         return np.round(np.where(acted, self.columns.costs(codes, x), 0.0).sum(1) + crowd, 9)
 
-    def _singles(self, rows: np.ndarray, also: np.ndarray | None) -> Pool:
+    def _singles(self, rows: np.ndarray, also: np.ndarray | None, levels: int = LEVELS) -> Pool:
         x, width, parts = self.verdict.X[rows], len(self.columns.places), []
-        for k, (values, (first, last)) in enumerate(zip(self.columns.values(), self.columns.places, strict=True)):
+        values_of = self.columns.values(levels)
+        for k, (values, (first, last)) in enumerate(zip(values_of, self.columns.places, strict=True)):
             tried = np.tile(values, (len(rows), 1, 1))
             if also is not None:
                 tried = np.concatenate([also[:, None, first:last], tried], axis=1)
@@ -255,9 +256,10 @@ class Scan:
         as_it_is, needed = verdict.asked(X, rows), verdict.needed(rows) if verdict.is_class else None
         start, said = as_it_is.score, verdict.judge(X, rows, as_it_is)
         typical, opinion = _rounded(said.log_density), _rounded(said.opinion)
-        singles = self._singles(rows, also)
-        pools, best = [singles], np.full(len(rows), np.inf)
-        self._note(best, singles)
+        singles, alone = self._singles(rows, also), self._singles(rows, None, FINE_LEVELS)
+        pools, best = [singles, alone], np.full(len(rows), np.inf)
+        for some in pools:
+            self._note(best, some)
         short = self._short(start, rows, needed)
         gain = singles.score - start[singles.owner] if verdict.is_class else (
             short[singles.owner] - self._short(singles.score, rows[singles.owner], None))
@@ -309,7 +311,7 @@ class Scan:
             first = [(short, asked.cost), (hope,)]
             beam = asked[~done & np.logical_or.reduce(
                 [rank_of(asked.owner, done, *keys) < _BEAM // len(first) for keys in first])]
-        return Pool.concatenate(pools)
+        return once(Pool.concatenate(pools))
 
     def _joined(self, beam: Pool, left: np.ndarray, singles: Pool, right: np.ndarray, column: np.ndarray) -> np.ndarray:
         codes = beam.codes[left].copy()
@@ -339,9 +341,7 @@ class Scan:
 
     def _moved(self, pool: Pool, rows: np.ndarray) -> Pool:
         """With other values in the columns of the best of each few sets of columns, one column at a time, in turns."""
-        if not self.judges:  # then the nearest that the model accepts is best, which drawing back finds
-            return pool
-        values = self.columns.values()
+        values = self.columns.values(LEVELS if self.judges else FINE_LEVELS)  # a density is slower to ask than most models
         for _ in range(_TURNS):
             if self.verdict.run.deadline.passed:
                 break

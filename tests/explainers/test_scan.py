@@ -60,6 +60,29 @@ def test_no_change_of_two_columns_is_cheaper(people, model):
     assert (cost <= 1.05 * optimum).mean() >= 0.85 and cost.sum() <= 1.05 * optimum.sum()
 
 
+@pytest.mark.parametrize("model", [GradientBoostingClassifier(n_estimators=40, random_state=0),
+                                   make_pipeline(StandardScaler(), MLPClassifier((16,), max_iter=300, random_state=0))])
+def test_of_all_changes_of_all_columns_none_has_a_smaller_total_of_prices(people, model):
+    X, y = people
+    prices = np.array([1.0, 0.5, 2.0, 1.0, 1.5])
+    model.fit(X, y)
+    rows = X[:400][model.predict(X[:400]) == 0][:8]
+    explainer = ScanExplainer(model, typical_quantile=None, confidence=0.55, random_state=0,
+                              costs=dict(enumerate(prices.tolist())))
+    cf = explainer.fit(X, y).explain(rows, 1)
+    assert cf.complete.all()
+    grid = [np.unique(np.quantile(X[:, k], np.linspace(0, 1, 13), method="nearest")) for k in range(5)]
+    ratios = []
+    for x, found in zip(rows, cf.cost, strict=True):
+        tried = np.stack(np.meshgrid(*(np.append(values, own) for values, own in zip(grid, x, strict=True)),
+                                     indexing="ij"), -1).reshape(-1, 5)
+        cost = (prices * np.abs(tried - x) / X.std(0)).sum(1)
+        cheaper = cost < found
+        fine = model.predict_proba(tried[cheaper])[:, 1] >= 0.55 if cheaper.any() else np.zeros(0, dtype=bool)
+        ratios.append(found / cost[cheaper][fine].min(initial=found))
+    assert np.mean(ratios) <= 1.05 and np.max(ratios) <= 1.25
+
+
 def total(explainer, x_cf, x, X, target):
     """What the scan minimises, computed anew: columns, crowded beyond two, changes, and how rare the answer is."""
     density = explainer.density_
