@@ -89,9 +89,11 @@ def compared(name: str, model: str, rows: int) -> list[dict[str, Any]]:
         after, ratios, asked = cf.to_frames()[1], [], 0
         for i in np.flatnonzero(cf.complete):
             row, answer = refused.iloc[i], after.iloc[i]
-            values = {name: np.unique(np.append(np.quantile(
-                known[name], np.linspace(0, 1, LEVELS), method="nearest") if name in scale else known[name].unique(), row[name]))
-                for name in X}
+            values = {}
+            for name in X:
+                seen = known[name].unique() if name not in scale else np.quantile(
+                    known[name], np.linspace(0, 1, LEVELS), method="nearest")
+                values[name] = np.unique(np.append(seen, row[name]))
             changed = int((row != answer).sum())
             cost = sum(abs(row[name] - answer[name]) / scale[name] if name in scale else row[name] != answer[name]
                        for name in X) + (0 if priced else changed + max(changed - 2, 0) ** 2)

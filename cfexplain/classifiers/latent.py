@@ -14,7 +14,9 @@ from cfexplain.foundation.tiles import LEAST, baddbmm, padded
 from cfexplain.nets.losses import Rows
 from cfexplain.persistence import stored_by_sizes
 
-__all__ = ["LatentEnsemble", "train_latent_ensemble"]
+__all__ = ["LatentEnsemble", "fitting_width", "train_latent_ensemble"]
+
+WIDTH = 256  # of hidden layers, at most
 
 
 def _sizes(ensemble: LatentEnsemble) -> dict[str, Any]:
@@ -24,6 +26,16 @@ def _sizes(ensemble: LatentEnsemble) -> dict[str, Any]:
 def _of_sizes(members: int, sizes: tuple[int, ...]) -> LatentEnsemble:
     first, *hidden, last = sizes
     return LatentEnsemble(first, last, members, tuple(hidden))
+
+
+def fitting_width(rows: int, classes: int) -> int:
+    """Of the hidden layers: what tells ten digits apart among 60,000 is too wide for two classes among 1,000.
+
+    >>> [fitting_width(rows, classes) for rows, classes in ((60_000, 10), (10_000, 10), (10_000, 2), (1_000, 2))]
+    [256, 192, 160, 96]
+    """
+    share = min(1.0, rows * classes / (60_000 * 10))
+    return max(64, 32 * round(WIDTH / 32 * share ** (1 / 6)))
 
 
 @stored_by_sizes(_sizes, _of_sizes)
@@ -39,7 +51,7 @@ class LatentEnsemble(nn.Module):
     torch.Size([2, 5, 3])
     """
 
-    def __init__(self, latent_dim: int, n_classes: int, members: int = 3, hidden: tuple[int, ...] = (256, 256)):
+    def __init__(self, latent_dim: int, n_classes: int, members: int = 3, hidden: tuple[int, ...] = (WIDTH, WIDTH)):
         super().__init__()
         sizes = (latent_dim, *hidden, n_classes)
         self.members = members
@@ -94,7 +106,7 @@ def train_latent_ensemble(
         return (each.view(ensemble.members, -1) * weight.to(each.device)[rows["y"]]).sum(0)
 
     with seeded_torch(seed):
-        ensemble = LatentEnsemble(mean.shape[1], n_classes, members)
+        ensemble = LatentEnsemble(mean.shape[1], n_classes, members, 2 * (fitting_width(len(y), n_classes),))
     rows = {"mean": torch.from_numpy(mean).float(), "std": torch.from_numpy(std).float(), "y": torch.from_numpy(y)}
     # as many as it takes to be sure of its own rows: the search follows an ensemble that is not to the middle of a class
     train_network(
