@@ -42,6 +42,8 @@ LEAST_GREY = 0.1
 LEAST_TYPICAL = 0.01
 # Log-odds that a search in bfloat16 asks for beyond what is needed: what is found is judged without rounding
 ROUNDED = 0.03
+# … and the share of the distance in features that is allowed
+NEARER = 0.98
 # Of the way to the flow's swap of classes, with ``start="auto"``
 SWAPPED = 0.6
 
@@ -282,6 +284,8 @@ class Run:
                 searched |= searching.known(searched["x"], codes)
             if "needed" in searched:
                 searched["needed"] = searched["needed"] + ROUNDED
+            if "feature_limit" in searched:
+                searched["feature_limit"] = NEARER * searched["feature_limit"]
         return searched
 
     # ----------------------------------------------------------------- judge
