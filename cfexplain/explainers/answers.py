@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cfexplain.coordinates import Identity
 from cfexplain.density import ConditionalFlow, Prior
-from cfexplain.explainers.candidates import same_change
+from cfexplain.explainers.candidates import same_change, seen_before
 from cfexplain.explainers.evaluator import Evaluator
 from cfexplain.explainers.found import Found
 from cfexplain.explainers.table import TableRun
@@ -323,9 +323,8 @@ def _contained(verdict: Verdict, columns: Any, x_cf: np.ndarray, rows: np.ndarra
     """
     x = verdict.X[rows]
     changed, scale = columns.changed(x_cf, x), verdict.scale
-    sets = [columns.changed(one, x) for one in before]
-    inside = np.logical_or.reduce([(changed | ~one).all(1) & one.any(1) for one in sets])
-    repeated = np.logical_or.reduce([same_change((x_cf - x) / scale, (one - x) / scale) for one in before])
+    inside, repeated = seen_before(changed, (x_cf - x) / scale, [columns.changed(one, x) for one in before],
+                                   [(one - x) / scale for one in before])
     return repeated & changed.any(1) | inside & (2 * changed.sum(1) < changed.shape[1])
 
 

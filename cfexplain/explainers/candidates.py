@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-__all__ = ["OfRows", "Pool", "once", "pairs_of", "rank_of", "same_change", "sets_of"]
+__all__ = ["OfRows", "Pool", "once", "pairs_of", "rank_of", "same_change", "seen_before", "sets_of"]
 
 # Changes nearer to each other than this share of the smaller one are the same
 _SAME = 0.1
@@ -89,3 +89,29 @@ def same_change(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """
     size = np.minimum(np.linalg.norm(left, axis=-1), np.linalg.norm(right, axis=-1))
     return np.linalg.norm(left - right, axis=-1) <= _SAME * size
+
+
+def seen_before(acted: np.ndarray, change: np.ndarray, used: Sequence[np.ndarray], changes: Sequence[np.ndarray],
+                ) -> tuple[np.ndarray, np.ndarray]:
+    """Which of some answers change all columns that one before them used, and which repeat one, bool (n,) each.
+
+    Parameters
+    ----------
+    acted : ndarray of bool, shape (n, columns)
+        What they change.
+    change : ndarray of shape (n, width)
+    used, changes
+        The same of each answer before.
+
+    Examples
+    --------
+    >>> acted = np.array([[True, True], [False, True]])
+    >>> first = np.array([[True, False], [True, False]]), np.array([[1.0, 0.0], [1.0, 0.0]])
+    >>> [seen.tolist() for seen in seen_before(acted, 2.0 * acted, [first[0]], [first[1]])]
+    [[True, False], [False, False]]
+    """
+    inside, repeated = np.zeros((2, len(acted)), dtype=bool)
+    for own, other in zip(used, changes, strict=True):
+        inside |= (acted | ~own).all(1) & own.any(1)
+        repeated |= same_change(change, other)
+    return inside, repeated

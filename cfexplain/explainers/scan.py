@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from cfexplain.density import KernelDensity
-from cfexplain.explainers.candidates import Pool, once, pairs_of, rank_of, same_change, sets_of
+from cfexplain.explainers.candidates import Pool, once, pairs_of, rank_of, seen_before, sets_of
 from cfexplain.explainers.columns import FINE_LEVELS, LEVELS, Columns
 from cfexplain.explainers.neighbourhood import Neighbourhood
 from cfexplain.explainers.real_values import RealValues
@@ -171,15 +171,13 @@ class Scan:
 
     def _allowed(self, rows: np.ndarray, owner: np.ndarray, codes: np.ndarray, acted: np.ndarray) -> np.ndarray:
         """Which candidates are other answers than those before."""
-        out = np.ones(len(owner), dtype=bool)
         if self.before is None:
-            return out
-        X, scale = self.verdict.X[rows], self.verdict.scale
-        change = (codes - X[owner]) / scale
-        for one in self.before.swapaxes(0, 1):
-            used = self.columns.changed(one, X)[owner]
-            out &= ~((acted | ~used).all(1) & used.any(1)) & ~same_change(change, ((one - X) / scale)[owner])
-        return out
+            return np.ones(len(owner), dtype=bool)
+        X, scale, before = self.verdict.X[rows], self.verdict.scale, self.before.swapaxes(0, 1)
+        inside, repeated = seen_before(
+            acted, (codes - X[owner]) / scale, [self.columns.changed(one, X)[owner] for one in before],
+            [((one - X) / scale)[owner] for one in before])
+        return ~(inside | repeated)
 
     def unusual(self, log_density: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """What it costs to be less typical; nothing, where prices are given."""
@@ -256,10 +254,10 @@ class Scan:
         as_it_is, needed = verdict.asked(X, rows), verdict.needed(rows) if verdict.is_class else None
         start, said = as_it_is.score, verdict.judge(X, rows, as_it_is)
         typical, opinion = _rounded(said.log_density), _rounded(said.opinion)
-        singles, alone = self._singles(rows, also), self._singles(rows, None, FINE_LEVELS)
-        pools, best = [singles, alone], np.full(len(rows), np.inf)
-        for some in pools:
-            self._note(best, some)
+        singles = self._singles(rows, also)
+        pools, best = [singles, self._singles(rows, None, FINE_LEVELS)], np.full(len(rows), np.inf)
+        for alone in pools:
+            self._note(best, alone)
         short = self._short(start, rows, needed)
         gain = singles.score - start[singles.owner] if verdict.is_class else (
             short[singles.owner] - self._short(singles.score, rows[singles.owner], None))
