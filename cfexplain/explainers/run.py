@@ -110,7 +110,10 @@ class Run:
         """
         most = max(1, (BLOCK_WITHIN_TIME if self.deadline.limited else BLOCK) // self.k)
         sizes = self.judge.sizes(self.options.tile)
-        least = max(self.options.tile, 0 if sizes is None else sizes.largest // 2)  # they gain from each other's company
+        if sizes is None:
+            least = self.options.tile
+        else:  # they gain from each other's company; of a table half of the time is Python's, which no two threads have at once
+            least = max(self.options.tile, sizes.largest // 2 if self.explainer.layout_.is_image else 2 * sizes.largest)
         count = max(-(-n // most), min(threads, n // least), 1)
         if threads > 1 and count > 1:
             count = -(-count // threads) * threads
