@@ -10,12 +10,15 @@ from torch import Tensor
 
 from cfexplain.foundation.blur import gaussian_blur
 
-__all__ = ["ALONG_TAU", "CLIP_MODES", "INK_SIGMA", "LATENT_SIGMA", "LATENT_TAU", "SIGMA", "change_mask", "clipped",
-           "detail_mode", "detail_modes", "faded", "painted", "render"]
+__all__ = ["ALONG_TAU", "CLIP_MODES", "INK_SIGMA", "INK_TAU", "LATENT_SIGMA", "LATENT_TAU", "SIGMA", "TAU", "change_mask",
+           "clipped", "detail_mode", "detail_modes", "faded", "painted", "render"]
 
 MODES = ("decoder", "residual", "blend", "learned")
 # Widths of the blur, in pixels of a 64x64 image. Ink has a wide one, or specks stay; photographs a narrow one, or they blur.
 SIGMA, INK_SIGMA = 2.0, 5.0
+# Change, as a share of the data range, at which what was lost gives way: it goes with a stroke of ink, while a print stays
+# on a garment that gets a little lighter
+TAU, INK_TAU = 0.25, 0.15
 # Among latents: the change, in standard deviations, at which what was lost gives way, and the blur in places
 LATENT_TAU, LATENT_SIGMA = 1.2, 0.6
 ALONG_TAU = 0.8  # of a change along what tells classes apart, which is small in the root mean square of the channels

@@ -60,7 +60,7 @@ class ExplainerAttributes:
     patience: int = 50
     clip: str = "straight_through"
     detail: str = "decoder"
-    tau: float = 0.15
+    tau: float | str = "auto"
     region: Any = None
     typical_quantile: float | None = 0.5
     feature_weight: float | str = 0.0
@@ -80,7 +80,7 @@ class ExplainerAttributes:
         "step_size": Number(0, between=True, none=True), "start": Number(0, 1, words=("auto", "latent", "swap", "learned")),
         "update": Choice(("adam", "normalized")), "stop": Choice(("conditions", "converged")),
         "clip": Choice(CLIP_MODES), "detail": Choice(("auto", "decoder", "residual", "blend", "learned")),
-        "tau": Number(0, between=True), "max_fraction": Number(0, between=True),
+        "tau": Number(0, between=True, words=("auto",)), "max_fraction": Number(0, between=True),
         "confidence": Number(0, 1, between=True, words=("auto",)),
         "opinion_confidence": Number(0, 1, between=True, none=True, words=("auto",)),
         "typical_quantile": Number(0, 1, none=True), "feature_quantile": Number(0, 1),

@@ -102,7 +102,7 @@ verbose, device
     confidence: float = 0.9
     distance_weight: float = 0.0
     detail: str = "decoder"
-    tau: float = 0.15
+    tau: float | str = "auto"
     update: str = "adam"
     step_size: float | None = None
     max_steps: int = 500

@@ -80,7 +80,7 @@ random_state, verbose, device
     refine: int = 4
     clip: str = "straight_through"
     detail: str = "decoder"
-    tau: float = 0.15
+    tau: float | str = "auto"
 
     @property
     def coordinates(self) -> Any:

@@ -69,7 +69,7 @@ class DiffeomorphicExplainer(CounterfactualExplainer):
         z₀, as algorithm 1 has it; "learned", of classes, as in `PLACEExplainer`.
     detail : {"auto", "decoder", "residual", "blend", "learned"}, default="decoder"
         "decoder" is the papers' x′ = g(z′). The others put back what approximate coordinates lost.
-    tau : float, default=0.15
+    tau : float or "auto", default="auto"
         See `PLACEExplainer`.
     update : {"auto", "normalized", "adam"}, default="auto"
         "adam" is as published. Normalised steps cross to the other class where small ones stop half-way; a row that gets
@@ -131,7 +131,7 @@ verbose, device
     clip: str = "straight_through"
     start: str = "latent"  # algorithm 1, line 1: z ← g⁻¹(x)
     detail: str = "decoder"
-    tau: float = 0.15
+    tau: float | str = "auto"
     update: str = "auto"
     step_size: float | None = None
     max_steps: int = 500

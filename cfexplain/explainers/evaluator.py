@@ -13,9 +13,11 @@ from torch import Tensor
 from cfexplain.coordinates.detail import (
     ALONG_TAU,
     INK_SIGMA,
+    INK_TAU,
     LATENT_SIGMA,
     LATENT_TAU,
     SIGMA,
+    TAU,
     clipped,
     detail_modes,
     faded,
@@ -108,8 +110,9 @@ class Evaluator:
         if self.details[-1] == "learned":
             x = painted(x, rows["x"], drawn, self._painter(live), explainer.data_range)
         elif self.details[-1] != "decoder":
-            x = render(x, rows["x"], drawn, self.details[-1], tau=explainer.tau,
-                       sigma=INK_SIGMA if getattr(explainer, "ink_", 0) else SIGMA,
+            ink = bool(getattr(explainer, "ink_", 0))
+            tau: Any = (INK_TAU if ink or others else TAU) if explainer.tau == "auto" else explainer.tau
+            x = render(x, rows["x"], drawn, self.details[-1], tau=tau, sigma=INK_SIGMA if ink else SIGMA,
                        data_range=explainer.data_range if is_image else None)
         if explainer.region is not None and explainer.region_ is not None:
             x = torch.where(explainer.region_.to(x.device), x, rows["x"])

@@ -70,7 +70,7 @@ random_state, verbose, device
     max_steps: int = 30
     refine: int = 4
     detail: str = "auto"
-    tau: float = 0.15
+    tau: float | str = "auto"
     sparse: bool = True
 
     def path_point(self, fraction: Tensor, rows: Mapping[str, Tensor]) -> Tensor:

@@ -108,8 +108,10 @@ class PLACEExplainer(CounterfactualExplainer):
         How what the coordinates lost is put back; "auto" is "blend" for images and "residual" for tables. "learned" trains,
         at `fit`, a network that paints what belongs where a picture changed from what surrounds it: nothing of what was
         there shines through. Of a `TwoStage` it paints latents, of other coordinates pixels.
-    tau : float, default=0.15
-        Change, as a share of ``data_range``, at which "blend" gives up the original detail.
+    tau : float or "auto", default="auto"
+        Change, as a share of ``data_range``, at which "blend" gives up the original detail. "auto" is 0.15 for ink on paper
+        and for what a `TwoStage` loses of pixels, and 0.25 for other pictures: a print stays on a garment that gets a little
+        lighter.
     start : {"auto", "latent", "swap", "learned"} or float in [0, 1], default="auto"
         z₀, the flow's base code of z₀ under the target class, or a share of the way from one to the other; "auto" is 0.6.
         Of a `TwoStage`, "auto" goes along what tells like pictures of the two classes apart, as far as every condition
@@ -220,7 +222,7 @@ class PLACEExplainer(CounterfactualExplainer):
     ink_weight: float | str = "auto"
     ink_quantile: float = 0.7
     detail: str = "auto"
-    tau: float = 0.15
+    tau: float | str = "auto"
     start: str | float = "auto"
     update: str = "normalized"
     step_size: float | None = None

@@ -44,7 +44,7 @@ class REVISEExplainer(CounterfactualExplainer):
         z₀, as published; "learned" as in `PLACEExplainer`.
     detail : {"decoder", "residual", "blend", "auto"}, default="decoder"
         "decoder" is as published; the others put back what the coordinates lost.
-    tau : float, default=0.15
+    tau : float or "auto", default="auto"
         See `PLACEExplainer`.
     update : {"adam", "normalized"}, default="adam"
     step_size : float, optional
@@ -85,7 +85,7 @@ verbose, device
     norm: int = 1
     start: str = "latent"
     detail: str = "decoder"
-    tau: float = 0.15
+    tau: float | str = "auto"
     update: str = "adam"
     step_size: float | None = None
     max_steps: int = 1500

@@ -112,7 +112,7 @@ class Run:
         sizes = self.judge.sizes(self.options.tile)
         if sizes is None:
             least = self.options.tile
-        else:  # they gain from each other's company; of a table half of the time is Python's, which no two threads have at once
+        else:  # they gain from each other's company; of a table half of the time is Python's, one thread's at a time
             least = max(self.options.tile, sizes.largest // 2 if self.explainer.layout_.is_image else 2 * sizes.largest)
         count = max(-(-n // most), min(threads, n // least), 1)
         if threads > 1 and count > 1:

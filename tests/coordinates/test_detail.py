@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from cfexplain.coordinates.detail import render
+from cfexplain.coordinates.detail import INK_TAU, TAU, render
 
 
 def pictures(*shape, seed=0, dtype=torch.float32):
@@ -85,3 +85,20 @@ def test_wrong_arguments_say_what_to_do(changes, words):
     tensors = pictures(2, 1, 4, 4) if changes.pop("image", False) else pictures(2, 4)
     with pytest.raises(ValueError, match=words):
         render(*tensors, **changes)
+
+
+def test_a_print_stays_on_what_gets_a_little_lighter_and_goes_with_what_vanishes():
+    """Of a picture with shades; a stroke of ink takes what was lost with it at a third of the change."""
+    drawn = torch.full((1, 1, 64, 64), 0.2)
+    drawn[..., 32:] = 0.9  # what the decoder draws of the garment, without its print
+    x = drawn.clone()
+    x[..., 8:24, 40:56:2] -= 0.4
+    lighter, gone = drawn.clone(), drawn.clone()
+    lighter[..., 32:] += 0.08
+    gone[..., 32:] = 0.1
+    stays = {}
+    for tau in (TAU, INK_TAU):
+        stays[tau], leaves = (((render(picture, x, drawn, "blend", tau=tau) - picture)[..., 8:24, 40:56:2] / -0.4)
+                              for picture in (lighter, gone))
+        assert leaves.abs().max() < 0.05
+    assert stays[TAU].min() > 0.85 and stays[INK_TAU].max() < 0.8

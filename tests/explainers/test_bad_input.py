@@ -221,7 +221,7 @@ def test_a_preset_that_is_not_known():
 WRONG = [
     *((name, value, ValueError) for name in ("max_steps", "refine", "batch_size", "training_budget", "step_size", "tau",
                                              "distance_weight", "confidence") for value in (-1, np.inf, np.nan)),
-    *((name, value, TypeError) for name in ("max_steps", "step_size", "tau", "training_budget", "distance_weight")
+    *((name, value, TypeError) for name in ("max_steps", "step_size", "training_budget", "distance_weight")
       for value in ("1", [1], True, object())),
     ("batch_size", 0, ValueError), ("batch_size", 10**9, ValueError), ("max_steps", 1.5, ValueError),
     ("max_steps", 10**30, ValueError), ("data_range", "ab", TypeError), ("data_range", (0, np.nan), ValueError),

@@ -11,7 +11,7 @@ from torch import nn
 import cfexplain
 from cfexplain import DiffeomorphicExplainer, PLACEExplainer
 from cfexplain.coordinates import VAE, Flow, PretrainedAutoencoder, TwoStage
-from cfexplain.coordinates.detail import ALONG_TAU, LATENT_SIGMA, LATENT_TAU
+from cfexplain.coordinates.detail import ALONG_TAU, INK_TAU, LATENT_SIGMA, LATENT_TAU
 from cfexplain.explainers.run import Run
 from cfexplain.foundation.blur import gaussian_blur
 from cfexplain.foundation.tiles import in_tiles
@@ -75,7 +75,7 @@ def test_detail_is_put_back_among_the_latents(explainer):
             mask = 1 - torch.exp(-gaussian_blur(change.square().mean(1, keepdim=True) / LATENT_TAU**2, LATENT_SIGMA))
             change = change - mask * (latents - inner.decode(rows["z0"]))
         drawn, kept = (outer.decode(part.flatten(1)).clamp(0, 1) for part in (latents + change, latents))
-        mask = 1 - torch.exp(-gaussian_blur_of_pixels((drawn - kept).abs().amax(1, keepdim=True) / explainer.tau))
+        mask = 1 - torch.exp(-gaussian_blur_of_pixels((drawn - kept).abs().amax(1, keepdim=True) / INK_TAU))
     assert torch.allclose(x, (drawn + (1 - mask) * (rows["x"] - kept)).clamp(0, 1), atol=1e-4)
 
 
