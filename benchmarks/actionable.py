@@ -33,7 +33,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.neighbors import KernelDensity, LocalOutlierFactor
 from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from benchmarks._common import RESULTS, machine
@@ -53,6 +53,13 @@ MODELS: dict[str, Callable[[], Any]] = {
     "mlp": lambda: MLPClassifier((32, 32), max_iter=60, random_state=0)}
 MOST_TRAINED = 10_000
 DEAREST = 10.0  # cost from which on an answer dominates nothing
+NUMBERS, WORDS = make_column_selector(dtype_include=np.number), make_column_selector(dtype_exclude=np.number)
+
+
+def pipeline(model: str) -> Pipeline:
+    """One of `MODELS` behind scaled numbers and one-hot words."""
+    return make_pipeline(make_column_transformer(
+        (StandardScaler(), NUMBERS), (OneHotEncoder(handle_unknown="ignore", sparse_output=False), WORDS)), MODELS[model]())
 
 
 class Case:
@@ -64,12 +71,8 @@ class Case:
         y = frame.pop(column).to_numpy()
         self.X, test, self.y, _ = train_test_split(frame, y, test_size=0.25, random_state=0, stratify=y)
         self.X, self.y = self.X[:MOST_TRAINED], self.y[:MOST_TRAINED]
-        numbers = make_column_selector(dtype_include=np.number)
-        words = make_column_selector(dtype_exclude=np.number)
-        self.pipe = make_pipeline(make_column_transformer(
-            (StandardScaler(), numbers), (OneHotEncoder(handle_unknown="ignore", sparse_output=False), words)),
-            MODELS[model]()).fit(self.X, self.y)
-        known = np.logical_and.reduce([test[name].isin(self.X[name]) for name in words(test)])
+        self.pipe = pipeline(model).fit(self.X, self.y)
+        known = np.logical_and.reduce([test[name].isin(self.X[name]) for name in WORDS(test)])
         said = self.pipe.predict(test)
         self.rows, self.real = test[(said != self.wanted) & known][:rows], test[(said == self.wanted) & known][:500]
         self.table = MixedTable(self.X)

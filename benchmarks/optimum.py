@@ -21,12 +21,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.compose import make_column_selector, make_column_transformer
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from benchmarks._common import RESULTS, machine
-from benchmarks.actionable import MODELS, TABLES
+from benchmarks.actionable import MODELS, NUMBERS, TABLES, WORDS, pipeline
 from cfexplain import PipelineExplainer, ScanExplainer
 
 COLUMNS = {
@@ -37,6 +34,11 @@ COLUMNS = {
 LEVELS = 25  # of a number
 CONFIDENCE = 0.55
 TOGETHER = 20_000  # rows that a model is asked about at once, the cheapest first
+
+
+def charge_of(count: Any) -> Any:
+    """What so many columns cost by the default, beside their changes."""
+    return count + np.maximum(count - 2, 0) ** 2
 
 
 def cheapest(pipe: Any, wanted: Any, row: pd.Series, values: dict[str, np.ndarray], scale: pd.Series, known: float,
@@ -50,11 +52,10 @@ def cheapest(pipe: Any, wanted: Any, row: pd.Series, values: dict[str, np.ndarra
     total, count, places = np.zeros(1), np.zeros(1, dtype=int), np.zeros((1, 0), dtype=np.int16)
     for own in costs:  # column by column, so that what is too dear already is never built
         total, count = np.add.outer(total, own), np.add.outer(count, (own > 0).astype(int))
-        crowd = count + np.maximum(count - 2, 0) ** 2 if charge else 0
-        left, right = np.nonzero(total + crowd < known - 1e-9)
+        left, right = np.nonzero(total + (charge_of(count) if charge else 0) < known - 1e-9)
         total, count = total[left, right], count[left, right]
         places = np.column_stack([places[left], right.astype(np.int16)])
-    total = total + (count + np.maximum(count - 2, 0) ** 2 if charge else 0)
+    total = total + (charge_of(count) if charge else 0)
     order = np.argsort(total, kind="stable")
     column = list(pipe.classes_).index(wanted)
     for first in range(0, len(order), TOGETHER):
@@ -71,32 +72,25 @@ def compared(name: str, model: str, rows: int) -> list[dict[str, Any]]:
     frame = pd.read_csv(Path(os.environ["CFEXPLAIN_DATA"]) / "tables" / f"{name}.csv")
     y, X = frame[column].to_numpy(), frame[COLUMNS[name]]
     train, rest = np.split(np.random.RandomState(0).permutation(len(X)), [min(int(0.75 * len(X)), 10_000)])
-    numbers = make_column_selector(dtype_include=np.number)
-    prepare = make_column_transformer((StandardScaler(), numbers),
-                                      (OneHotEncoder(handle_unknown="ignore", sparse_output=False),
-                                       make_column_selector(dtype_exclude=np.number)))
-    pipe = make_pipeline(prepare, MODELS[model]()).fit(X.iloc[train], y[train])
     known = X.iloc[train]
-    words = [name for name in X if name not in numbers(X)]
-    rest = X.iloc[rest][np.logical_and.reduce([X.iloc[rest][name].isin(known[name]) for name in words])]
+    pipe = pipeline(model).fit(known, y[train])
+    rest = X.iloc[rest][np.logical_and.reduce([X.iloc[rest][name].isin(known[name]) for name in WORDS(X)])]
     refused = rest[pipe.predict(rest) != wanted][:rows]
-    scale = known[numbers(X)].std(ddof=0)
+    scale = known[NUMBERS(X)].std(ddof=0)
+    seen = {name: np.quantile(known[name], np.linspace(0, 1, LEVELS), method="nearest") if name in scale
+            else known[name].unique() for name in X}
+    explainer = PipelineExplainer(pipe, ScanExplainer(typical_quantile=None, confidence=CONFIDENCE), random_state=0)
+    explainer.fit(known, y[train])
     out = []
     for priced in (True, False):
-        explainer = PipelineExplainer(pipe, ScanExplainer(typical_quantile=None, confidence=CONFIDENCE),
-                                      costs={name: 1.0 for name in X} if priced else None, random_state=0)
-        cf = explainer.fit(known, y[train]).explain(refused, wanted, max_changes=len(X.columns))
+        cf = explainer.explain(refused, wanted, max_changes=len(X.columns),
+                               costs={name: 1.0 for name in X} if priced else None)
         after, ratios, asked = cf.to_frames()[1], [], 0
         for i in np.flatnonzero(cf.complete):
             row, answer = refused.iloc[i], after.iloc[i]
-            values = {}
-            for name in X:
-                seen = known[name].unique() if name not in scale else np.quantile(
-                    known[name], np.linspace(0, 1, LEVELS), method="nearest")
-                values[name] = np.unique(np.append(seen, row[name]))
-            changed = int((row != answer).sum())
+            values = {name: np.unique(np.append(seen[name], row[name])) for name in X}
             cost = sum(abs(row[name] - answer[name]) / scale[name] if name in scale else row[name] != answer[name]
-                       for name in X) + (0 if priced else changed + max(changed - 2, 0) ** 2)
+                       for name in X) + (0 if priced else charge_of((row != answer).sum()))
             best, tried = cheapest(pipe, wanted, row, values, scale, cost, not priced)
             ratios.append(cost / best)
             asked += tried

@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cfexplain.foundation.numbers import fitting_width
 from cfexplain.foundation.random import seeded_torch, stream
 from cfexplain.foundation.tiles import LEAST, baddbmm, padded
 from cfexplain.nets.losses import Rows
 from cfexplain.persistence import stored_by_sizes
 
-__all__ = ["LatentEnsemble", "fitting_width", "train_latent_ensemble"]
+__all__ = ["LatentEnsemble", "opinion_width", "train_latent_ensemble"]
 
 WIDTH = 256  # of hidden layers, at most
 
@@ -28,14 +29,14 @@ def _of_sizes(members: int, sizes: tuple[int, ...]) -> LatentEnsemble:
     return LatentEnsemble(first, last, members, tuple(hidden))
 
 
-def fitting_width(rows: int, classes: int) -> int:
+def opinion_width(rows: int, classes: int) -> int:
     """Of the hidden layers: what tells ten digits apart among 60,000 is too wide for two classes among 1,000.
 
-    >>> [fitting_width(rows, classes) for rows, classes in ((60_000, 10), (10_000, 10), (10_000, 2), (1_000, 2))]
+    >>> [opinion_width(rows, classes) for rows, classes in ((60_000, 10), (10_000, 10), (10_000, 2), (1_000, 2))]
     [256, 192, 160, 96]
     """
     share = min(1.0, rows * classes / (60_000 * 10))
-    return max(64, 32 * round(WIDTH / 32 * share ** (1 / 6)))
+    return fitting_width(share ** (1 / 6), WIDTH)
 
 
 @stored_by_sizes(_sizes, _of_sizes)
@@ -106,7 +107,7 @@ def train_latent_ensemble(
         return (each.view(ensemble.members, -1) * weight.to(each.device)[rows["y"]]).sum(0)
 
     with seeded_torch(seed):
-        ensemble = LatentEnsemble(mean.shape[1], n_classes, members, 2 * (fitting_width(len(y), n_classes),))
+        ensemble = LatentEnsemble(mean.shape[1], n_classes, members, 2 * (opinion_width(len(y), n_classes),))
     rows = {"mean": torch.from_numpy(mean).float(), "std": torch.from_numpy(std).float(), "y": torch.from_numpy(y)}
     # as many as it takes to be sure of its own rows: the search follows an ensemble that is not to the middle of a class
     train_network(

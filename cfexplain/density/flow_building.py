@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from cfexplain.density.class_flow import start_at_identity
+from cfexplain.foundation.numbers import fitting_width
 
 __all__ = ["FLOWS", "WIDTH", "build_flow", "fitting_sizes", "flow_name", "of_few_features"]
 
@@ -31,7 +32,7 @@ def fitting_sizes(rows: int, features: int) -> tuple[int, tuple[int, int]]:
     ((8, (256, 256)), (4, (64, 64)))
     """
     share = min(1.0, rows * features / (60_000 * 32))
-    width = max(64, 32 * round(WIDTH / 32 * share**0.25))
+    width = fitting_width(share**0.25, WIDTH)
     return 2 * max(2, round(TRANSFORMS / 2 * share ** (1 / 6))), (width, width)
 
 

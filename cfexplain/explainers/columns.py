@@ -13,7 +13,7 @@ from cfexplain.tables.costs import Costs
 __all__ = ["FINE_LEVELS", "LEVELS", "Columns"]
 
 LEVELS = 17  # of a number: quantiles of the training rows, from the least to the largest
-FINE_LEVELS = 65  # where one column changes alone: what a tree accepts may lie between the others
+FINE_LEVELS = 65  # where one column changes alone, or the model alone is asked: a tree may accept what lies between
 
 _GAPS = 8  # no further apart than such a share of their range
 

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from cfexplain.foundation.exceptions import plain
 from cfexplain.foundation.remainders import in_vectors
 
-__all__ = ["check_confidence", "log_odds", "log_odds_of", "quantile_of_sorted", "row_norm"]
+__all__ = ["check_confidence", "fitting_width", "log_odds", "log_odds_of", "quantile_of_sorted", "row_norm"]
 
 
 def check_confidence(confidence: Any) -> float | None:
@@ -61,6 +61,15 @@ def log_odds_of(confidence: float) -> float:
     0.0
     """
     return math.log(confidence / (1 - confidence))
+
+
+def fitting_width(share: float, most: int) -> int:
+    """Of hidden layers, in steps of 32 and at least 64: a `share` in [0, 1] of the `most` that large data fill.
+
+    >>> [fitting_width(share, 256) for share in (1.0, 0.5, 0.01)]
+    [256, 128, 64]
+    """
+    return max(64, 32 * round(most / 32 * share))
 
 
 def quantile_of_sorted(values: np.ndarray, q: float, higher: bool = False) -> float:

@@ -88,7 +88,7 @@ def test_wrong_arguments_say_what_to_do(changes, words):
 
 
 def test_a_print_stays_on_what_gets_a_little_lighter_and_goes_with_what_vanishes():
-    """Of a picture with shades; a stroke of ink takes what was lost with it at a third of the change."""
+    """Of a picture with shades; ink loses more at the same change."""
     drawn = torch.full((1, 1, 64, 64), 0.2)
     drawn[..., 32:] = 0.9  # what the decoder draws of the garment, without its print
     x = drawn.clone()

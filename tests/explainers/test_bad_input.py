@@ -223,6 +223,7 @@ WRONG = [
                                              "distance_weight", "confidence") for value in (-1, np.inf, np.nan)),
     *((name, value, TypeError) for name in ("max_steps", "step_size", "training_budget", "distance_weight")
       for value in ("1", [1], True, object())),
+    *(("tau", value, TypeError) for value in ([1], True, object())), ("tau", "1", ValueError),
     ("batch_size", 0, ValueError), ("batch_size", 10**9, ValueError), ("max_steps", 1.5, ValueError),
     ("max_steps", 10**30, ValueError), ("data_range", "ab", TypeError), ("data_range", (0, np.nan), ValueError),
     ("image_shape", (0, 8, 8), ValueError), ("typical_quantile", 1.5, ValueError), ("device", "gpu", ValueError),
