@@ -12,6 +12,7 @@ from sklearn.frozen import FrozenEstimator
 from torch import nn
 
 from cfexplain import PLACEExplainer, REVISEExplainer
+from cfexplain.explainers.run import Run
 from cfexplain.foundation.digest import digest
 
 pytestmark = pytest.mark.usefixtures("quietly")
@@ -109,3 +110,13 @@ def test_fits_and_searches_side_by_side_are_what_they_are_alone(table):
         assert_same_results(cf, expected)
     assert [[part.training for part in net.modules()] + [p.requires_grad for p in net.parameters()] for net in nets] == flags
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_rows_of_a_table_are_not_torn_apart_before_threads_pay(table):
+    """Of 512 rows half of the time is Python's, which two threads would only fight for; images share from fewer on."""
+    X, y, *_ = table
+    explainer = PLACEExplainer(training_budget=0.01, max_steps=3, sparse=False, random_state=0).fit(X, y)
+    run = Run(explainer)
+    assert [len(run._blocks(n, 2)) for n in (1, 512, 1024)] == [1, 1, 1] and len(run._blocks(4096, 2)) > 1
+    for n in (1, 512, 4096, 5000):
+        np.testing.assert_array_equal(np.sort(np.concatenate(run._blocks(n, 2))), np.arange(n))

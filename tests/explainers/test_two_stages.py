@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -213,3 +214,17 @@ def test_a_row_goes_no_further_along_than_it_has_to():
             tile = {name: values[[i]].expand(run.options.tile, *values.shape[1:]) for name, values in rows.items()}
             with torch.no_grad():
                 assert not run.judge.evaluate(tile["z0"] + (shares[i] - 0.125) * tile["along"], tile).done[0]
+
+
+def test_a_search_that_rounds_asks_for_a_little_more_than_is_needed(explainer):
+    """What it finds is judged without rounding, and must not fail there by a last digit."""
+    run = Run(explainer)
+    rows, _ = run.prepare(X[:4], explainer.goal(X[:4], None))
+    exact = run.evaluator(replace(run.judge.engine, rounds=False))
+    rounding = run.evaluator(replace(run.judge.engine, rounds=True))
+    every = np.arange(4)
+    plain, careful = (run.searched(rows, every, searching) for searching in (exact, rounding))
+    for name, stricter in (("needed", torch.gt), ("feature_limit", torch.lt)):
+        assert (name in plain) == (name in careful) == (name in rows)
+        if name in rows:
+            assert torch.equal(plain[name], rows[name]) and stricter(careful[name], plain[name]).all()
