@@ -32,6 +32,7 @@ from cfexplain.foundation.in_words import count_rows
 from cfexplain.foundation.one_sample import as_batch
 from cfexplain.foundation.parameters import Choice, check_options
 from cfexplain.foundation.settings import own_modes
+from cfexplain.metrics.of_result import class_spread
 from cfexplain.persistence import MayBeAbsent, storable
 from cfexplain.persistence.persistent import file_kind
 from cfexplain.result import Counterfactuals
@@ -285,6 +286,8 @@ class PipelineExplainer(BaseEstimator):
     def _train(self, read: Training) -> None:
         table, model, explainer, codes = read.table, read.model, read.explainer, read.table.encode(read.frame)
         explainer.set_params(classifier=model).fit(codes, read.y)
+        # results are of whole columns, not of codes, a rare category's among them in deviations
+        explainer.training_["class_spread"] = class_spread(codes, explainer.task_.groups, len(explainer.task_.counts))
         self.table_, self.model_, self.explainer_ = table, model, explainer
         self.__dict__.pop("classes_", None)  # perhaps fitted before, on labels
         if not explainer.is_regression:

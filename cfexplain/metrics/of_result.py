@@ -19,8 +19,8 @@ from cfexplain.plotting.pictures import layout_of
 from cfexplain.plotting.words import number, share
 from cfexplain.tables.frames import category_places, changed_cells
 
-__all__ = ["Measures", "PairMeasures", "grey_of_real", "measured_rows", "measures_of", "outside_training", "specks_of",
-           "training_figures"]
+__all__ = ["Measures", "PairMeasures", "class_spread", "grey_of_real", "measured_rows", "measures_of", "outside_training",
+           "specks_of", "training_figures"]
 
 FEWEST = 5  # rows from which a figure of a set is taken
 # Beyond these, a sentence says so
@@ -165,16 +165,26 @@ def training_figures(X: np.ndarray, groups: np.ndarray, n_groups: int,
     distance of two rows (of tables, in standard deviations); and of images the medians of ``class_sharpness`` and
     ``class_greyness``, the latter of bright and of dark ink. Of at most 300 rows a group, evenly chosen.
     """
-    some = [X[np.flatnonzero(groups == k)[_evenly(int((groups == k).sum()), _most(X))]] for k in range(n_groups)]
     if data_range is None:
         scale = X.std(0)
         return {"feature_range": [X.min(0).tolist(), X.max(0).tolist()],
-                "class_spread": [mean_distance(rows / np.where(scale > 0, scale, 1)) for rows in some]}
-    low, high = data_range
+                "class_spread": class_spread(X / np.where(scale > 0, scale, 1), groups, n_groups)}
+    some, (low, high) = _of_groups(X, groups, n_groups), data_range
     grey = [[_median(greyness(torch.from_numpy(rows.astype(np.float64)), ends).numpy())
              for ends in ((low, high), (high, low))] for rows in some]
     return {"class_greyness": grey, "class_sharpness": [_median(sharpness(rows)) for rows in some],
-            "class_spread": [mean_distance(rows) for rows in some]}
+            "class_spread": class_spread(X, groups, n_groups)}
+
+
+def class_spread(X: np.ndarray, groups: np.ndarray, n_groups: int) -> list[float]:
+    """The mean distance of two rows of each group, of at most 300 rows a group. Rows are to be in the scale in which those
+    of a result are compared: images as they are, columns in standard deviations, of a category zeros and a one.
+    """
+    return [mean_distance(rows) for rows in _of_groups(X, groups, n_groups)]
+
+
+def _of_groups(X: np.ndarray, groups: np.ndarray, n_groups: int) -> list[np.ndarray]:
+    return [X[np.flatnonzero(groups == k)[_evenly(int((groups == k).sum()), _most(X))]] for k in range(n_groups)]
 
 
 # ----------------------------------------------------------------------------------------------------------------- numbers

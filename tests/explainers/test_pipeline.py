@@ -8,6 +8,7 @@ import pytest
 import skorch
 import torch
 from matplotlib.figure import Figure
+from scipy.spatial.distance import pdist
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
@@ -20,7 +21,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, OneHotEncoder, OrdinalEncoder, StandardScaler
 
-from cfexplain import Counterfactuals, LeapExplainer, PipelineExplainer, PLACEExplainer, explain_pipeline
+from cfexplain import Counterfactuals, LeapExplainer, PipelineExplainer, PLACEExplainer, ScanExplainer, explain_pipeline
 
 pytestmark = pytest.mark.usefixtures("quietly")
 
@@ -334,3 +335,20 @@ def test_bad_input_says_what_to_do(fitted, pipe, data):
         PipelineExplainer(make_pipeline(prepare(), Ridge()).fit(X, y == "yes"), PLACEExplainer()).fit(X, y == "yes")
     with pytest.raises(NotFittedError, match="not fitted"):
         PipelineExplainer(make_pipeline(prepare(), LogisticRegression())).fit(X, y)
+
+
+def test_room_is_measured_as_the_spread_of_results_is():
+    """A rare category is as far from another as a frequent one, among real rows as among originals and counterfactuals."""
+    rng = np.random.default_rng(0)
+    age, job = rng.normal(50, 10, 400), rng.choice(["office", "shop", "circus"], 400, p=[0.55, 0.4, 0.05])
+    X = pd.DataFrame({"age": np.where(age > 50, 50 + 3 * (age - 50), age), "job": job})
+    y = np.where(X["age"] + 5 * (job == "office") > 52, "old", "young")
+    pipe = make_pipeline(ColumnTransformer([("a", StandardScaler(), ["age"]), ("j", OneHotEncoder(), ["job"])]),
+                         LogisticRegression()).fit(X, y)
+    explainer = PipelineExplainer(pipe, ScanExplainer(random_state=0)).fit(X, y)
+    cf = explainer.explain(X[pipe.predict(X) == "old"][:60], "young")
+    apart = pd.concat([X[["age"]] / X["age"].std(ddof=0), pd.get_dummies(X["job"])], axis=1).astype(float).to_numpy()
+    real = apart[np.flatnonzero(y == "young")]
+    real = real[np.linspace(0, len(real) - 1, min(len(real), 300)).round().astype(int)]
+    room = pdist(real).mean() / pdist(apart[np.flatnonzero(pipe.predict(X) == "old")[:60]]).mean()
+    assert cf.measures().pairs[0].room == pytest.approx(room, rel=1e-5) and room < 0.9
