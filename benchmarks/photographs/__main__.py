@@ -191,7 +191,7 @@ def run(data: Photographs, label: str, options: argparse.Namespace, face: Any) -
                 part: facts["held_out"][part][label] for part in ("accuracy", "balanced", "mean_absolute_error")
                 if label in facts["held_out"].get(part, ())}, "mean accuracy of all labels": facts["held_out"]["mean"]}
                 for role, (_, facts) in nets.items()},
-            **({} if is_value else {"what the network looks at": looked_at(place, data, label, rows)})}
+            **({"what the network looks at": looked_at(place, data, label, rows)} if data.name == "xray" else {})}
 
 
 def looked_at(place: PLACEExplainer, data: Photographs, label: str, rows: dict[Goal, np.ndarray], most: int = 12) -> dict:

@@ -145,9 +145,9 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         "oracle": Recipe(((56, 3, 2e-3),), seed=2, asked_weight=2.0),
     },
     "utkface": {
-        "explained": Recipe(((100, 5, 4e-3), (200, 0.5, 1e-3)), seed=0),
-        "second": Recipe(((100, 3, 4e-3), (200, 0.3, 1e-3)), seed=1),
-        "oracle": Recipe(((56, 1, 2e-3),), seed=2, asked_weight=2.0),
+        "explained": Recipe(((100, 16, 4e-3), (200, 1, 1e-3)), seed=0),
+        "second": Recipe(((100, 8, 4e-3), (200, 0.5, 1e-3)), seed=1),
+        "oracle": Recipe(((56, 3, 2e-3),), seed=2, asked_weight=2.0),
     },
     "xray": {
         "explained": Recipe(((112, 8, 4e-3), (224, 1, 1e-3)), seed=0),
