@@ -164,8 +164,8 @@ def train_painter(painter: Painter, batch: Batch, n: int, *, updates: int, batch
             if step % 20 == 0 or step == updates - 1:
                 with torch.no_grad():
                     before = (hidden * (drawn - original).abs()).sum() / (hidden.sum() * original.shape[1]).clamp_min(1)
-                history.append({"step": float(step), "error": float(error / before.clamp_min(1e-6)), "critic": float(loss),
-                                "convinced": float(convinced)})
+                history.append({"step": float(step), "error": float(error.detach() / before.clamp_min(1e-6)),
+                                "critic": float(loss.detach()), "convinced": float(convinced.detach())})
                 if delay is not None:
                     steps.set_postfix({name: round(value, 3) for name, value in history[-1].items() if name != "step"})
         painter.load_state_dict(average.state_dict())
