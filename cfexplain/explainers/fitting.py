@@ -68,11 +68,11 @@ def learn_parts(explainer: Any, X: np.ndarray, y: np.ndarray, seed: int) -> None
     explainer.density_, unfitted = make_density(explainer.density, coordinates, {"random_state": seed + 2, **budget})
     rows = _rows_to_encode(explainer, groups, seed)
     codes, std = coordinates.training_codes(X[rows])
-    explainer.reconstruction_ = None
+    explainer.reconstruction_, badly_drawn = None, None
     if not coordinates.exact:
         some = rows_to_reconstruct(explainer, rows, fresh)
         explainer.reconstruction_ = reconstruction_figures(explainer, X[rows[some]], codes[some])
-        warn_of_reconstruction(explainer, explainer.reconstruction_)
+        badly_drawn = warn_of_reconstruction(explainer, explainer.reconstruction_)
     held = np.isin(rows, getattr(coordinates, "held_out_", [])) if fresh and coordinates.exact else None
     learn_from_codes(explainer, unfitted, codes, std, groups[rows], seed, budget, held)
     explainer.difference_ = fit_difference(explainer, X[rows], groups[rows], seed + 7)
@@ -90,6 +90,8 @@ def learn_parts(explainer: Any, X: np.ndarray, y: np.ndarray, seed: int) -> None
     explainer.scale_ = X.std(0)
     explainer.training_ = training_figures(
         X, groups, len(explainer.task_.counts), data_range if layout.is_image else None)
+    if badly_drawn:
+        explainer.training_["badly_drawn"] = badly_drawn
     keep_rows(explainer, X, y, seed, rows, codes)
     explainer.learn(X, groups, codes, groups[rows], {"random_state": seed + 4, "data_range": data_range, **budget})
 

@@ -56,22 +56,25 @@ def reconstruction_figures(explainer: ExplainerParameters, x: np.ndarray, codes:
         "decisions_kept": float(kept.mean())}
 
 
-def warn_of_reconstruction(explainer: ExplainerParameters, figures: dict[str, Any]) -> None:
-    """Say so where the coordinates cannot draw the data, unless they had less than half of their training."""
+def warn_of_reconstruction(explainer: ExplainerParameters, figures: dict[str, Any]) -> str | None:
+    """Say so where the coordinates cannot draw the data, unless they had less than half of their training: what was said."""
     if explainer.training_budget < 0.5:  # a quick try, and known to be one
-        return
+        return None
     name, sharp = type(explainer.coordinates_).__name__, figures["sharpness"]
     found = [text for bad, text in (
         (figures["error"] > LIMITS["error"], f"they miss {figures['error']:.0%} of what tells one row from another"),
         (sharp is not None and sharp < LIMITS["sharpness"], f"they have {(sharp or 0):.0%} of the sharpness"),
         (figures["decisions_kept"] < LIMITS["decisions_kept"],
          f"the explained model decides {1 - figures['decisions_kept']:.0%} of them otherwise")) if bad]
-    if found:
-        warn_caller(
-            f"The {name} cannot draw this data well. Of its reconstructions of {figures['rows']} rows, "
-            f"{' and '.join(found)}: counterfactuals are drawn by it, too. More latents may help, as in "
-            f"coordinates=VAE(latent_dim={2 * explainer.coordinates_.latent_dim_}), or a larger training_budget, more rows, "
-            "or an autoencoder of your own (docs/howto/own_autoencoder.md). The figures are in reconstruction_.")
+    if not found:
+        return None
+    said = (f"the {name} cannot draw this data well. Of its reconstructions of {figures['rows']} rows, "
+            f"{' and '.join(found)}: counterfactuals are drawn by it, too.")
+    warn_caller(
+        f"T{said[1:]} More latents may help, as in coordinates=VAE(latent_dim={2 * explainer.coordinates_.latent_dim_}), or "
+        "a larger training_budget, more rows, or an autoencoder of your own (docs/howto/own_autoencoder.md). The figures "
+        "are in reconstruction_.")
+    return said
 
 
 def warn_of_flat_pictures(explainer: ExplainerParameters, X: np.ndarray) -> None:

@@ -239,6 +239,8 @@ def _of_images(cf: Result) -> tuple[dict[str, float], list[str]]:
     if n >= FEWEST and lost > LOST * change > 0:
         words.append(f"the coordinates cannot draw these images: their reconstructions are off by {number(lost)}, where "
                      f"the whole change is {number(change)} (medians). Look at them beside the originals.")
+    elif n >= FEWEST and "badly_drawn" in cf.metadata:
+        words.append(cf.metadata["badly_drawn"])  # each of these may look well to the figures, as a smear has edges, too
     return {"specks": float("nan"), "grey": float("nan"), **own}, words
 
 

@@ -72,6 +72,11 @@ def test_coordinates_that_cannot_draw_the_data_are_warned_of(digits, fitted):
         explainer = PLACEExplainer(**{**options, "training_budget": 0.5}).fit(*digits)
     assert explainer.reconstruction_["error"] >= 1 and explainer.reconstruction_["decisions_kept"] < 0.5
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cf = explainer.explain(digits[0][:20], 3)
+    assert "otherwise" in cf.metadata["badly_drawn"] and "cannot draw" in cf.summary()
+    assert any("cannot draw" in line for line in cf.measures().warnings)
+    with warnings.catch_warnings():
         warnings.simplefilter("error")
         PLACEExplainer(**options).fit(*digits)  # a quick try
 
