@@ -16,7 +16,7 @@ from cfexplain.metrics.appearance import ink, mean_distance, shade_kept, specks,
 from cfexplain.metrics.distances import outside_range
 from cfexplain.metrics.realism import sharpness
 from cfexplain.plotting.pictures import layout_of
-from cfexplain.plotting.words import number, share
+from cfexplain.plotting.words import number, share, target_in_words
 from cfexplain.tables.frames import category_places, changed_cells
 
 __all__ = ["Measures", "PairMeasures", "class_spread", "grey_of_real", "measured_rows", "measures_of", "outside_training",
@@ -36,7 +36,7 @@ class PairMeasures:
 
     `spread` and `shade_kept` are those of `cfexplain.metrics`, the latter of brightness, or of the channel where it is
     least; NaN where they cannot be measured. `room` is the spread of real rows of the target class over that of the
-    originals, at most 1: more than it cannot be asked for.
+    originals, at most 1: more than it cannot be asked for. `target` is empty of a regressor, whose real rows are all rows.
     """
 
     name: str
@@ -204,8 +204,8 @@ def _pairs(cf: Result) -> Iterator[PairMeasures]:
         if cf.is_image:
             kept = shade_kept(_net(some, some.x), _net(some, some.x_cf))
             shade = float(np.nanmin(kept)) if not np.isnan(kept).all() else shade
-        yield PairMeasures(name=f"{a} → {b}" if a else f"target {b}", target=b, rows=len(rows), spread=spread,
-                           shade_kept=shade, room=room)
+        name, of = (f"target {target_in_words(some)}", "") if cf.is_regression else (f"{a} → {b}", b)
+        yield PairMeasures(name=name, target=of, rows=len(rows), spread=spread, shade_kept=shade, room=room)
 
 
 def _of_images(cf: Result) -> tuple[dict[str, float], list[str]]:
@@ -340,7 +340,7 @@ def _alike(pairs: list[PairMeasures]) -> list[str]:
              "the counterfactuals are: was X read as it should be?"] if same else []
     bad = sorted((pair for pair in pairs if pair.spread < ALIKE * pair.room), key=lambda pair: pair.spread)
     words += [f"the {pair.rows} counterfactuals for {pair.name} look alike: spread {pair.spread:.2f} (of the originals' 1.0"
-              + ("" if pair.room >= 1 else f"; real ones of {pair.target} have {pair.room:.2f}") + ")."
+              + ("" if pair.room >= 1 else f"; real ones{pair.target and f' of {pair.target}'} have {pair.room:.2f}") + ")."
               for pair in bad[:_MOST_NAMED]]
     return words + _more(len(bad), "look alike, too")
 

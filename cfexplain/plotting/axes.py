@@ -10,7 +10,7 @@ import numpy as np
 from cfexplain.foundation.optional import optional_import
 from cfexplain.foundation.protocols import Result
 from cfexplain.plotting.pictures import BLUE, GREY, VERMILLION
-from cfexplain.plotting.words import equals, rank, unanswered
+from cfexplain.plotting.words import equals, rank, target_in_words, unanswered
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -116,7 +116,7 @@ def say_rest(figure: Figure | SubFigure, ax: Axes | None, drawn: int, total: int
 
 def title(row: Result, most: int) -> str:
     """``4 → 9``, below each other and wrapped where the labels are long; of a regression ``2.1 → 7``: value and target."""
-    source, target = str(source_in_words(row)), str(row.target[0])
+    source, target = str(source_in_words(row)), target_in_words(row)
     if len(source) + len(target) < most - 2:
         return f"{short(source, most)} → {short(target, most)}"
     return f"{wrapped(source, most)}\n→ {wrapped(target, most - 2)}"

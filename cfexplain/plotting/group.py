@@ -19,7 +19,7 @@ from cfexplain.plotting.axes import (
     wrapped,
 )
 from cfexplain.plotting.pictures import BLUE, GREY, VERMILLION, as_pictures, difference_pictures, layout_of
-from cfexplain.plotting.words import number
+from cfexplain.plotting.words import number, target_in_words
 from cfexplain.tables.frames import category_places, cell_in_words, changed_cells
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class GroupDisplay:
     # ------------------------------------------------------------------------------------------------------------ images
     def _plot_images(self, ax: Axes | None, figure: Figure | SubFigure | None) -> None:
         cf = self.cf
-        names = np.array([f"→ {row.target[0]}" if cf.is_regression else title(row, 13) for row in cf])
+        names = np.array([f"→ {target_in_words(row)}" if cf.is_regression else title(row, 13) for row in cf])
         pairs, counts = np.unique(names, return_counts=True)
         pairs = pairs[np.argsort(-counts, kind="stable")]
         shown = pairs[: self.n]

@@ -9,7 +9,7 @@ import numpy as np
 from cfexplain.foundation.in_words import probability
 from cfexplain.foundation.protocols import Result
 from cfexplain.plotting.pictures import BLUE, VERMILLION, as_pictures, difference_pictures, png_address, rgb
-from cfexplain.plotting.words import changes_in_words, rank, summary, unanswered
+from cfexplain.plotting.words import changes_in_words, rank, summary, target_in_words, unanswered
 
 __all__ = ["fragment"]
 
@@ -31,7 +31,7 @@ def fragment(cf: Result, most: int) -> str:
         which = str(i) if row.row is None or row.answer is None else f"{row.row[0]}, answer {row.answer[0] + 1}"
         cells = [which, *(pictures[i] if pictures else [html.escape(changes_in_words(row, 4))])]
         source = "–" if unanswered(row) else f"{row.source[0]:.4g}" if regression else row.source[0]
-        cells.append(html.escape(f"{source} → {row.target[0]}"))
+        cells.append(html.escape(f"{source} → {target_in_words(row)}"))
         says = "the model fails" if row.status[0] == "model_failed" else f"says {html.escape(str(row.prediction[0]))}"
         outcome = "valid" if row.valid[0] else f"<strong>not valid</strong>: {says}"
         cells.append(f"{outcome}<br><small>{row.status[0]}</small>")

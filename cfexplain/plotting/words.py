@@ -13,7 +13,7 @@ from cfexplain.foundation.protocols import MeasuredResult, Result
 from cfexplain.tables.frames import cell_in_words, largest_changes
 
 __all__ = ["CONDITIONS_IN_WORDS", "FIRST", "changes_in_words", "equals", "number", "rank",
-           "share", "summary", "unanswered"]
+           "share", "summary", "target_in_words", "unanswered"]
 
 FIRST = "What to look at first:"
 # of a class in training: if there are fewer, the summary mentions it where rows miss a condition, or in any case
@@ -56,9 +56,9 @@ def _rows_in_words(cf: Result, measures: MeasuredResult) -> str:
     explainer = cf.metadata.get("explainer")
     by = f" by {explainer}" if explainer else ""
     if cf.row is None:
-        lines = [f"{count_rows(len(cf))} explained{by}; {_targets_in_words(cf.target)}."]
+        lines = [f"{count_rows(len(cf))} explained{by}; {_targets_in_words(cf)}."]
     else:
-        lines = [f"{len(cf)} answers for {count_rows(len(np.unique(cf.row)))}{by}; {_targets_in_words(cf.target)}."]
+        lines = [f"{len(cf)} answers for {count_rows(len(np.unique(cf.row)))}{by}; {_targets_in_words(cf)}."]
     if already_valid.any():
         lines.append(f"Already target: {int(already_valid.sum())} of {count_rows(len(cf))} had the target before and "
                      "came back unchanged; they are not counted below.")
@@ -148,11 +148,11 @@ def _failed_in_words(cf: Result) -> str:
     if unanswered(cf):
         return f"The {_model(cf)} gives NaN or infinity for this row, so that nothing was searched; the row is unchanged."
     return (f"The {_model(cf)} gives NaN or infinity for the best effort, which is no counterfactual (target "
-            f"{cf.target[0]}).")
+            f"{target_in_words(cf)}).")
 
 
 def _value_in_words(cf: Result) -> str:
-    before, after, target = f"{cf.source[0]:.4g}", f"{cf.prediction[0]:.4g}", cf.target[0]
+    before, after, target = f"{cf.source[0]:.4g}", f"{cf.prediction[0]:.4g}", target_in_words(cf)
     if cf.status[0] == "already_target":
         return f"The regressor said {before} already, which is what was asked for ({target}); the row is unchanged."
     steps = f"{int(cf.n_steps[0])} step{'' if cf.n_steps[0] == 1 else 's'}"
@@ -267,8 +267,15 @@ def _training_rows(label: Any, metadata: Mapping[str, Any]) -> int | None:
     return counts[classes.index(label)] if counts and label in classes else None
 
 
-def _targets_in_words(target: np.ndarray) -> str:
-    labels, counts = np.unique(target, return_counts=True)
+def target_in_words(cf: Result, i: int = 0) -> str:
+    """What row `i` was to become: a label as it is, a value with six digits."""
+    target = cf.target[i]
+    return f"{target:.6g}" if cf.is_regression and isinstance(target, (float, np.floating)) else str(target)
+
+
+def _targets_in_words(cf: Result) -> str:
+    _, first, counts = np.unique(cf.target, return_index=True, return_counts=True)
+    labels = [target_in_words(cf, i) for i in first]
     if len(labels) == 1:
         return f"target {labels[0]}"
     if len(labels) <= 6:

@@ -9,7 +9,7 @@ import numpy as np
 
 from cfexplain.foundation import in_words
 from cfexplain.foundation.protocols import Result
-from cfexplain.plotting.words import CONDITIONS_IN_WORDS, rank, unanswered
+from cfexplain.plotting.words import CONDITIONS_IN_WORDS, rank, target_in_words, unanswered
 from cfexplain.tables.frames import category_places, cell_in_words
 
 __all__ = ["BADGES", "ICONS", "cell", "clipped", "facts", "label", "number", "numbers", "predicted_in_words",
@@ -63,7 +63,7 @@ def predicted_in_words(row: Result, value: Any) -> str:
 def status_in_words(row: Result) -> str:
     """One or two sentences, escaped."""
     model = "regressor" if row.is_regression else "classifier"
-    status, after, target = row.status[0], predicted_in_words(row, row.prediction[0]), label(row.target[0])
+    status, after, target = row.status[0], predicted_in_words(row, row.prediction[0]), label(target_in_words(row))
     if status == "already_target":
         return f"Already the target: the {model} said {predicted_in_words(row, row.source[0])} before. Nothing was changed."
     if status == "model_failed":

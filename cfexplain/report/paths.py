@@ -13,7 +13,7 @@ import numpy as np
 from cfexplain.foundation.protocols import DecodedPoints, FittedExplainer, Result
 from cfexplain.plotting.path import as_drawn
 from cfexplain.plotting.pictures import as_pictures, layout_of, png_address
-from cfexplain.plotting.words import equals, rank
+from cfexplain.plotting.words import equals, rank, target_in_words
 from cfexplain.report.facts import cell, number
 
 __all__ = ["decoded_paths", "path_section"]
@@ -80,7 +80,7 @@ def path_section(row: Result, path: DecodedPoints, i: int, columns: Sequence[int
 
 def _words(row: Result, path: DecodedPoints) -> list[str]:
     """A line for the original and for each point, as plain text."""
-    target = " ".join(str(row.target[0]).split())
+    target = " ".join(target_in_words(row).split())
     target = target if len(target) <= 40 else target[:39] + "…"
     first = (f"value {number(row.source[0], 4)}" if row.is_regression else
              f"probability of {target} {equals(row.proba_before[0])}")

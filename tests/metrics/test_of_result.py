@@ -172,3 +172,13 @@ def test_rows_that_were_not_searched_are_left_out():
     assert measures_of(cf).rows == 0 and measures_of(cf).lines == []
     cf.status[:10] = "model_failed"
     assert measures_of(cf[:0]).rows == measures_of(cf).rows == 0 and "nan" not in cf.summary()
+
+
+def test_values_are_named_by_six_digits_and_all_real_rows_are_of_one_kind():
+    x = digits_like()
+    cf = result(x, np.roll(x[:1], 1, 2).repeat(len(x), 0), source=1.5, target=100 / 3, task="regression", classes=None,
+                class_spread=[0.9])
+    [pair] = cf.measures().pairs
+    assert cf.is_regression and (pair.name, pair.target) == ("target 33.3333", "") and 0 < pair.room < 1
+    assert "target 33.3333." in cf.summary() and "; real ones have " in cf.summary() and "33.33333" not in cf.summary()
+    assert "target 33.3333)" in cf[0].summary()
