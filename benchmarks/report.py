@@ -218,7 +218,7 @@ def defaults() -> str:
     return ("## Defaults, on data that nobody tuned them for\n\nHeld-out rows; `judge` is another model, `room` the spread "
             "of real rows of the target over that of the originals; "
             "`python -m benchmarks.held_out_defaults` makes the table for any folder of data sets.\n\n"
-            + (RESULTS / "defaults" / "table.md").read_text())
+            + (RESULTS / "defaults" / "table.md").read_text() + "\n" + (RESULTS / "defaults" / "looks.md").read_text())
 
 
 def main() -> None:

@@ -268,7 +268,8 @@ def main() -> None:
             if not result:
                 continue
             file = options.out / f"photographs_{name}_{label}{'_swapped' * options.swap}.json"
-            file.write_text(json.dumps({"machine": machine(), "side": data.side, "rows": options.rows, **result,
+            file.write_text(json.dumps({"machine": machine(), "side": data.side, "rows": options.rows,
+                                        "trained on": len(data.train[:options.train]), **result,
                                         "field, its own networks, 128x128": FIELD if label == "Smiling" else None},
                                        indent=1, default=float) + "\n")
             print(f"[{file}]", flush=True)
