@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cfexplain.foundation.numbers import fitting_width
 from cfexplain.foundation.random import seeded_torch, stream
-from cfexplain.foundation.tiles import LEAST, baddbmm, padded
+from cfexplain.foundation.tiles import baddbmm, least_rows, padded
 from cfexplain.nets.losses import Rows
 from cfexplain.persistence import stored_by_sizes
 
@@ -65,7 +65,7 @@ class LatentEnsemble(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         n = z.shape[-2]
         if not self.training and z.ndim == 2:
-            z = padded(z, LEAST)  # here, and not in front of every layer
+            z = padded(z, least_rows())  # here, and not in front of every layer
         h = z if z.ndim == 3 else z.expand(self.members, *z.shape)
         product = torch.baddbmm if self.training else baddbmm
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):

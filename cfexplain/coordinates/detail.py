@@ -19,6 +19,9 @@ SIGMA, INK_SIGMA = 2.0, 5.0
 # Change, as a share of the data range, at which what was lost gives way: it goes with a stroke of ink, while a print stays
 # on a garment that gets a little lighter
 TAU, INK_TAU = 0.25, 0.15
+# Where a picture with shades shows nothing but a plain background: how near it is to that, and how near most of the border
+# of x, as shares of the data range; and the change, as a share of tau, at which what was lost gives way there
+NOTHING, PLAIN, SOONER = 0.1, 0.02, 0.6
 # Among latents: the change, in standard deviations, at which what was lost gives way, and the blur in places
 LATENT_TAU, LATENT_SIGMA = 1.2, 0.6
 ALONG_TAU = 0.8  # of a change along what tells classes apart, which is small in the root mean square of the channels
@@ -90,6 +93,7 @@ def render(
     sigma: float = SIGMA,
     data_range: tuple[float, float] | None = None,
     of_latents: bool = False,
+    clears: bool = False,
 ) -> Tensor:
     """x′ from the decoded picture g(z′), the original x and its reconstruction g(z₀).
 
@@ -117,6 +121,10 @@ def render(
     of_latents : bool, default=False
         Whether the samples are latents (B, k, h, w) of another autoencoder: there a change is one of all channels together,
         their root mean square, and `sigma` is in places.
+    clears : bool, default=False
+        Of pictures with shades ("blend"): where the new picture shows nothing but a plain background, the residual fades as
+        widely as that of ink does. Of a long sleeve that became a short one no specks are left. Backgrounds are plain where
+        most of the border of x is at one end of `data_range`.
 
     Returns
     -------
@@ -145,9 +153,25 @@ def render(
     change = picture - reconstruction
     if mode == "blend":
         # written as a change of x: with m = 0 and no change, x + (0 - 0) is x to the last bit
-        change = change - faded(change, tau, sigma, data_range, of_latents) * (x - reconstruction)
+        mask = faded(change, tau, sigma, data_range, of_latents)
+        if clears and data_range is not None:
+            wide = faded(change, SOONER * tau, INK_SIGMA, data_range)
+            mask = torch.maximum(mask, wide * _nothing(picture, x, data_range))
+        change = change - mask * (x - reconstruction)
     out = x + change
     return out if data_range is None else out.clamp(*data_range)
+
+
+def _nothing(picture: Tensor, x: Tensor, data_range: tuple[float, float]) -> Tensor:
+    """How nearly a picture shows the background of x alone, (B, 1, H, W) in [0, 1]; 0 where that is not plain."""
+    border = torch.cat([x[:, :, 0], x[:, :, -1], x[:, :, :, 0], x[:, :, :, -1]], 2)
+    parts = []
+    for end in data_range:
+        width = data_range[1] - data_range[0]
+        plain = ((border - end).abs().amax(1) < PLAIN * width).to(x.dtype).mean(1) > 0.5
+        away = (picture - end).abs().amax(1, keepdim=True) / (NOTHING * width)
+        parts.append(torch.exp(-away.square()) * plain.view(-1, 1, 1, 1))
+    return parts[0] + parts[1]
 
 
 def faded(change: Tensor, tau: float, sigma: float, data_range: tuple[float, float] | None = None,

@@ -113,7 +113,7 @@ class Evaluator:
             ink = bool(getattr(explainer, "ink_", 0))
             tau: Any = (INK_TAU if ink or others else TAU) if explainer.tau == "auto" else explainer.tau
             x = render(x, rows["x"], drawn, self.details[-1], tau=tau, sigma=INK_SIGMA if ink else SIGMA,
-                       data_range=explainer.data_range if is_image else None)
+                       data_range=explainer.data_range if is_image else None, clears=is_image and not ink)
         if explainer.region is not None and explainer.region_ is not None:
             x = torch.where(explainer.region_.to(x.device), x, rows["x"])
         if "region" in rows:

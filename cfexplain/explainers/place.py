@@ -111,7 +111,7 @@ class PLACEExplainer(CounterfactualExplainer):
     tau : float or "auto", default="auto"
         Change, as a share of ``data_range``, at which "blend" gives up the original detail. "auto" is 0.15 for ink on paper
         and for what a `TwoStage` loses of pixels, and 0.25 for other pictures: a print stays on a garment that gets a little
-        lighter.
+        lighter. Where nothing but a plain background is left, less of a change is enough.
     start : {"auto", "latent", "swap", "learned"} or float in [0, 1], default="auto"
         z₀, the flow's base code of z₀ under the target class, or a share of the way from one to the other; "auto" is 0.6.
         Of a `TwoStage`, "auto" goes along what tells like pictures of the two classes apart, as far as every condition

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from cfexplain.foundation.remainders import Remainders
-from cfexplain.foundation.tiles import aligned, padded, probes
+from cfexplain.foundation.tiles import aligned, has_rows_of, padded, probes
 
 __all__ = ["PartialTiles", "TileRows"]
 
@@ -78,10 +78,10 @@ class _Trial:
 
     def _is_equal(self, function: Callable, size: int) -> bool:
         if size not in self.equal:
+            answer = _with_gradient(function, self.gradient)
             with aligned(), Remainders(size) as seen:
-                part = _with_gradient(function, self.gradient)(self.some[:size])
-            self.equal[size] = not seen.found and all(
-                torch.equal(a[:size], b) for a, b in zip(self.whole, part, strict=True))
+                equal = has_rows_of(self.whole, lambda rows: answer(self.some[rows]), size, self.rows)
+            self.equal[size] = equal and not seen.found
         return self.equal[size]
 
 

@@ -13,6 +13,7 @@ fewer tiles, and few rows no whole one; where only some of the networks allow th
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from functools import cache
 from threading import RLock
 from typing import Any
 
@@ -24,12 +25,14 @@ from torch.overrides import TorchFunctionMode, handle_torch_function
 from cfexplain.foundation.remainders import Remainders
 from cfexplain.foundation.threads import one_thread
 
-__all__ = ["LEAST", "TILE", "TileSizes", "aligned", "baddbmm", "in_tiles", "linear", "padded", "probes"]
+__all__ = ["TILE", "TileSizes", "aligned", "baddbmm", "has_rows_of", "in_tiles", "least_rows", "linear", "padded", "probes"]
 
 TILE = 32
 _WIDTH = 8
-# Rows of a matrix product below which other kernels are chosen
-LEAST = 4
+# Widths, in and out, of matrix products by which `least_rows` is found
+_PRODUCTS = ((40, 8), (168, 8), (256, 256), (512, 64), (1152, 16))
+# How often a part of a tile is tried, on other rows each time: of two logits, one trial would often agree by chance
+_TRIALS = 8
 # Numbers of a sample, times rows, above which rows gain nothing from more company: what a tile leaves behind fills the cache
 _ROOM = 2**16
 
@@ -52,6 +55,28 @@ class aligned(TorchFunctionMode):  # noqa: N801 - reads as a statement: `with al
         return _ALIGNED.get(function, function)(*args, **(kwargs or {}))
 
 
+@cache
+def least_rows() -> int:
+    """Rows of a matrix product below which other kernels are chosen than for `TILE` rows: 4 on an EPYC, 16 on a Xeon.
+
+    Found out by this processor once; kernels that the trial does not see are seen where a whole computation is tried.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def agree(rows: int) -> bool:
+        for dtype in (torch.float32, torch.float64):
+            for wide, narrow in _PRODUCTS:
+                x, back, weight, bias = (torch.randn(*shape, generator=generator, dtype=dtype, device="cpu")
+                                         for shape in ((TILE, wide), (TILE, narrow), (narrow, wide), (narrow,)))
+                for some, product in ((x, lambda x: F.linear(x, weight, bias)), (back, lambda x: x @ weight)):  # noqa: B023
+                    if not torch.equal(product(some), torch.cat([product(part) for part in some.split(rows)])):
+                        return False
+        return True
+
+    with torch.no_grad(), one_thread():
+        return next((rows for rows in (4, 8, 16) if agree(rows)), TILE)
+
+
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``F.linear`` that treats every row alike of its own accord, without the mode `aligned`.
 
@@ -63,7 +88,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return handle_torch_function(linear, (input,), input, weight, bias)
     n, ndim = len(input), input.ndim
     more_out, more_in = (-side % _WIDTH for side in weight.shape) if weight.ndim == 2 else (0, 0)
-    few = -n % LEAST if ndim == 2 and n < LEAST else 0
+    few = max(least_rows() - n, 0) if ndim == 2 and n else 0
     if not (more_out or more_in or few):
         return F.linear(input, weight, bias)
     if more_in or few:
@@ -82,7 +107,7 @@ def baddbmm(bias: Tensor, input: Tensor, weight: Tensor, **options: Any) -> Tens
         return handle_torch_function(baddbmm, (input,), bias, input, weight, **options)
     more_in, more_out = (-side % _WIDTH for side in weight.shape[-2:])
     n, width = input.shape[1], weight.shape[-1]
-    few = -n % LEAST if n < LEAST and (bias.ndim < 2 or bias.shape[-2] == 1) else 0
+    few = max(least_rows() - n, 0) if n and (bias.ndim < 2 or bias.shape[-2] == 1) else 0
     if options or not (more_out or more_in or few):
         return torch.baddbmm(bias, input, weight, **options)
     if more_in or few:
@@ -216,9 +241,19 @@ class TileSizes:
             self._whole[name] = probe, in_tiles(function, *probe, tile=self.tile)
         probe, whole = self._whole[name]
         with Remainders(size) as seen:
-            part = in_tiles(function, *(r[:size] for r in probe), tile=size)
-        whole = tuple(out[:size] for out in whole) if isinstance(whole, tuple) else whole[:size]
-        return not seen.found and _equal(whole, part)
+            return has_rows_of(whole, lambda rows: in_tiles(function, *(r[rows] for r in probe), tile=size), size,
+                               self.tile) and not seen.found
+
+
+def has_rows_of(whole: Any, part: Callable[[slice], Any], size: int, tile: int) -> bool:
+    """Whether `part` of `size` neighbouring rows of a tile has the bits that these rows have in the `whole`; several are
+    tried.
+    """
+    for first in range(0, min(tile - size + 1, _TRIALS * size), size):
+        rows = slice(first, first + size)
+        if not _equal(tuple(out[rows] for out in whole) if isinstance(whole, tuple) else whole[rows], part(rows)):
+            return False
+    return True
 
 
 def _equal(some: Any, other: Any) -> bool:

@@ -23,6 +23,8 @@ def pictures(*shape, seed=0, dtype=torch.float32):
 def test_equal_codes_give_x_back_bit_for_bit(mode, channels, height, width, seed):
     g, x, _ = pictures(2, channels, height, width, seed=seed)
     assert torch.equal(render(g, x, g.clone(), mode, data_range=(0.0, 1.0)), x)
+    x[:, :, [0, -1]], x[..., [0, -1]] = 0.0, 0.0
+    assert torch.equal(render(g, x, g.clone(), mode, data_range=(0.0, 1.0), clears=True), x)
 
 
 def test_decoder_mode_is_the_decoded_picture():
@@ -59,11 +61,13 @@ def test_blend_lies_between_residual_and_decoder():
         torch.testing.assert_close(out, render(g, x, g0, mode, data_range=(0.0, 1.0)), atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("mode", ["decoder", "residual", "blend"])
-def test_gradients_are_those_of_finite_differences(mode):
+@pytest.mark.parametrize(("mode", "clears"), [("decoder", False), ("residual", False), ("blend", False), ("blend", True)])
+def test_gradients_are_those_of_finite_differences(mode, clears):
     g, x, g0 = (0.3 + 0.2 * a for a in pictures(1, 2, 6, 7, dtype=torch.float64))  # stays off the clamp
+    if clears:
+        g, x[:, :, [0, -1]], x[..., [0, -1]] = g - 0.25, 0.0, 0.0
     g.requires_grad_()
-    assert torch.autograd.gradcheck(lambda g: render(g, x, g0, mode, data_range=(0.0, 1.0)), (g,))
+    assert torch.autograd.gradcheck(lambda g: render(g, x, g0, mode, data_range=(0.0, 1.0), clears=clears), (g,))
 
 
 def test_gradient_at_the_start_of_a_search_is_finite():
@@ -102,3 +106,23 @@ def test_a_print_stays_on_what_gets_a_little_lighter_and_goes_with_what_vanishes
                               for picture in (lighter, gone))
         assert leaves.abs().max() < 0.05
     assert stays[TAU].min() > 0.85 and stays[INK_TAU].max() < 0.8
+
+
+@pytest.mark.parametrize("paper", [0.0, 1.0])
+def test_nothing_is_left_of_a_sleeve_where_the_new_picture_shows_the_background(paper):
+    """What the decoder did not draw of its seam lies beside what it drew, where little changes."""
+    drawn = torch.zeros(2, 3, 28, 28)
+    drawn[..., 8:22, 8:20], drawn[..., 10:18, 3:7] = 0.6, 0.5  # a garment, and its sleeve
+    x = drawn.clone()
+    x[..., 10:18, 2] = 0.45  # the seam
+    x[..., 9:21:2, 9:19] += 0.2  # a print
+    moved = drawn.clone()
+    moved[..., 10:18, 3:7], moved[..., 8:22, 8:20] = 0.0, 0.62
+    x[1, :, ::27] = torch.rand(2, 28)  # the border of the second is not plain
+    x[1, :, :, ::27] = torch.rand(28, 2)
+    given = [(1 - part if paper else part) for part in (moved, x, drawn)]
+    kept, cleared = (render(*given, "blend", tau=TAU, data_range=(0.0, 1.0), clears=clears) for clears in (False, True))
+    left = [(part[..., 10:18, 2] - paper).abs().amax((1, 2)) for part in (kept, cleared)]
+    assert left[0].min() > 0.2 and left[1][0] < 0.1 and left[1][1] == left[0][1]
+    torch.testing.assert_close(cleared[..., 9:21, 9:19], kept[..., 9:21, 9:19], atol=0.02, rtol=0)
+    assert torch.equal(cleared[1], kept[1])

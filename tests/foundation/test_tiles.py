@@ -9,7 +9,8 @@ from torch import nn
 
 from cfexplain.classifiers.latent import LatentEnsemble
 from cfexplain.foundation.random import seeded_torch
-from cfexplain.foundation.tiles import TILE, aligned, in_tiles
+from cfexplain.foundation.threads import one_thread
+from cfexplain.foundation.tiles import TILE, TileSizes, aligned, in_tiles, linear, probes
 
 
 def in_both(compute, *inputs):
@@ -88,3 +89,38 @@ def test_tiles_are_always_full_and_come_back_joined(n, tile):
     if n:  # the last tile is filled up with the last row: numbers that the function can stand
         assert all(torch.equal(row, rows[-1]) for row in seen[-1][0][(n - 1) % tile:])
     assert in_tiles(lambda a: a * 2, rows, tile=tile).shape == (n, 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_few_rows_of_a_product_have_the_bits_of_a_tile(dtype):
+    """Of widths at random, with the gradient. Which kernel a processor takes for few rows is found out, not known."""
+    generator = torch.Generator().manual_seed(0)
+    widths = torch.randint(1, 600, (20, 2), generator=generator).tolist()
+    for wide, narrow in [(168, 2), (3136, 10), (1152, 2), (64, 64), *widths]:
+        x, weight, bias = (torch.randn(*shape, generator=generator, dtype=dtype) for shape in (
+            (TILE, wide), (narrow, wide), (narrow,)))
+
+        def both(x):
+            x = x.requires_grad_()
+            with one_thread():
+                out = linear(x, weight, bias)  # noqa: B023
+                return out.detach(), torch.autograd.grad(out.sin().sum(), x)[0]
+
+        whole = both(x.clone())
+        for rows in (1, 2, 3, 8, 16):
+            for a, b in zip(whole, both(x[:rows].clone()), strict=True):
+                assert torch.equal(a[:rows], b), (wide, narrow, rows)
+
+
+def test_a_part_of_a_tile_is_not_right_by_chance():
+    """Fewer than 16 rows are rounded otherwise where a number is large, which it is not in the first two rows."""
+    x = torch.rand(64, 4, generator=torch.Generator().manual_seed(1))
+    tried = probes((x,), 32)[0][:16, 0]
+    large = tried[2:].max()
+    assert tried[:2].max() < large
+
+    def function(rows):
+        return rows[:, 0] + 1e-5 * ((rows[:, 0] >= large) & (len(rows) < 16))
+
+    places = TileSizes(32, numbers=4).choice("rounds", function, x)
+    assert places(2) == 16 and places(16) == 16

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cfexplain.foundation.tiles import LEAST, padded
+from cfexplain.foundation.tiles import least_rows, padded
 from cfexplain.ops.coupling_flow.packed_flow import PackedFlow
 
 __all__ = ["inverse", "inverse_and_vjp", "inverse_vjp", "logp_and_grad", "swap", "to_base"]
@@ -186,7 +186,7 @@ class _Networks:
 
 def _not_too_few(*rows: Tensor) -> tuple[Tensor, ...]:
     """At least as many rows as it takes for products to be computed as those of many rows are."""
-    return tuple(padded(r, LEAST) for r in rows) if len(rows[0]) < LEAST else rows
+    return tuple(padded(r, least_rows()) for r in rows) if len(rows[0]) < least_rows() else rows
 
 
 def _of_class(table: Tensor, c: Tensor) -> Tensor:
