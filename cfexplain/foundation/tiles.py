@@ -13,6 +13,7 @@ fewer tiles, and few rows no whole one; where only some of the networks allow th
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from contextlib import nullcontext
 from functools import cache
 from threading import RLock
 from typing import Any
@@ -240,18 +241,19 @@ class TileSizes:
             probe = probes(rows, self.tile)
             self._whole[name] = probe, in_tiles(function, *probe, tile=self.tile)
         probe, whole = self._whole[name]
-        with Remainders(size) as seen:
-            return has_rows_of(whole, lambda rows: in_tiles(function, *(r[rows] for r in probe), tile=size), size,
-                               self.tile) and not seen.found
+        return has_rows_of(whole, lambda rows: in_tiles(function, *(r[rows] for r in probe), tile=size), size, self.tile)
 
 
 def has_rows_of(whole: Any, part: Callable[[slice], Any], size: int, tile: int) -> bool:
-    """Whether `part` of `size` neighbouring rows of a tile has the bits that these rows have in the `whole`; several are
-    tried.
+    """Whether `part` of `size` neighbouring rows of a tile has the bits that these rows have in the `whole`, tried on
+    several choices of them, and leaves no remainder of a vectorised loop.
     """
     for first in range(0, min(tile - size + 1, _TRIALS * size), size):
         rows = slice(first, first + size)
-        if not _equal(tuple(out[rows] for out in whole) if isinstance(whole, tuple) else whole[rows], part(rows)):
+        with Remainders(size) if not first else nullcontext() as seen:  # what leaves one does so whatever the rows
+            found = part(rows)
+        if seen is not None and seen.found or not _equal(
+                tuple(out[rows] for out in whole) if isinstance(whole, tuple) else whole[rows], found):
             return False
     return True
 
