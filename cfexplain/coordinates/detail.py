@@ -165,9 +165,8 @@ def render(
 def _nothing(picture: Tensor, x: Tensor, data_range: tuple[float, float]) -> Tensor:
     """How nearly a picture shows the background of x alone, (B, 1, H, W) in [0, 1]; 0 where that is not plain."""
     border = torch.cat([x[:, :, 0], x[:, :, -1], x[:, :, :, 0], x[:, :, :, -1]], 2)
-    parts = []
+    width, parts = data_range[1] - data_range[0], []
     for end in data_range:
-        width = data_range[1] - data_range[0]
         plain = ((border - end).abs().amax(1) < PLAIN * width).to(x.dtype).mean(1) > 0.5
         away = (picture - end).abs().amax(1, keepdim=True) / (NOTHING * width)
         parts.append(torch.exp(-away.square()) * plain.view(-1, 1, 1, 1))

@@ -173,7 +173,7 @@ def training_figures(X: np.ndarray, groups: np.ndarray, n_groups: int,
     grey = [[_median(greyness(torch.from_numpy(rows.astype(np.float64)), ends).numpy())
              for ends in ((low, high), (high, low))] for rows in some]
     return {"class_greyness": grey, "class_sharpness": [_median(sharpness(rows)) for rows in some],
-            "class_spread": class_spread(X, groups, n_groups)}
+            "class_spread": [mean_distance(rows) for rows in some]}
 
 
 def class_spread(X: np.ndarray, groups: np.ndarray, n_groups: int) -> list[float]:
