@@ -32,7 +32,7 @@ from cfexplain import PLACEExplainer
 from cfexplain.coordinates import VAE
 from cfexplain.datasets import load_digits_images
 from cfexplain.density.class_flow import ClassFlow
-from cfexplain.foundation.precision import computes_in_bfloat16
+from cfexplain.foundation.precision import faster_in_bfloat16
 from cfexplain.foundation.random import seeded_torch
 from cfexplain.nets import training
 from cfexplain.nets.autoencoders import AutoencoderNet
@@ -83,7 +83,7 @@ def of_updates(repeats: int = 15) -> dict[str, Any]:
     for name, net in nets.items():
         loss, batch = losses[name]
         net.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        parts = Parts(net, loss, 128, 0, computes_in_bfloat16("cpu"), 1)
+        parts = Parts(net, loss, 128, 0, faster_in_bfloat16("cpu"), 1)
         ways[f"{name}, float32"] = lambda net=net, loss=loss, batch=batch: torch.autograd.grad(
             loss(net, batch, 1.0).mean(), list(net.parameters()))
         ways[f"{name}, as fit makes it"] = lambda parts=parts, batch=batch: parts.backward(batch, 1.0)
@@ -156,7 +156,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     file = RESULTS / "fitting.json"
     result = json.loads(file.read_text()) if file.exists() else {}
-    result |= {"bfloat16": computes_in_bfloat16("cpu"), "amx": bool(torch.cpu._is_amx_tile_supported())}
+    result |= {"bfloat16": faster_in_bfloat16("cpu"), "amx": bool(torch.cpu._is_amx_tile_supported())}
     if "updates" in given.part:
         result["updates"] = of_updates()
     if "fit" in given.part:

@@ -18,14 +18,14 @@ from cfexplain.foundation.arrays import CHANNELS, Layout, read_samples, restore_
 from cfexplain.foundation.ink import ink_sign
 from cfexplain.foundation.optional import check_device
 from cfexplain.foundation.parameters import TRAINING, Choice, Interval, Number, Rule, check_parameters
-from cfexplain.foundation.precision import computes_in_bfloat16
+from cfexplain.foundation.precision import faster_in_bfloat16
 from cfexplain.foundation.random import draw_seed, seeded_torch, stream
 from cfexplain.foundation.settings import own_modes
 from cfexplain.foundation.tiles import TILE, in_tiles
 from cfexplain.nets.autoencoders import AutoencoderNet
 from cfexplain.nets.components import principal_components
 from cfexplain.nets.flow_nets import standard_normal
-from cfexplain.nets.latent_autoencoders import code_shape
+from cfexplain.nets.latent_autoencoders import code_shape, latent_width
 from cfexplain.nets.losses import Rows, perhaps_mirrored
 from cfexplain.persistence import MayBeAbsent
 from cfexplain.persistence.networks import State, check_repeats, on_meta
@@ -304,7 +304,7 @@ class TrainedCoordinates(Coordinates):
                 len(latents), self._updates["latents"], self.training_budget),
             seed=seed, lr=2e-3 if self.lr == "auto" else float(self.lr),
             batch_size=64 if self.batch_size == "auto" else int(self.batch_size), weight_decay=self.weight_decay,
-            device=self.device, verbose=self.verbose, name=type(self).__name__)
+            apart=True, device=self.device, verbose=self.verbose, name=type(self).__name__)
         self.held_out_ = training.held_out_rows(len(latents), seed)
         self.module_ = net
         self._finish(latents)
@@ -313,7 +313,7 @@ class TrainedCoordinates(Coordinates):
     def _loss_of_latents(self, net: AutoencoderNet, rows: Rows, progress: float) -> Tensor:
         """As `_loss`, of latents, in bfloat16 where that is faster."""
         u = perhaps_mirrored(rows, net.training)
-        with torch.autocast(u.device.type, torch.bfloat16, enabled=net.training and computes_in_bfloat16(u.device),
+        with torch.autocast(u.device.type, torch.bfloat16, enabled=net.training and faster_in_bfloat16(u.device),
                             cache_enabled=False):
             return self._loss(net, {"u": u}, progress)
 
@@ -366,8 +366,8 @@ class TrainedCoordinates(Coordinates):
         """Channels of the first convolution, as the parameter or the size of the images says."""
         if self.width != "auto":
             return int(self.width)
-        if self.data_range is None:
-            return 64
+        if self.data_range is None and self.layout_.is_image:
+            return latent_width(self.layout_.net_shape)
         return 16 if self._is_small() else 32
 
     def _is_small(self) -> bool:

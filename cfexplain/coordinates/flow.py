@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cfexplain.coordinates.base import Coordinates, untrained_module
 from cfexplain.foundation.arrays import read_samples, restore_samples
 from cfexplain.foundation.parameters import Choice, Interval, Number
-from cfexplain.foundation.precision import computes_in_bfloat16
+from cfexplain.foundation.precision import faster_in_bfloat16
 from cfexplain.foundation.random import draw_seed, seeded_torch
 from cfexplain.foundation.settings import own_modes
 from cfexplain.nets.flow_nets import FlowNet, ImageFlowNet, LatentFlowNet, VectorFlowNet
@@ -101,7 +101,7 @@ class Flow(Coordinates):
     ema : float, default=0.998
         Decay of the moving average of the weights an update; 0 for none.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        Of the couplings of images while training; "auto" takes bfloat16 where the processor computes in it.
+        Of the couplings of images while training; "auto" takes bfloat16 where that is faster.
     checkpoint : path, optional
         File to which training saves itself after each epoch, and from which it goes on if it was interrupted. Needs an
         int as random_state, and the same X.
@@ -326,7 +326,7 @@ class Flow(Coordinates):
             levels = getattr(self, "levels_", LATENT_SIZE["levels"])  # two in files from before it was chosen
             steps = LATENT_SIZE["levels"] * LATENT_SIZE["steps"] // levels
             settings = {**LATENT_SIZE, "steps": max(1, steps), **chosen, "levels": levels}
-        bfloat16 = self.precision == "bfloat16" or self.precision == "auto" and computes_in_bfloat16(self.device)
+        bfloat16 = self.precision == "bfloat16" or self.precision == "auto" and faster_in_bfloat16(self.device)
         settings |= {"mixing": "conv" if kind == "glow" else "masks", "precision": "bfloat16" if bfloat16 else "float32"}
         image = (shape[0], shape[1], shape[2])
         if self.data_range is None:

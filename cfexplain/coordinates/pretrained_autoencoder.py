@@ -15,7 +15,7 @@ from cfexplain.coordinates.pretrained import PretrainedCoordinates, moved_to, re
 from cfexplain.coordinates.published import read_networks
 from cfexplain.foundation.borrowed import frozen
 from cfexplain.foundation.parameters import Choice
-from cfexplain.foundation.precision import computes_in_bfloat16
+from cfexplain.foundation.precision import faster_in_bfloat16
 from cfexplain.foundation.settings import own_modes
 from cfexplain.foundation.tiles import TILE
 from cfexplain.nets.autoencoders import unit_scale
@@ -56,8 +56,8 @@ class PretrainedAutoencoder(PretrainedCoordinates):
     network_range : (low, high), optional
         Of the pixels that the networks take and draw. Default: (0, 1), and (-1, 1) for modules of diffusers.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        In which a search draws, and in which latents to learn from are encoded. "auto": bfloat16 where the processor
-        computes in it. What is found is always judged in float32.
+        In which a search draws, and in which latents to learn from are encoded. "auto": bfloat16 where that is
+        faster. What is found is always judged in float32.
     cache : path, optional
         Folder in which latents are kept from one process to the next, by the weights and by the pictures. Without it they
         are kept as long as the networks are, in memory or, where they are many, in a temporary file.
@@ -131,7 +131,7 @@ class PretrainedAutoencoder(PretrainedCoordinates):
         if self.precision != "auto":
             return self.precision
         device = next(self.module_.parameters()).device
-        return "bfloat16" if computes_in_bfloat16(device) else "float32"
+        return "bfloat16" if faster_in_bfloat16(device) else "float32"
 
     def decode_module(self) -> nn.Module:
         drawing: Any = self.module_.decoder

@@ -69,9 +69,9 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         """Train what the method needs: coordinates, density, and a classifier where none was given.
 
         A ``random_state`` makes it reproducible. The default networks of images are trained with all threads that torch may
-        use (``torch.set_num_threads``), in bfloat16 on a processor that has it, and in bits that do not depend on how many
-        these are; the last bits of a Glow, a GAN, or an autoencoder with a perceptual distance may. Tables are trained with
-        one thread. What a fitted explainer finds does not depend on threads.
+        use (``torch.set_num_threads``), in bfloat16 where that is faster, and in bits that do not depend on how many these
+        are; the last bits of a Glow, a GAN, or an autoencoder with a perceptual distance may. Tables are trained with one
+        thread. What a fitted explainer finds does not depend on threads.
 
         Parameters
         ----------

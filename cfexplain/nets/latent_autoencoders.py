@@ -7,11 +7,12 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Residual", "code_shape", "latent_networks"]
+__all__ = ["Residual", "code_shape", "latent_networks", "latent_width"]
 
 _GRID = 8  # places a side, at most
 _CODES = 16  # numbers a place, of latents that are halved once
 _GROUPS = 8
+_WIDTH = 64  # channels of latents that are halved once
 
 
 def code_shape(net_shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -27,6 +28,16 @@ def code_shape(net_shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 def _halvings(net_shape: tuple[int, ...]) -> int:
     return max(1, math.ceil(math.log2(max(net_shape[1:]) / _GRID)))
+
+
+def latent_width(net_shape: tuple[int, ...]) -> int:
+    """Channels of the first convolution: half as many of latents that are halved twice and more, of which one update with as
+    many would take three times as long.
+
+    >>> latent_width((32, 14, 14)), latent_width((32, 28, 28))
+    (64, 32)
+    """
+    return _WIDTH if _halvings(net_shape) == 1 else _WIDTH // 2
 
 
 class Residual(nn.Module):
@@ -71,7 +82,8 @@ def latent_networks(net_shape: tuple[int, ...], outputs: int, latent_dim: int, w
                          f" have a code for each of {height}×{across} places. {16 * height * across} is 16 numbers a place.")
     halvings, codes = _halvings(net_shape), latent_dim // (height * across)
     more = (height * 2**halvings - sides[0], across * 2**halvings - sides[1])
-    widths = [width * 2 ** min(i, 1) for i in range(halvings + 1)]
+    widths = [width * 2**i for i in range(halvings + 1)]
+    widths = [min(wide, max(2 * width, 2 * _WIDTH)) for wide in widths]
     down: list[nn.Module] = [_Pad(more)] if any(more) else []
     down += [nn.Conv2d(channels, width, 3, padding=1), Residual(width)]
     up: list[nn.Module] = []

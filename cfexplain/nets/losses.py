@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cfexplain.foundation.random import stream
+
 __all__ = ["Loss", "Rows", "edges_loss", "normal_loss", "perhaps_mirrored"]
 
 Rows = Mapping[str, Tensor]
@@ -48,4 +50,4 @@ def perhaps_mirrored(rows: Rows, training: bool) -> Tensor:
     u = rows["u"].float()
     if "mirrored" not in rows or not training:
         return u
-    return torch.where(torch.rand(len(u), 1, 1, 1, device=u.device) < 0.5, rows["mirrored"].float(), u)
+    return torch.where(torch.rand(len(u), 1, 1, 1, generator=stream(), device=u.device) < 0.5, rows["mirrored"].float(), u)

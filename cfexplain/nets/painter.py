@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cfexplain.foundation.precision import computes_in_bfloat16
+from cfexplain.foundation.precision import faster_in_bfloat16
 from cfexplain.foundation.progress import bar_delay, new_bar, no_rehearsal
 from cfexplain.foundation.random import seeded_torch
 from cfexplain.nets.critics import PatchCritic
@@ -122,7 +122,7 @@ def train_painter(painter: Painter, batch: Batch, n: int, *, updates: int, batch
         generator = torch.Generator().manual_seed(seed)
         own = torch.optim.Adam(painter.parameters(), lr, betas=(0.5, 0.99))
         others = torch.optim.Adam(critic.parameters(), lr, betas=(0.0, 0.99))
-        half = computes_in_bfloat16(device)
+        half = faster_in_bfloat16(device)
         delay = bar_delay(verbose)
         steps = new_bar(range(updates), desc="training painter", unit="step", disable=delay is None, delay=delay or 0)
         for step in steps:

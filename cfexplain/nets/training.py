@@ -15,7 +15,7 @@ from skorch.callbacks import Callback, EarlyStopping
 from skorch.helper import predefined_split
 from torch import Tensor, nn
 
-from cfexplain.foundation.precision import computes_in_bfloat16
+from cfexplain.foundation.precision import faster_in_bfloat16
 from cfexplain.foundation.progress import bar_delay, rehearsal, rows_in_all
 from cfexplain.foundation.random import drawing_from, seeded_torch
 from cfexplain.foundation.settings import own_defaults, own_modes
@@ -111,7 +111,7 @@ def train_network(
     apart : bool
         The module draws no random numbers, and `loss` draws from `cfexplain.foundation.random.stream` alone. Then other
         threads may train meanwhile, and on a CPU batches of images are computed in parts side by side (`Parts`), in bfloat16
-        where the processor has it; the bits of what is trained do not depend on the number of threads.
+        where that is faster; the bits of what is trained do not depend on the number of threads.
     checkpoint : path, optional
         Written after every epoch, read at the start if it is there, removed at the end: an interrupted training goes on
         and ends in the same bits.
@@ -136,7 +136,7 @@ def train_network(
         batch_size = batch_for(n, 200) if batch_size is None else batch_size
         in_parts = apart and images and torch.device(device).type == "cpu"
         parts = stack.enter_context(Parts(
-            module, loss, min(batch_size, n), seed, computes_in_bfloat16("cpu"), threads)) if in_parts else None
+            module, loss, min(batch_size, n), seed, faster_in_bfloat16("cpu"), threads)) if in_parts else None
         if (running := rehearsal()) is not None:
             return rehearse(module, loss, rows, updates=updates, batch_size=batch_size, seed=seed, device=device,
                             parts=parts, running=running)

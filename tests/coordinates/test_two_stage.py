@@ -57,6 +57,22 @@ def test_a_flow_of_latents_pads_no_more_than_it_must(sides, levels):
     assert 2.5 > bits.mean() > (2.05 if not sides[0] % 2 else (5 * 2.05 + np.log2(0.03) + 2.05) / 6) - 0.1
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_the_inner_model_has_the_same_bits_whatever_the_threads(mirrored):
+    rng, before = np.random.default_rng(0), torch.get_num_threads()
+    latents = rng.normal(size=(2, 150, 4, 9, 10)).astype(np.float16)
+    try:
+        weights = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            vae = VAE(width=8, training_budget=0.002, random_state=0, data_range=None, batch_size=64)
+            vae.fit_latents(latents[0], latents[1] if mirrored else None)
+            weights.append(torch.cat([w.flatten() for w in vae.module_.parameters()]))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*weights)
+
+
 def test_pictures_are_encoded_once():
     encoder, decoder = halves()
     encoder = Counting(encoder)
