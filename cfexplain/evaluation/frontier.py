@@ -17,6 +17,7 @@ from torch import Tensor
 from cfexplain.evaluation.evaluation import Evaluation
 from cfexplain.evaluation.metric import BUILT_IN, Metric, find_metric
 from cfexplain.explainers.base import CounterfactualExplainer
+from cfexplain.foundation.described import described
 from cfexplain.foundation.optional import optional_import
 from cfexplain.plotting.evaluation import FrontierDisplay
 from cfexplain.result import Counterfactuals
@@ -235,5 +236,5 @@ def _explain_all(variants: list[CounterfactualExplainer], settings: list[dict[st
             together = lead.result(again, every, lead.search(again, every, n_jobs=n_jobs), container=container)
         for i, k in enumerate(members):
             found[k] = together[i * n : (i + 1) * n]
-            found[k].metadata["parameters"] = repr(variants[k])
+            found[k].metadata["parameters"] = described(variants[k])
     return [found[k] for k in range(len(variants))], time.perf_counter() - started

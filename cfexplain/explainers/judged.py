@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from contextlib import nullcontext
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
@@ -12,15 +11,14 @@ from typing import Any
 import numpy as np
 import sklearn
 import torch
-from torch import nn
 
 from cfexplain.explainers.answers import repeated_answers
 from cfexplain.explainers.found import Found
 from cfexplain.explainers.real_rows import density_percentile, outside_the_data
 from cfexplain.explainers.task import Goal
 from cfexplain.foundation.arrays import restore_samples, to_numpy
+from cfexplain.foundation.described import described
 from cfexplain.foundation.exceptions import warn_of_statuses
-from cfexplain.foundation.random import seeded_torch
 from cfexplain.result import Counterfactuals
 from cfexplain.tables.build import read_columns
 
@@ -76,11 +74,9 @@ def result_of(explainer: Any, X: np.ndarray, goal: Goal, found: Found, answers: 
 
 def metadata_of(explainer: Any) -> dict[str, Any]:
     """What a result keeps of its explainer: JSON-able."""
-    drawing = any(isinstance(value, nn.Module) for value in explainer.get_params().values())
-    with seeded_torch(0) if drawing else nullcontext():  # zuko draws numbers where it describes a flow
-        parameters = repr(explainer)
     return {
-        "explainer": type(explainer).__name__, "parameters": parameters, "n_train": int(explainer.task_.counts.sum()),
+        "explainer": type(explainer).__name__, "parameters": described(explainer),
+        "n_train": int(explainer.task_.counts.sum()),
         **explainer.task_.metadata(),
         "data_range": list(explainer.data_range), "is_image": explainer.layout_.is_image,
         "user_shape": list(explainer.layout_.user_shape), "net_shape": list(explainer.layout_.net_shape),

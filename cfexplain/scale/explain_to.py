@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 import time
 import warnings
 from collections import Counter
@@ -162,8 +161,7 @@ def _manifest(explainer: FittedExplainer, source: BlockSource, first: Block | No
         "explainer": {
             "class": type(explainer).__name__, "digest": digest(explainer, without=_NOT_CONTENT), "device": about["device"],
             "versions": about["versions"],
-            # the repr of an object without its own __repr__ contains its address
-            "parameters": re.sub(r" at 0x[0-9a-fA-F]+", "", about["parameters"])},
+            "parameters": about["parameters"]},
         "x": {"rows": source.length, "dtype": dtype, "sample_shape": list(explainer.layout_.user_shape),
               "digest": None if sampled is None else digest(explainer.read_samples(sampled))},
         "target": {"per_row": digest(described)} if targets.per_row else described,
