@@ -123,9 +123,10 @@ def speed_digits(result: dict[str, Any]) -> str:
 def speed_published(result: dict[str, Any]) -> str:
     return ("## Speed: the default against the published setting\n\n"
             f"The default in one batch of {result['rows']} rows, against `preset(\"place-mnist\")` one image at a time on "
-            f"the same networks, its {result['published_rows']} rows in {result['repeats']} parts: {ratio(result, 0)}; with "
-            f"bfloat16 networks {ratio(result['bfloat16'], 0)}.\n\n"
-            + made_with(result))
+            f"the same networks, its {result['published_rows']} rows in several parts, which compute with one thread.\n\n"
+            + table(["backend", "ratio", "repeats"], [[name, ratio(cell, 0), str(cell["repeats"])]
+                                                      for name, cell in result["backends"].items()])
+            + "\n" + made_with(result))
 
 
 def speed_table(result: dict[str, Any]) -> str:

@@ -194,9 +194,10 @@ def run(data: Photographs, label: str, options: argparse.Namespace, face: Any) -
             **({"what the network looks at": looked_at(place, data, label, rows)} if data.name == "xray" else {})}
 
 
-def looked_at(place: PLACEExplainer, data: Photographs, label: str, rows: dict[Goal, np.ndarray], most: int = 12) -> dict:
+def looked_at(place: PLACEExplainer, data: Photographs, label: str, rows: dict[Goal, np.ndarray], most: int = 12,
+              time_limit: float = 120) -> dict:
     """Whether it is the outer eighth, with the markers of X-rays, or the middle: accuracy when one of them is made grey, and
-    how many rows find an answer when only one of them may change.
+    how many rows find an answer within the time limit, in seconds, when only one of them may change.
     """
     outer = border((data.side, data.side))
     real, truth = data.images(data.test[:400]), data.values(data.test[:400], label)
@@ -208,7 +209,7 @@ def looked_at(place: PLACEExplainer, data: Photographs, label: str, rows: dict[G
         for goal, of in rows.items():
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                cf = place.explain(data.images(of[:most]).numpy(), goal.asked, region=part)
+                cf = place.explain(data.images(of[:most]).numpy(), goal.asked, region=part, time_limit=time_limit)
             alone[goal.words] = {"valid": float(cf.valid.mean()), "rows": len(cf), "gain of probability": float(
                 (cf.proba_after - cf.proba_before).mean())}
         found[name] = {"share of the pixels": float(part.mean()), "accuracy when it is grey": float(

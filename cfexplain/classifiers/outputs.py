@@ -15,7 +15,7 @@ from cfexplain.foundation.arrays import Layout
 from cfexplain.foundation.borrowed import frozen
 from cfexplain.foundation.exceptions import ClassifierOutputError, warn_caller
 from cfexplain.foundation.partial_tiles import PartialTiles
-from cfexplain.foundation.tiles import TILE, TileSizes, in_tiles
+from cfexplain.foundation.tiles import TileSizes, in_tiles, tile_for
 from cfexplain.foundation.weight_cache import cached_by_weights
 from cfexplain.persistence import MayBeAbsent, stored_by_attributes
 
@@ -69,7 +69,8 @@ class ModuleScores:
         """
         if X.ndim > 2 or torch.device(device).type != "cpu":
             return tiled(function, X, device)
-        sizes = cached_by_weights(self.module, ("tile sizes", X.shape[1]), lambda: TileSizes(TILE, X.shape[1]))
+        sizes = cached_by_weights(
+            self.module, ("tile sizes", X.shape[1]), lambda: TileSizes(tile_for(X.shape[1]), X.shape[1]))
         return tiled(function, X, device, sizes, (name, *self._reading))
 
     @property
@@ -117,7 +118,8 @@ def tiled(function: Callable[[Tensor], Tensor], X: np.ndarray, device: str | tor
 
     rows = torch.from_numpy(np.ascontiguousarray(X))
     with torch.no_grad():
-        return in_tiles(on_device, rows, places=sizes.choice(name, on_device, rows) if sizes else None).numpy()
+        return in_tiles(on_device, rows, tile=tile_for(X[:1].size),
+                        places=sizes.choice(name, on_device, rows) if sizes else None).numpy()
 
 
 def check_device(module: nn.Module, device: str | torch.device) -> None:

@@ -21,7 +21,7 @@ from cfexplain.foundation.parameters import TRAINING, Choice, Interval, Number, 
 from cfexplain.foundation.precision import faster_in_bfloat16
 from cfexplain.foundation.random import draw_seed, seeded_torch, stream
 from cfexplain.foundation.settings import own_modes
-from cfexplain.foundation.tiles import TILE, in_tiles
+from cfexplain.foundation.tiles import in_tiles, tile_for
 from cfexplain.nets.autoencoders import AutoencoderNet
 from cfexplain.nets.components import principal_components
 from cfexplain.nets.flow_nets import standard_normal
@@ -63,8 +63,7 @@ class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     module_: Any  # a subclass says more: an nn.Module
 
     exact = False
-    # rows that are decoded at once
-    together: ClassVar[Mapping[str, int]] = {"cpu": TILE, "gpu": 512}
+    together: ClassVar[int] = 512  # rows that are decoded at once on a GPU
     data_range: Any  # (low, high); of what models latents also None
     image_shape: tuple[int, ...] | None
     # what parameters must be, beside what a subclass says of its own
@@ -158,7 +157,7 @@ class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             return tuple(o.cpu() for o in out) if isinstance(out, tuple) else out.cpu()
 
         with own_modes(device), torch.no_grad():
-            out = in_tiles(on_device, tensor)
+            out = in_tiles(on_device, tensor, tile=tile_for(math.prod(self.layout_.net_shape)))
         return tuple(o.numpy() for o in out) if isinstance(out, tuple) else out.numpy()
 
     # --------------------------------------------------- scikit-learn's side

@@ -17,7 +17,6 @@ from cfexplain.foundation.borrowed import frozen
 from cfexplain.foundation.parameters import Choice
 from cfexplain.foundation.precision import faster_in_bfloat16
 from cfexplain.foundation.settings import own_modes
-from cfexplain.foundation.tiles import TILE
 from cfexplain.nets.autoencoders import unit_scale
 from cfexplain.nets.of_diffusers import OfDiffusers
 from cfexplain.persistence import storable, stored_by_parts
@@ -86,7 +85,7 @@ class PretrainedAutoencoder(PretrainedCoordinates):
     ((8, 5, 8), (2, 3, 18, 32))
     """
 
-    together = {"cpu": TILE, "gpu": 64}  # photographs are large
+    together = 64  # photographs are large
     parameter_rules = {"precision": Choice(("auto", "float32", "bfloat16")), "download": Choice((True, False))}
 
     def __init__(

@@ -21,7 +21,6 @@ from cfexplain.foundation.digest import weights_digest
 from cfexplain.foundation.parameters import Choice
 from cfexplain.foundation.random import draw_seed
 from cfexplain.foundation.settings import own_modes
-from cfexplain.foundation.tiles import TILE
 from cfexplain.foundation.weight_cache import cached_by_weights
 from cfexplain.persistence import MayBeAbsent, storable
 
@@ -86,7 +85,7 @@ class TwoStage(Coordinates):
     latent_shape_: tuple[int, ...]
     held_out_: MayBeAbsent[np.ndarray]
 
-    together = {"cpu": TILE, "gpu": 64}  # photographs are large
+    together = 64  # photographs are large
     parameter_rules = {"augment": Choice((None, "mirror"))}
 
     def __init__(

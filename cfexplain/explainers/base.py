@@ -7,6 +7,7 @@ A paper's class chooses coordinates, density, terms and stopping, as parameters,
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ from cfexplain.foundation.one_sample import as_batch
 from cfexplain.foundation.parameters import Choice, Number, check_options, check_parameters
 from cfexplain.foundation.random import draw_seed
 from cfexplain.foundation.settings import own_modes, with_own_modes
+from cfexplain.foundation.tiles import tile_for
 from cfexplain.persistence import Persistent
 from cfexplain.result import Counterfactuals
 from cfexplain.scale import ScaleMixin, is_dask, transform_dask
@@ -400,7 +402,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         if step is None:
             step = self.step_sizes[update]
         if tile == "auto":
-            tile = self.coordinates_.together["cpu" if self.device_.type == "cpu" else "gpu"]
+            tile = tile_for(math.prod(self.layout_.net_shape)) if self.device_.type == "cpu" else self.coordinates_.together
         return SearchOptions(
             update=update, step_size=float(step), stall=self.stall, max_steps=int(self.max_steps), stop=self.stop,
             patience=int(self.patience), refine=int(refine or 0), tile=int(tile),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -27,7 +28,7 @@ from cfexplain.coordinates.detail import (
 from cfexplain.explainers.attributes import ExplainerParameters
 from cfexplain.explainers.backends import Engine
 from cfexplain.foundation.partial_tiles import PartialTiles
-from cfexplain.foundation.tiles import TILE, TileSizes, in_tiles
+from cfexplain.foundation.tiles import TileSizes, in_tiles, tile_for
 from cfexplain.objective import Objective, PerceptualDistance, Point, Term, TypicalFeatures
 from cfexplain.search import Evaluation
 
@@ -190,10 +191,11 @@ class Evaluator:
         return self.partial("logits", classifier.logits, x, live), None
 
     # ------------------------------------------------------------- other numbers of rows, with the same bits
-    def in_tiles(self, name: Hashable, function: Callable, *rows: Tensor, tile: int = TILE) -> Any:
-        """``function(*rows)`` in tiles, and in other numbers of rows where the bits allow it: that is tried, for which a
-        model that is only asked, and may be slow, would be asked for nothing.
+    def in_tiles(self, name: Hashable, function: Callable, *rows: Tensor, tile: int | None = None) -> Any:
+        """``function(*rows)`` in tiles, by default those of samples of this size, and in other numbers of rows where the
+        bits allow it: that is tried, for which a model that is only asked, and may be slow, would be asked for nothing.
         """
+        tile = tile_for(math.prod(self.explainer.layout_.net_shape)) if tile is None else tile
         sizes = self.sizes(tile) if self.explainer.differentiable and len(rows[0]) else None
         return in_tiles(function, *rows, tile=tile, places=None if sizes is None else sizes.choice(name, function, *rows))
 

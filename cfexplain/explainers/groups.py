@@ -16,7 +16,7 @@ from cfexplain.explainers.pipeline import PipelineExplainer
 from cfexplain.explainers.run import Run
 from cfexplain.explainers.task import Goal, stated_target
 from cfexplain.foundation.settings import own_modes
-from cfexplain.foundation.tiles import TILE, in_tiles
+from cfexplain.foundation.tiles import in_tiles
 from cfexplain.plotting.shared_changes import SharedChangesDisplay
 from cfexplain.result import Counterfactuals
 from cfexplain.tables.frames import category_places, cell_in_words
@@ -245,7 +245,7 @@ class _Images:
         move = torch.from_numpy(length * (self.cf.z_cf[i] - self.cf.z[i])).to(self.known["z0"])
         with torch.no_grad():
             x_cf = in_tiles(lambda z, *values: self.run.judge.decode(z, dict(zip(names, values, strict=True))),
-                            self.known["z0"] + move, *self.known.values(), tile=TILE).cpu().numpy()
+                            self.known["z0"] + move, *self.known.values(), tile=self.run.options.tile).cpu().numpy()
         valid = explainer.task_.judge(explainer.task_.answers(explainer.classifier_, x_cf), self.goal)["valid"]
         return valid, np.full(len(x_cf), float(move.norm())), explainer.layout_.to_user(x_cf)
 

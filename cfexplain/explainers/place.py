@@ -159,7 +159,7 @@ class PLACEExplainer(CounterfactualExplainer):
         Of images.
     classifier_output : {"auto", "logits", "probabilities"}, default="auto"
     batch_size : int or "auto"
-        Rows evaluated together; "auto" is 32 on a CPU and 512 on a GPU, halved when memory runs out.
+        Rows evaluated together; "auto" is 32 on a CPU, 4 of large pictures, and 512 on a GPU, halved when memory runs out.
     training_budget : float, default=1.0
         Multiplies the gradient updates of every network that `fit` trains.
     random_state : int, RandomState or None

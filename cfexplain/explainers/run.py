@@ -26,7 +26,6 @@ from cfexplain.foundation.numbers import quantile_of_sorted
 from cfexplain.foundation.progress import bar_delay
 from cfexplain.foundation.settings import own_modes
 from cfexplain.foundation.threads import one_thread, side_by_side
-from cfexplain.foundation.tiles import TILE
 from cfexplain.objective import Objective, PerceptualDistance
 from cfexplain.search import SearchOptions, SearchResult
 
@@ -192,7 +191,7 @@ class Run:
 
     def search_in_workers(self, X: np.ndarray, goal: Goal, n_jobs: int | None, workers: int) -> Found:
         """As `search`, by `workers` processes of joblib."""
-        cuts = np.array_split(np.arange(len(X)), max(1, min(len(X) // TILE, 4 * workers)))
+        cuts = np.array_split(np.arange(len(X)), max(1, min(len(X) // self.options.tile, 4 * workers)))
         return Found.concatenate(Parallel(n_jobs=n_jobs)(
             delayed(_search_in_worker)(self.explainer, self.options.record_path, self.backend, self.precision,
                                        None if self.table is None else self.table[cut], self.k, self.deadline, X[cut],

@@ -26,9 +26,11 @@ from torch.overrides import TorchFunctionMode, handle_torch_function
 from cfexplain.foundation.remainders import Remainders
 from cfexplain.foundation.threads import one_thread
 
-__all__ = ["TILE", "TileSizes", "aligned", "baddbmm", "has_rows_of", "in_tiles", "least_rows", "linear", "padded", "probes"]
+__all__ = ["TILE", "TileSizes", "aligned", "baddbmm", "has_rows_of", "in_tiles", "least_rows", "linear", "padded", "probes",
+           "tile_for"]
 
 TILE = 32
+_LARGE, _FEW = 2**15, 4  # numbers of a large picture, and how many of them are a tile
 _WIDTH = 8
 # Widths, in and out, of matrix products by which `least_rows` is found
 _PRODUCTS = ((40, 8), (168, 8), (256, 256), (512, 64), (1152, 16))
@@ -36,6 +38,16 @@ _PRODUCTS = ((40, 8), (168, 8), (256, 256), (512, 64), (1152, 16))
 _TRIALS = 8
 # Numbers of a sample, times rows, above which rows gain nothing from more company: what a tile leaves behind fills the cache
 _ROOM = 2**16
+
+
+def tile_for(numbers: int) -> int:
+    """Rows of a tile of samples of so many numbers: few large pictures, of which one keeps a core busy, and what only fills
+    a tile up would cost as much as what is asked.
+
+    >>> tile_for(16), tile_for(3 * 64 * 64), tile_for(3 * 112 * 112)
+    (32, 32, 4)
+    """
+    return TILE if numbers <= _LARGE else _FEW
 
 
 class aligned(TorchFunctionMode):  # noqa: N801 - reads as a statement: `with aligned():`
