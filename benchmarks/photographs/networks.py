@@ -8,8 +8,8 @@ larger pictures), ``second`` of another kind (strided 5×5 convolutions, GELU), 
 CelebA's, as the network of DiME and ACE does), so that one training serves every attribute; `binary` makes the classifier of
 one of them, `value` the regressor of a label that is a value.
 
-Training begins at a quarter or half of the side and ends at the whole, in bfloat16 where that is faster, with mirrored and shifted images. That
-is what two cores can pay; the held-out accuracy beside the weights says what it is worth.
+Training begins at a quarter or half of the side and ends at the whole, in bfloat16 where that is faster, with mirrored and
+shifted images. That is what two cores can pay; the held-out accuracy beside the weights says what it is worth.
 """
 
 from __future__ import annotations
