@@ -28,7 +28,7 @@ def described(estimator: BaseEstimator) -> str:
     >>> described(FrozenEstimator(Ridge(alpha=0.5, max_iter=None)))
     'FrozenEstimator(estimator=Ridge(alpha=0.5))'
     """
-    changed = [f"{name}={_value(value)}" for name, default in _defaults(type(estimator)).items()
+    changed = [f"{name}={_value(value)}" for name, default in _defaults(type(estimator)).items()  # type: ignore[arg-type]
                if not _is(value := getattr(estimator, name, default), default)]
     return f"{type(estimator).__name__}({', '.join(changed)})"
 
