@@ -70,7 +70,7 @@ class ModuleScores:
         if X.ndim > 2 or torch.device(device).type != "cpu":
             return tiled(function, X, device)
         sizes = cached_by_weights(
-            self.module, ("tile sizes", X.shape[1]), lambda: TileSizes(tile_for(X.shape[1]), X.shape[1]))
+            self.module, ("tile sizes", X.shape[1]), lambda: TileSizes(tile_for(X.shape[1:]), X.shape[1]))
         return tiled(function, X, device, sizes, (name, *self._reading))
 
     @property
@@ -118,7 +118,7 @@ def tiled(function: Callable[[Tensor], Tensor], X: np.ndarray, device: str | tor
 
     rows = torch.from_numpy(np.ascontiguousarray(X))
     with torch.no_grad():
-        return in_tiles(on_device, rows, tile=tile_for(X[:1].size),
+        return in_tiles(on_device, rows, tile=tile_for(X.shape[1:]),
                         places=sizes.choice(name, on_device, rows) if sizes else None).numpy()
 
 

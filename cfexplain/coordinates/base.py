@@ -157,7 +157,7 @@ class Coordinates(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             return tuple(o.cpu() for o in out) if isinstance(out, tuple) else out.cpu()
 
         with own_modes(device), torch.no_grad():
-            out = in_tiles(on_device, tensor, tile=tile_for(math.prod(self.layout_.net_shape)))
+            out = in_tiles(on_device, tensor, tile=tile_for(self.layout_.net_shape))
         return tuple(o.numpy() for o in out) if isinstance(out, tuple) else out.numpy()
 
     # --------------------------------------------------- scikit-learn's side

@@ -7,7 +7,6 @@ A paper's class chooses coordinates, density, terms and stopping, as parameters,
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -402,7 +401,7 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
         if step is None:
             step = self.step_sizes[update]
         if tile == "auto":
-            tile = tile_for(math.prod(self.layout_.net_shape)) if self.device_.type == "cpu" else self.coordinates_.together
+            tile = tile_for(self.layout_.net_shape) if self.device_.type == "cpu" else self.coordinates_.together
         return SearchOptions(
             update=update, step_size=float(step), stall=self.stall, max_steps=int(self.max_steps), stop=self.stop,
             patience=int(self.patience), refine=int(refine or 0), tile=int(tile),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -195,7 +194,7 @@ class Evaluator:
         """``function(*rows)`` in tiles, by default those of samples of this size, and in other numbers of rows where the
         bits allow it: that is tried, for which a model that is only asked, and may be slow, would be asked for nothing.
         """
-        tile = tile_for(math.prod(self.explainer.layout_.net_shape)) if tile is None else tile
+        tile = tile_for(self.explainer.layout_.net_shape) if tile is None else tile
         sizes = self.sizes(tile) if self.explainer.differentiable and len(rows[0]) else None
         return in_tiles(function, *rows, tile=tile, places=None if sizes is None else sizes.choice(name, function, *rows))
 

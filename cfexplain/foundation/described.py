@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import re
 from typing import Any
 
 from sklearn.base import BaseEstimator
 from torch import nn
+
+from cfexplain.foundation.parameters import changed
 
 __all__ = ["described"]
 
@@ -28,20 +28,8 @@ def described(estimator: BaseEstimator) -> str:
     >>> described(FrozenEstimator(Ridge(alpha=0.5, max_iter=None)))
     'FrozenEstimator(estimator=Ridge(alpha=0.5))'
     """
-    changed = [f"{name}={_value(value)}" for name, default in _defaults(type(estimator)).items()  # type: ignore[arg-type]
-               if not _is(value := getattr(estimator, name, default), default)]
-    return f"{type(estimator).__name__}({', '.join(changed)})"
-
-
-@functools.cache
-def _defaults(cls: type) -> dict[str, Any]:
-    return {name: parameter.default for name, parameter in inspect.signature(cls).parameters.items()
-            if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)}
-
-
-def _is(value: Any, default: Any) -> bool:
-    plain = isinstance(value, (str, int, float, tuple)) and type(value) is type(default)
-    return value is default or (plain and value == default)
+    parameters = (f"{name}={_value(value)}" for name, value in changed(estimator).items())
+    return f"{type(estimator).__name__}({', '.join(parameters)})"
 
 
 def _value(value: Any) -> str:

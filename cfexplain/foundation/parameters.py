@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Mapping
@@ -13,7 +14,8 @@ import numpy as np
 
 from cfexplain.foundation.exceptions import plain
 
-__all__ = ["MOST", "TRAINING", "Choice", "Interval", "Number", "Rule", "Shape", "check_options", "check_parameters"]
+__all__ = ["MOST", "TRAINING", "Choice", "Interval", "Number", "Rule", "Shape", "changed", "check_options",
+           "check_parameters"]
 
 
 class Rule:
@@ -147,9 +149,26 @@ def check_parameters(estimator: Any) -> None:
     """
     rules = {name: rule for cls in reversed(type(estimator).__mro__)
              for name, rule in vars(cls).get("parameter_rules", {}).items()}
-    defaults = {name: parameter.default for name, parameter in inspect.signature(type(estimator)).parameters.items()}
-    check_options({name: value for name in defaults if name in rules
-                   if not _same(value := getattr(estimator, name), defaults[name])}, rules)
+    check_options({name: value for name, value in changed(estimator).items() if name in rules}, rules)
+
+
+def changed(estimator: Any) -> dict[str, Any]:
+    """The parameters of `estimator` that are not the defaults of its class, by name.
+
+    >>> class Estimator:
+    ...     def __init__(self, lr=0.1, hidden=(8, 8)):
+    ...         self.lr, self.hidden = lr, hidden
+    >>> changed(Estimator(lr=1, hidden=(8, 8)))
+    {'lr': 1}
+    """
+    return {name: value for name, default in _defaults(estimator.__class__).items()
+            if not _same(value := getattr(estimator, name), default)}
+
+
+@functools.cache
+def _defaults(cls: Any) -> dict[str, Any]:
+    return {name: parameter.default for name, parameter in inspect.signature(cls).parameters.items()
+            if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)}
 
 
 def check_options(options: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
@@ -161,4 +180,8 @@ def check_options(options: Mapping[str, Any], rules: Mapping[str, Rule]) -> None
 
 
 def _same(value: Any, default: Any) -> bool:
-    return value is default or (type(value) is type(default) and isinstance(value, (str, int, float)) and value == default)
+    if value is default or type(value) is not type(default):
+        return value is default
+    if isinstance(value, tuple):
+        return len(value) == len(default) and all(_same(*pair) for pair in zip(value, default, strict=True))
+    return isinstance(value, (str, int, float)) and value == default

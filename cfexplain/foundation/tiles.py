@@ -12,7 +12,8 @@ fewer tiles, and few rows no whole one; where only some of the networks allow th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+import math
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import nullcontext
 from functools import cache
 from threading import RLock
@@ -40,14 +41,14 @@ _TRIALS = 8
 _ROOM = 2**16
 
 
-def tile_for(numbers: int) -> int:
-    """Rows of a tile of samples of so many numbers: few large pictures, of which one keeps a core busy, and what only fills
+def tile_for(shape: Sequence[int]) -> int:
+    """Rows of a tile of samples of this shape: few large pictures, of which one keeps a core busy, and what only fills
     a tile up would cost as much as what is asked.
 
-    >>> tile_for(16), tile_for(3 * 64 * 64), tile_for(3 * 112 * 112)
+    >>> tile_for((16,)), tile_for((3, 64, 64)), tile_for((3, 112, 112))
     (32, 32, 4)
     """
-    return TILE if numbers <= _LARGE else _FEW
+    return TILE if math.prod(shape) <= _LARGE else _FEW
 
 
 class aligned(TorchFunctionMode):  # noqa: N801 - reads as a statement: `with aligned():`

@@ -82,8 +82,7 @@ def latent_networks(net_shape: tuple[int, ...], outputs: int, latent_dim: int, w
                          f" have a code for each of {height}×{across} places. {16 * height * across} is 16 numbers a place.")
     halvings, codes = _halvings(net_shape), latent_dim // (height * across)
     more = (height * 2**halvings - sides[0], across * 2**halvings - sides[1])
-    widths = [width * 2**i for i in range(halvings + 1)]
-    widths = [min(wide, max(2 * width, 2 * _WIDTH)) for wide in widths]
+    widths = [min(width * 2**i, 2 * max(width, _WIDTH)) for i in range(halvings + 1)]
     down: list[nn.Module] = [_Pad(more)] if any(more) else []
     down += [nn.Conv2d(channels, width, 3, padding=1), Residual(width)]
     up: list[nn.Module] = []
