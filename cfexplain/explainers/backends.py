@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_leaves
 
 from cfexplain.classifiers.outputs import ModuleScores
 from cfexplain.density import ConditionalFlow
 from cfexplain.explainers.attributes import ExplainerParameters
 from cfexplain.foundation.optional import import_triton, no_cuda
-from cfexplain.foundation.precision import computes_in_bfloat16
+from cfexplain.foundation.precision import computes_in_bfloat16, has_matrix_units
 from cfexplain.foundation.weight_cache import cached_by_weights
 from cfexplain.nets.flow_nets import VectorFlowNet
 from cfexplain.ops.coupling_flow import NotPackable, PackedFlow
@@ -36,9 +38,11 @@ if TYPE_CHECKING:
 __all__ = ["BACKENDS", "Engine", "check_backend", "eager_engine", "make_engine"]
 
 BACKENDS = ("auto", "eager", "packed", "graph", "triton")
-PRECISIONS = ("auto", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16")
 # Rows that pass through a graph's slots at once
 SLOTS = 2048
+# Numbers of a picture from which convolutions gain from matrix units: those of 32×32 gain little
+_LARGE = 64 * 64
 _PLAIN = (int, float, str, type(None), torch.dtype, torch.device)
 
 
@@ -49,7 +53,8 @@ class Engine:
     Attributes
     ----------
     backend : str
-        Its name; in brackets what was left as it is, and why a table takes more than one launch.
+        Its name; in brackets what was left as it is, what rounds without having been told to, and why a table takes more
+        than one launch.
     classifier : ClassifierAdapter or RegressorAdapter
     decoders : list of callable ``code -> what it decodes to``
         One for each of the coordinates' stages, the last one to x.
@@ -84,7 +89,7 @@ def check_backend(backend: str, precision: str, device: torch.device) -> str:
         raise ValueError(f"backend={backend!r} is not known; choose one of {BACKENDS}.")
     if precision not in PRECISIONS:
         raise ValueError(f"precision={precision!r} is not known; choose one of {PRECISIONS}.")
-    if backend == "eager" and precision != "auto":
+    if backend == "eager" and precision == "bfloat16":
         raise ValueError(f"precision={precision!r} is of frozen copies, but backend='eager' searches with the networks as "
                          "they are. Use backend='packed'.")
     if precision == "bfloat16" and not computes_in_bfloat16(device):
@@ -118,7 +123,9 @@ def make_engine(explainer: ExplainerParameters, backend: str, precision: str, ex
     engine = eager_engine(explainer)
     if backend == "eager":
         return engine
-    left, remarks = [], []
+    if precision == "auto" and _gains_from_rounding(explainer):
+        precision = "bfloat16"
+    left, remarks, rounding = [], [], []
     if backend == "triton" and not explainer.layout_.is_image:
         from cfexplain.explainers.one_launch import search_in_one_launch  # imports Triton
         from cfexplain.ops.table_search import NotCovered
@@ -139,7 +146,6 @@ def make_engine(explainer: ExplainerParameters, backend: str, precision: str, ex
         return explainer.coordinates_.encode(example) if before is None else decoders[stage - 1](before).flatten(1)
 
     classifier = _frozen_classifier(explainer.classifier_, precision, example)
-    rounds = precision == "bfloat16"
     for i, (stage, plain) in enumerate(zip(explainer.coordinates_.stages, engine.decoders, strict=True)):
         wanted = "bfloat16" if precision == "auto" and stage.computes_in == "bfloat16" else precision
         decode = _frozen_decoder(stage, wanted, functools.partial(code, i))
@@ -148,10 +154,12 @@ def make_engine(explainer: ExplainerParameters, backend: str, precision: str, ex
                 decode = _inverse(_in_one_kernel(stage.module_))
             except NotPackable as reason:
                 remarks.append(f"decoder packed: {reason}")
-        rounds |= decode is not None and wanted == "bfloat16"
         decoders.append(decode or plain)
+        name = "decoder" if stage is explainer.coordinates_ else f"{type(stage).__name__}'s decoder"
         if decode is None:
-            left.append("decoder" if stage is explainer.coordinates_ else f"{type(stage).__name__}'s decoder")
+            left.append(name)
+        elif isinstance(decode, FrozenModule) and decode.precision == torch.bfloat16:
+            rounding.append(name)
     if classifier is None:
         left.insert(0, "classifier")
     log_density = engine.log_density
@@ -166,6 +174,8 @@ def make_engine(explainer: ExplainerParameters, backend: str, precision: str, ex
     if backend in ("graph", "triton"):
         way = functools.partial(_in_slots, step="triton" if backend == "triton" else "reference")
     name = backend + (", bfloat16" if precision == "bfloat16" else "")
+    if rounding and precision != "bfloat16":
+        remarks.insert(0, f"{', '.join(rounding)} in bfloat16")
     if left:
         remarks.insert(0, f"{', '.join(left)} eager")
     shared = backend == "packed" and not left and all(
@@ -173,7 +183,16 @@ def make_engine(explainer: ExplainerParameters, backend: str, precision: str, ex
     own = [net.net for net in (getattr(classifier, "module", None), *decoders) if isinstance(net, FrozenModule)]
     aligned = not left and explainer.detail != "learned" and all(isinstance(net, Fused) and net.aligned for net in own)
     return Engine(name + (f" ({'; '.join(remarks)})" if remarks else ""), classifier or engine.classifier,
-                  decoders, log_density, way, rounds, shared, aligned)
+                  decoders, log_density, way, precision == "bfloat16" or bool(rounding), shared, aligned)
+
+
+def _gains_from_rounding(explainer: ExplainerParameters) -> bool:
+    """Whether a search computes in bfloat16 by itself: of networks that convolve over large pictures, in matrix units."""
+    layout, networks = explainer.layout_, [explainer.classifier_.module, *(
+        stage.module_ for stage in explainer.coordinates_.stages)]
+    return layout.is_image and math.prod(layout.net_shape) >= _LARGE and any(
+        isinstance(part, _ConvNd) for net in networks if net is not None for part in net.modules()
+    ) and has_matrix_units(explainer.device_)
 
 
 def _is_pure(net: nn.Module) -> bool:

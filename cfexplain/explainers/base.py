@@ -212,9 +212,11 @@ class CounterfactualExplainer(ExplainerParameters, Persistent, ScaleMixin, OneTo
             they are. "eager": with those. "packed": with frozen copies (`cfexplain.ops.freezing.freeze_for_search`) and the
             flow's density and gradient in closed form. "graph", "triton": the same in one captured CUDA graph, the latter
             with Triton kernels. "auto": packed. The one that ran is ``cf.backend``.
-        precision : {"auto", "bfloat16"}, default="auto"
-            Of the frozen copies: as the networks are, or bfloat16 for float32 networks, which is faster and rounds to
-            three digits.
+        precision : {"auto", "float32", "bfloat16"}, default="auto"
+            Of the frozen copies: "float32" is as the networks are; "bfloat16", of float32 networks, rounds to three digits.
+            "auto" rounds where the processor has matrix units for it (AMX, which is tried once a process), pictures have
+            64×64 numbers or more and networks convolve, and a pretrained autoencoder wherever that is faster; ``cf.backend``
+            says so. What is found is judged as the networks are.
 
         Returns
         -------

@@ -12,9 +12,11 @@ from torch.backends import mkldnn
 from cfexplain.foundation.settings import own_defaults, own_modes
 from cfexplain.foundation.threads import one_thread
 
-__all__ = ["computes_in_bfloat16", "faster_in_bfloat16"]
+__all__ = ["computes_in_bfloat16", "faster_in_bfloat16", "has_matrix_units"]
 
-_PAYS = 1.2  # times as fast as float32: processors measured so far are .5, 2 and 4 to 5 times as fast
+# Times as fast as float32 from which bfloat16 pays, and from which it is done in matrix units (AMX): processors measured so
+# far are .5 and 2 times as fast without them, and 4 to 5 times with them
+_PAYS, _IN_MATRIX_UNITS = 1.2, 2.8
 _RUNS = 9  # of each, by turns
 
 
@@ -35,6 +37,13 @@ def faster_in_bfloat16(device: str | torch.device) -> bool:
     if not computes_in_bfloat16(device):
         return False
     return torch.device(device).type == "cuda" or _tried() > _PAYS
+
+
+def has_matrix_units(device: str | torch.device) -> bool:
+    """Whether a processor multiplies bfloat16 so much faster than float32 that it must have units for it; tried, as in
+    `faster_in_bfloat16`. Of a GPU that was not measured, and False.
+    """
+    return computes_in_bfloat16(device) and torch.device(device).type == "cpu" and _tried() > _IN_MATRIX_UNITS
 
 
 @functools.cache

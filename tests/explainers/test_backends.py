@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from cfexplain import PLACEExplainer
+from cfexplain.explainers import backends
 from cfexplain.explainers.backends import check_backend, make_engine
+from cfexplain.foundation import precision
 from cfexplain.foundation.precision import computes_in_bfloat16
 
 pytestmark = pytest.mark.usefixtures("quietly")
@@ -88,6 +90,22 @@ def test_bfloat16_is_searched_in_and_float32_comes_back(image_explainer, digits)
     assert np.abs(cf.proba_after - plain.proba_after).max() < 0.2
     assert not np.array_equal(cf.z_cf, plain.z_cf)
     np.testing.assert_array_equal(cf.prediction, image_explainer.predict(np.asarray(cf)))
+
+
+@pytest.mark.skipif(not computes_in_bfloat16("cpu"), reason="this processor emulates bfloat16")
+@pytest.mark.parametrize("times_as_fast, large, backend", [
+    (5.0, 64, "packed, bfloat16"), (2.0, 64, "packed"), (5.0, 65, "packed")])
+def test_matrix_units_are_used_for_large_pictures(monkeypatch, image_explainer, digits, times_as_fast, large, backend):
+    monkeypatch.setattr(precision, "_tried", lambda: times_as_fast)
+    monkeypatch.setattr(backends, "_LARGE", large)  # of 8×8 numbers
+    assert image_explainer.explain(digits[2][:2]).backend == backend
+    assert image_explainer.explain(digits[2][:2], precision="float32").backend == "packed"
+
+
+def test_of_tables_nothing_is_rounded_unasked(monkeypatch, table_explainer, rows):
+    monkeypatch.setattr(precision, "_tried", lambda: 5.0)
+    monkeypatch.setattr(backends, "_LARGE", 1)
+    assert table_explainer.explain(rows[:2], "benign").backend == "packed"
 
 
 def test_a_copy_follows_its_original(table, rows):

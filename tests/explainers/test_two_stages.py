@@ -123,6 +123,7 @@ def test_a_search_may_round_where_the_judge_does_not():
     with explainer.classifier_.frozen():
         engine = run.engine(X[:2])
     assert engine.rounds and not run.judge.engine.rounds
+    assert engine.backend == "packed (PretrainedAutoencoder's decoder in bfloat16)"
     with torch.no_grad():
         z = torch.randn(8, explainer.coordinates_.outer_.latent_dim_)
         exact, rounded = (e.decoders[1](z) for e in (run.judge.engine, engine))
