@@ -24,7 +24,6 @@ __all__ = ["fit_difference", "limits_along", "search_along"]
 # there, changes less.
 _FURTHER = (1.0, 1.5)
 _MOST_ROWS = 10_000
-_SURE = 0.25  # three in four rows of the class are as sure as is asked
 _FEATURES = 0.9  # nine in ten rows of the class are as typical for the model as is asked
 _DENSITY = 0.05  # a row may become less typical by what lies between this share of the class and its median
 
@@ -65,9 +64,7 @@ def limits_along(judge: Evaluator, rows: Mapping[str, Tensor]) -> dict[str, Tens
                  for k, d in zip(source.tolist(), apart, strict=True)]
         allowed = [np.quantile(known[k], min(rank, 1.0)) for k, rank in zip(target.tolist(), ranks, strict=True)]
         limits["feature_limit"] = torch.maximum(rows["feature_limit"], torch.tensor(allowed).to(rows["feature_limit"]))
-    usual = {"needed": "class_confidence_", "opinion_needed": "opinion_confidence_"}
-    return limits | {name: of_class(getattr(explainer, measured).usual(_SURE)) for name, measured in usual.items()
-                     if name in rows and getattr(explainer, "confidence", None) == "auto"}
+    return limits
 
 
 def search_along(searching: Evaluator, rows: Mapping[str, Tensor], options: SearchOptions,
