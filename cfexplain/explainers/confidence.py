@@ -14,11 +14,11 @@ from cfexplain.explainers.attributes import SPARSE, ExplainerParameters
 from cfexplain.explainers.task import Goal
 from cfexplain.foundation.exceptions import warn_caller
 from cfexplain.foundation.numbers import log_odds_of
-from cfexplain.foundation.tiles import in_tiles
+from cfexplain.foundation.tiles import in_tiles, tile_for
 
 __all__ = ["confidence_limits", "measure_confidence", "warn_of_rare_confidence"]
 
-_TOGETHER = 256  # rows of which the model is asked how sure it is
+_TILES = 8  # of rows of which the model is asked together how sure it is
 
 
 def measure_confidence(explainer: ExplainerParameters, X: np.ndarray, groups: np.ndarray, codes: np.ndarray,
@@ -35,7 +35,7 @@ def measure_confidence(explainer: ExplainerParameters, X: np.ndarray, groups: np
 
     def scores(function: Callable[[Tensor], Tensor], rows_at: int = 0) -> Callable[[np.ndarray], Tensor]:
         return lambda X: in_tiles(lambda rows: function(rows.to(explainer.device_)).cpu().movedim(rows_at, 0),
-                                  torch.from_numpy(X), tile=_TOGETHER).movedim(0, rows_at)
+                                  torch.from_numpy(X), tile=_TILES * tile_for(X.shape[1:])).movedim(0, rows_at)
 
     with torch.no_grad(), classifier.frozen():
         explainer.class_confidence_ = ClassConfidence.measure(scores(classifier.logits), X, groups, seed)

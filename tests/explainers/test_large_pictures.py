@@ -10,8 +10,8 @@ from cfexplain.coordinates import VAE, PretrainedAutoencoder, TwoStage
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # so little training reaches few targets
 QUICK = dict(training_budget=0.002, random_state=0)
-y = np.arange(24) % 2
-X = np.random.default_rng(0).random((24, 3, 112, 112)).astype(np.float32)
+y = np.arange(80) % 2
+X = np.random.default_rng(0).random((80, 3, 112, 112)).astype(np.float32)
 X[:, :, 40:72] = 0.5 * X[:, :, 40:72] + 0.4 * y[:, None, None, None]
 
 
@@ -20,7 +20,7 @@ class Counting(nn.Module):
 
     def __init__(self, network):
         super().__init__()
-        self.network, self.rows, self.most = network, 0, 0
+        self.network, self.rows, self.most, self.most_at_fit = network, 0, 0, 0
 
     def forward(self, x):
         self.rows, self.most = self.rows + len(x), max(self.most, len(x))
@@ -33,7 +33,13 @@ def explainer():
         torch.manual_seed(0)
         classifier = Counting(nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(3 * 14 * 14, 2)))
         outer = PretrainedAutoencoder(nn.Conv2d(3, 6, 8, 8), nn.ConvTranspose2d(6, 3, 8, 8))
-    return PLACEExplainer(classifier, coordinates=TwoStage(outer, VAE(width=8, **QUICK)), max_steps=4, **QUICK).fit(X, y)
+    fitted = PLACEExplainer(classifier, coordinates=TwoStage(outer, VAE(width=8, **QUICK)), max_steps=4, **QUICK).fit(X, y)
+    classifier.most_at_fit = classifier.most
+    return fitted
+
+
+def test_fit_asks_about_few_at_a_time(explainer):
+    assert explainer.classifier_.module.most_at_fit <= 32
 
 
 def test_one_alone_is_not_computed_many_times_over(explainer):
