@@ -155,11 +155,11 @@ def make_engine(explainer: ExplainerParameters, backend: str, precision: str, ex
             except NotPackable as reason:
                 remarks.append(f"decoder packed: {reason}")
         decoders.append(decode or plain)
-        name = "decoder" if stage is explainer.coordinates_ else f"{type(stage).__name__}'s decoder"
+        part = "decoder" if stage is explainer.coordinates_ else f"{type(stage).__name__}'s decoder"
         if decode is None:
-            left.append(name)
+            left.append(part)
         elif isinstance(decode, FrozenModule) and decode.precision == torch.bfloat16:
-            rounding.append(name)
+            rounding.append(part)
     if classifier is None:
         left.insert(0, "classifier")
     log_density = engine.log_density

@@ -50,11 +50,9 @@ def limits_along(judge: Evaluator, rows: Mapping[str, Tensor]) -> dict[str, Tens
     explainer: Any = judge.explainer
     density, features, source, target = explainer.density_, explainer.class_features_, rows["source"], rows["target"]
 
-    def of_class(values: Any) -> Tensor:
-        return torch.from_numpy(np.asarray(values)).to(rows["z0"])[target]
-
     own = judge.in_tiles("density", density.log_prob, rows["z0"], target)
-    middle, low = (of_class(density.quantiles_by_index(q)) for q in (0.5, _DENSITY))
+    middle, low = (
+        torch.from_numpy(density.quantiles_by_index(q)).to(rows["z0"])[target] for q in (0.5, _DENSITY))
     limits = {"typical": torch.minimum(rows["typical"], own - (middle - low).clamp_min(0))}
     if features is not None:
         apart = judge.in_tiles("distances", lambda x, source: features(
