@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from cfexplain import __version__
-from cfexplain.foundation.precision import faster_in_bfloat16
+from cfexplain.foundation.precision import computes_in_bfloat16, faster_in_bfloat16, has_matrix_units
 
 __all__ = ["run_doctor"]
 
@@ -35,7 +35,7 @@ def run_doctor() -> int:
     for name, purpose in _OPTIONAL.items():
         if name != "tomli" or sys.version_info < (3, 11):
             print(f"{name:13} {_version(name, f'not installed ({purpose})')}")
-    print(f"\nprocessor     {os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads; {_matrix_units()}")
+    print(f"\nprocessor     {os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads; {_bfloat16()}")
     if torch.cuda.is_available():
         names = ", ".join(torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count()))
         print(f"CUDA          {torch.version.cuda}: {names}")
@@ -67,15 +67,12 @@ def _problem(name: str) -> str | None:
     return None
 
 
-def _matrix_units() -> str:
-    """What the processor computes bfloat16 with, as torch sees it."""
-    def has(name: str) -> bool:
-        return bool(getattr(torch.cpu, name, lambda: False)())
-
-    if has("_is_amx_tile_supported"):
-        return "bfloat16 in matrix units (AMX): networks of large images run four to five times faster in it"
-    if has("_is_avx512_bf16_supported"):
-        gains = faster_in_bfloat16("cpu")
-        return "bfloat16 in AVX-512, no matrix units (AMX): " + (
-            "networks of images run faster in it" if gains else "slower than float32 here, and used only if asked for")
-    return "no bfloat16: precision='bfloat16' would be slower"
+def _bfloat16() -> str:
+    """What is computed in bfloat16 by itself here; tried, as `fit` and a search do."""
+    if not computes_in_bfloat16("cpu"):
+        return "no bfloat16: precision='bfloat16' would be slower"
+    if has_matrix_units("cpu"):
+        return "bfloat16 in matrix units (AMX): large images are searched and learned from in it"
+    return "bfloat16, no matrix units (AMX): " + (
+        "faster than float32, and images are learned from in it" if faster_in_bfloat16("cpu")
+        else "slower than float32 here, and used only if asked for")

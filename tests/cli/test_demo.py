@@ -9,6 +9,8 @@ import torch
 import cfexplain
 from cfexplain.cli import main
 from cfexplain.cli.commands import run_demo
+from cfexplain.foundation import precision
+from cfexplain.foundation.precision import computes_in_bfloat16
 
 
 def global_state():
@@ -34,6 +36,13 @@ def test_the_version_and_the_machine(capsys):
     assert main(["doctor"]) == 0
     said = capsys.readouterr().out
     assert torch.__version__.partition("+")[0] in said and "All that cfexplain needs works." in said
+
+
+@pytest.mark.skipif(not computes_in_bfloat16("cpu"), reason="this processor emulates bfloat16")
+def test_the_doctor_says_of_bfloat16_what_a_search_decides_by(capsys, monkeypatch):
+    for times_as_fast, words in ((5.0, "in matrix units"), (2.0, "faster than float32"), (0.5, "slower than float32 here")):
+        monkeypatch.setattr(precision, "_tried", lambda fast=times_as_fast: fast)
+        assert main(["doctor"]) == 0 and words in capsys.readouterr().out
 
 
 def test_the_demo_says_where_it_cannot_write(tmp_path, capsys):
