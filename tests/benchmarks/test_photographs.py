@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -9,6 +10,7 @@ from PIL import Image
 
 from benchmarks.photographs import networks
 from benchmarks.photographs.__main__ import draw
+from benchmarks.photographs.afterwards import kept, smaller
 from benchmarks.photographs.data import SETS, Photographs, read
 from benchmarks.photographs.judges import face_chip, penultimate
 from cfexplain.datasets import CELEBA_ATTRIBUTES
@@ -93,3 +95,16 @@ def test_a_chip_is_where_the_face_is():
     chip = face_chip(picture, (0.2, 0.6, 0.6))
     assert chip.shape == (1, 1, 6, 6)
     np.testing.assert_array_equal(chip[0, 0, :, 0], [62, 72, 82, 92, 92, 92])
+
+
+def test_what_was_kept_is_found_by_method_and_goal(tmp_path):
+    for name in ("PLACE-1-0a", "PLACE, as published-1-1b", "PLACE-0-2c", "place-3d", "coordinates-4e"):
+        joblib.dump(name, tmp_path / f"photographs-celeba-Smiling-{name}.joblib")
+    assert kept(tmp_path, "celeba", "Smiling") == {
+        ("PLACE", "to Smiling"): "PLACE-1-0a", ("PLACE, as published", "to Smiling"): "PLACE, as published-1-1b",
+        ("PLACE", "to not Smiling"): "PLACE-0-2c"}
+
+
+def test_smaller_pictures_are_means_of_their_pixels():
+    images = np.random.default_rng(0).random((2, 3, 112, 112))
+    np.testing.assert_allclose(smaller(images), images.reshape(2, 3, 56, 2, 56, 2).mean((3, 5)), atol=1e-6)
