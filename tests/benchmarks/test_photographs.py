@@ -1,6 +1,7 @@
 """The photographs' networks are kept by configuration, and nobody is on both sides of a split."""
 
 import dataclasses
+import os
 
 import joblib
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from benchmarks.photographs import networks
 from benchmarks.photographs.__main__ import draw
 from benchmarks.photographs.afterwards import kept, smaller
-from benchmarks.photographs.data import SETS, Photographs, read
+from benchmarks.photographs.data import SETS, Photographs, goals, read
 from benchmarks.photographs.judges import face_chip, penultimate
 from cfexplain.datasets import CELEBA_ATTRIBUTES
 
@@ -100,9 +101,13 @@ def test_a_chip_is_where_the_face_is():
 def test_what_was_kept_is_found_by_method_and_goal(tmp_path):
     for name in ("PLACE-1-0a", "PLACE, as published-1-1b", "PLACE-0-2c", "place-3d", "coordinates-4e"):
         joblib.dump(name, tmp_path / f"photographs-celeba-Smiling-{name}.joblib")
-    assert kept(tmp_path, "celeba", "Smiling") == {
-        ("PLACE", "to Smiling"): "PLACE-1-0a", ("PLACE, as published", "to Smiling"): "PLACE, as published-1-1b",
-        ("PLACE", "to not Smiling"): "PLACE-0-2c"}
+    found = {goal.words: kept(tmp_path, "celeba", "Smiling", goal) for goal in goals("celeba", "Smiling")}
+    assert found == {"to Smiling": {"PLACE": "PLACE-1-0a", "PLACE, as published": "PLACE, as published-1-1b"},
+                     "to not Smiling": {"PLACE": "PLACE-0-2c"}}
+    later = tmp_path / "photographs-celeba-Smiling-PLACE-1-00.joblib"  # earlier in the alphabet
+    joblib.dump("later", later)
+    os.utime(later, (later.stat().st_mtime + 9,) * 2)
+    assert "later" in [kept(tmp_path, "celeba", "Smiling", goal)["PLACE"] for goal in goals("celeba", "Smiling")]
 
 
 def test_smaller_pictures_are_means_of_their_pixels():
